@@ -1,0 +1,89 @@
+"""The seams that `core` sees: it knows these Protocols and no implementation."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+from cove.models.hosts import HostCapacity, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.isolation import DriverReport
+from cove.models.templates import BuildProgress, TemplateManifest
+
+
+class Host(Protocol):
+    """One machine that runs sandboxes: in this process, or behind the host daemon's socket.
+
+    Every method may raise `CoveError`; HOST_UNAVAILABLE when the daemon does not answer.
+    """
+
+    async def capacity(self) -> HostCapacity:
+        """What the machine has, what is taken, and which drivers work."""
+        ...
+
+    async def check(self) -> tuple[DriverReport, ...]:
+        """Boot-probe every driver; verdicts are cached by the host."""
+        ...
+
+    async def create(self, spec: SandboxSpec) -> SandboxRecord:
+        """Start a sandbox; returns when its agent accepts connections.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND, TEMPLATE_NOT_BUILT, ISOLATION_UNAVAILABLE, CONFLICT (id is taken),
+                and what `RuntimeDriver.create` raises.
+        """
+        ...
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """End and remove a sandbox. Idempotent: an unknown id is fine."""
+        ...
+
+    async def claim(self, sandbox_id: str, deadline: float | None) -> SandboxRecord:
+        """Turn a pooled member into an ordinary sandbox with a deadline (unix seconds; None means never).
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND when the member died meanwhile.
+        """
+        ...
+
+    async def set_deadline(self, sandbox_id: str, deadline: float | None) -> None:
+        """Change when the host kills it on its own (unix seconds; None means never)."""
+        ...
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Freeze all its processes. Idempotent."""
+        ...
+
+    async def resume(self, sandbox_id: str) -> None:
+        """Thaw it. Idempotent."""
+        ...
+
+    async def list(self) -> tuple[SandboxRecord, ...]:
+        """Every sandbox that exists here, pooled ones included."""
+        ...
+
+    async def usage(self, sandbox_id: str) -> HostUsage:
+        """Current resource use."""
+        ...
+
+    async def templates(self) -> tuple[TemplateManifest, ...]:
+        """Templates that are built here."""
+        ...
+
+    async def warm(self, template: str) -> None:
+        """Start the template's warm process, so that later creates are fast. Idempotent."""
+        ...
+
+    def build_template(self, name: str) -> AsyncIterator[BuildProgress]:
+        """Build a template from its recipe, unless it is built already.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND, TEMPLATE_BUILD_FAILED, DISK_FULL.
+        """
+        ...
+
+
+class AgentDirectory(Protocol):
+    """Where the agents of running sandboxes are; asked by the gateway for each connection."""
+
+    def socket_of(self, sandbox_id: str) -> Path | None:
+        """Unix socket of the sandbox's agent, or None when no such sandbox runs."""
+        ...

@@ -1,0 +1,85 @@
+"""What the control plane and a host say to each other about sandboxes."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from cove.models.base import Contract
+from cove.models.isolation import DriverReport, Isolation
+from cove.models.limits import Limits
+
+
+class SandboxSpec(Contract):
+    """Everything a host needs to start a sandbox.
+
+    Attributes:
+        sandbox_id: chosen by the control plane.
+        template: name of a built template.
+        isolation: the driver to use; None lets the host take the strongest that works.
+        deadline: unix time in seconds at which the host kills it on its own; None means never.
+        pooled: a member of the warm pool that no one has claimed yet.
+    """
+
+    sandbox_id: str
+    template: str
+    isolation: Isolation | None = None
+    limits: Limits = Limits()
+    env_vars: dict[str, str] = {}
+    deadline: float | None = None
+    pooled: bool = False
+
+
+class HostState(StrEnum):
+    """What the host sees of a sandbox."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DEAD = "dead"
+
+
+class SandboxRecord(Contract):
+    """One sandbox that exists on a host.
+
+    Attributes:
+        socket_path: unix socket of its agent, on the host.
+        pid: host process id of its pid 1.
+        pid_started: field 22 of /proc/PID/stat, so that a recycled pid is not mistaken (proc_pid_stat(5)).
+        created: unix time in seconds.
+    """
+
+    sandbox_id: str
+    template: str
+    template_digest: str = ""
+    isolation: Isolation
+    limits: Limits
+    state: HostState
+    socket_path: str
+    pid: int
+    pid_started: int
+    created: float
+    deadline: float | None = None
+    pooled: bool = False
+    driver_state: dict[str, str] = Field(default_factory=dict)
+    """What the driver needs to find the parts again after a restart (cgroup paths, uid slot, disk image)."""
+
+
+class HostUsage(Contract):
+    """Resource use of one sandbox."""
+
+    memory_bytes: int
+    memory_peak_bytes: int = 0
+    cpu_seconds: float
+    pids: int
+    disk_bytes: int = 0
+    oom_kills: int = 0
+
+
+class HostCapacity(Contract):
+    """What a host has and what is taken."""
+
+    host_id: str
+    cpus: int
+    memory_bytes: int
+    sandboxes: int
+    max_sandboxes: int
+    drivers: tuple[DriverReport, ...] = ()

@@ -1,0 +1,33 @@
+"""Identifiers: their shapes and how new ones are made."""
+
+import re
+import secrets
+import string
+import time
+
+_LOWER = string.ascii_lowercase + string.digits
+SANDBOX_ID = re.compile(r"[0-9]{10}[a-z0-9]{8}\Z")
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_LOWER) for _ in range(length))
+
+
+def new_sandbox_id() -> str:
+    """Ten digits of unix seconds and eight random characters, for example `1763382095i648uu1o`."""
+    return f"{int(time.time()):010d}{_random(8)}"
+
+
+def is_sandbox_id(text: str) -> bool:
+    """Whether `text` has the shape of a sandbox id; ids are used in paths, so nothing else may pass."""
+    return SANDBOX_ID.match(text) is not None
+
+
+def new_request_id() -> str:
+    """For the `X-Request-ID` header and error bodies."""
+    return f"req_{_random(20)}"
+
+
+def new_execution_id() -> str:
+    """One run of code or of a command."""
+    return f"exec_{_random(16)}"

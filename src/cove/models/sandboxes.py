@@ -1,0 +1,149 @@
+"""Sandboxes as the control plane speaks of them (REST, SDK, CLI)."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from cove.models.base import Contract
+from cove.models.environment import EnvVars
+from cove.models.isolation import Isolation
+
+MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
+
+
+class SandboxStatus(StrEnum):
+    """Where a sandbox is in its life."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    ERROR = "error"
+    DELETED = "deleted"
+
+
+class EndReason(StrEnum):
+    """Why a sandbox is no more."""
+
+    KILLED = "killed"
+    EXPIRED = "expired"
+    CRASHED = "crashed"
+    FAILED_TO_START = "failed_to_start"
+    HOST_STOPPED = "host_stopped"
+
+
+def _text_id(value: str | int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+class Resources(Contract):
+    """Limits as Hopx clients read them: all three or none."""
+
+    vcpu: int
+    memory_mb: int
+    disk_mb: int
+
+
+class ResourcesRequest(Contract):
+    """Limits asked for at creation; absent ones take the template's default."""
+
+    vcpu: int | None = Field(default=None, ge=1, le=256)
+    memory_mb: int | None = Field(default=None, ge=64, le=1024 * 1024)
+    disk_mb: int | None = Field(default=None, ge=64, le=1024 * 1024)
+
+
+class CreateSandbox(Contract):
+    """Body of `POST /v1/sandboxes`.
+
+    Attributes:
+        template_id: decimal id of a template; or
+        template_name: its name. One of the two must be given.
+        timeout_seconds: seconds until it is killed; 0 means never; absent means the server's default.
+        internet_access: whether the public internet should be reachable; the answer says what is in force.
+        env_vars: environment of everything that runs inside.
+        isolation: a driver to insist on; absent means the server's choice.
+    """
+
+    template_id: Annotated[str | int | None, AfterValidator(_text_id)] = None
+    template_name: str | None = Field(default=None, max_length=200)
+    region: str | None = Field(default=None, max_length=100)
+    timeout_seconds: int | None = Field(default=None, ge=0, le=MAX_TIMEOUT_SECONDS)
+    internet_access: bool | None = None
+    env_vars: EnvVars | None = None
+    resources: ResourcesRequest | None = None
+    isolation: Isolation | None = None
+
+
+class SetTimeout(Contract):
+    """Body of `PUT /v1/sandboxes/{id}/timeout`: seconds from now; 0 switches the deadline off."""
+
+    timeout_seconds: int = Field(ge=0, le=MAX_TIMEOUT_SECONDS)
+
+
+class SandboxInfo(Contract):
+    """One sandbox. Field names and types are those that Hopx clients parse (contract: Sandbox object)."""
+
+    object: str = "sandbox"
+    id: str
+    status: SandboxStatus
+    template_id: str | None = None
+    template_name: str | None = None
+    organization_id: int = 0
+    node_id: str | None = None
+    region: str | None = None
+    public_host: str
+    direct_url: str
+    preview_url: str | None = None
+    resources: Resources | None = None
+    internet_access: bool = False
+    live_mode: bool = True
+    timeout_seconds: int | None = None
+    expires_at: datetime | None = None
+    created_at: datetime
+    isolation: Isolation
+    isolation_summary: str = ""
+    request_id: str | None = None
+
+
+class AgentToken(Contract):
+    """A bearer token for one sandbox's agent."""
+
+    auth_token: str
+    token_expires_at: datetime
+
+
+class CreatedSandbox(SandboxInfo):
+    """Answer to a create: the sandbox and its first token."""
+
+    auth_token: str
+    token_expires_at: datetime
+
+
+class SandboxPage(Contract):
+    """One page of a list. `next_cursor` is set whenever `has_more` is true."""
+
+    object: str = "list"
+    data: tuple[SandboxInfo, ...]
+    has_more: bool = False
+    next_cursor: str | None = None
+    url: str = "/v1/sandboxes"
+    request_id: str | None = None
+
+
+class StatusAnswer(Contract):
+    """Answer to a lifecycle call."""
+
+    id: str
+    status: SandboxStatus
+    request_id: str | None = None
+
+
+class TimeoutAnswer(Contract):
+    """Answer to a change of the deadline."""
+
+    id: str
+    timeout_seconds: int
+    expires_at: datetime | None
+    request_id: str | None = None

@@ -1,0 +1,88 @@
+"""Templates as the control plane speaks of them, and as the host builds them."""
+
+from datetime import datetime
+
+from cove.models.base import Contract
+
+
+class TemplateResources(Contract):
+    """Default or bounding resources. Disk is in GiB here (in sandboxes it is MiB)."""
+
+    vcpu: int | None = None
+    memory_mb: int | None = None
+    disk_gb: int | None = None
+
+
+class TemplateInfo(Contract):
+    """One template (contract: Template object). `features` and `tags` are never null."""
+
+    object: str = "template"
+    id: str
+    name: str
+    display_name: str
+    description: str | None = None
+    category: str | None = None
+    language: str | None = None
+    features: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    is_active: bool = True
+    is_public: bool = True
+    status: str = "active"
+    organization_id: str | None = None
+    build_id: str | None = None
+    default_resources: TemplateResources | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    request_id: str | None = None
+
+
+class TemplatePage(Contract):
+    """All templates that are visible."""
+
+    object: str = "list"
+    data: tuple[TemplateInfo, ...]
+    has_more: bool = False
+    url: str = "/v1/templates"
+    request_id: str | None = None
+
+
+class TemplateManifest(Contract):
+    """A template that is built and ready on a host.
+
+    Attributes:
+        name: for example `code-interpreter`.
+        digest: content address of the whole (hash of the layer digests and of what follows).
+        layers: directories that make up the read-only root filesystem, the topmost first (overlayfs order).
+        python: the interpreter inside, an absolute path in the root filesystem.
+        preload: modules that the warm process imports before it forks.
+        environment: variables of every process inside.
+        languages: what `/execute` can run.
+        packages: name -> version of what is installed, for people.
+        size_bytes: disk use of all layers.
+        built_at: when.
+    """
+
+    name: str
+    display_name: str
+    description: str
+    digest: str
+    layers: tuple[str, ...]
+    python: str
+    preload: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    languages: tuple[str, ...] = ("python", "bash")
+    packages: dict[str, str] = {}
+    size_bytes: int = 0
+    built_at: datetime
+
+
+class BuildProgress(Contract):
+    """One step of a template build, for a progress bar.
+
+    Attributes:
+        step: what is being done, a short phrase for people.
+        fraction: 0.0 to 1.0 of the whole build.
+    """
+
+    step: str
+    fraction: float
