@@ -151,6 +151,7 @@ ERRORS: dict[str, ErrorDefinition] = {
     ),
     "TEMPLATE_BUILD_FAILED": ErrorDefinition(500, PlatformFailure),
     "NETWORK_ERROR": ErrorDefinition(503, PlatformFailure, retryable=True),
+    "STORE_UNAVAILABLE": ErrorDefinition(503, PlatformFailure, retryable=True),
     "TIMEOUT": ErrorDefinition(504, PlatformFailure, retryable=True),
 }
 

@@ -1,0 +1,149 @@
+"""The storage seam: repositories inside a unit of work. `core` knows these Protocols, `store` implements them.
+
+Every change of a sandbox's state is a compare-and-set: it names the states that it starts from, and says by
+returning None that the row was in another one. Implementations raise `CoveError` (STORE_UNAVAILABLE, DISK_FULL).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+from cove.models.sandboxes import EndReason, SandboxStatus
+from cove.models.stored import SandboxQuery, StoredEvent, StoredKey, StoredSandbox, StoredTemplate
+from cove.models.templates import TemplateManifest
+
+T = TypeVar("T")
+
+
+class SandboxRepository(Protocol):
+    """Sandboxes that should exist, and tombstones of those that ended."""
+
+    def add(self, sandbox: StoredSandbox) -> None:
+        """Insert a row; CONFLICT when the id is taken."""
+        ...
+
+    def get(self, sandbox_id: str) -> StoredSandbox | None:
+        """The row, tombstones included."""
+        ...
+
+    def page(self, query: SandboxQuery) -> tuple[StoredSandbox, ...]:
+        """Rows that match, newest first."""
+        ...
+
+    def live(self) -> tuple[StoredSandbox, ...]:
+        """Every row that has not ended, of all namespaces."""
+        ...
+
+    def count_by_status(self) -> Mapping[SandboxStatus, int]:
+        """How many rows there are in each state that is not an end state."""
+        ...
+
+    def transition(
+        self, sandbox_id: str, *, sources: frozenset[SandboxStatus], target: SandboxStatus
+    ) -> StoredSandbox | None:
+        """Move to `target` if the row is in one of `sources`; the row after the change, or None."""
+        ...
+
+    def end(self, sandbox_id: str, *, reason: EndReason, at: float, due: float | None = None) -> StoredSandbox | None:
+        """Turn a live row into a tombstone; with `due`, only if its deadline is not later than that."""
+        ...
+
+    def set_deadline(
+        self, sandbox_id: str, *, deadline: float | None, timeout_seconds: int | None
+    ) -> StoredSandbox | None:
+        """Change the deadline of a live row; the row after the change, or None."""
+        ...
+
+    def prune(self, *, ended_before: float) -> int:
+        """Drop tombstones that are older; how many."""
+        ...
+
+
+class TemplateRepository(Protocol):
+    """Templates under decimal ids that never change."""
+
+    def all(self) -> tuple[StoredTemplate, ...]:
+        """Every template, by id."""
+        ...
+
+    def put(self, manifest: TemplateManifest, *, at: float) -> StoredTemplate:
+        """Insert or update the row of the manifest's name."""
+        ...
+
+
+class KeyRepository(Protocol):
+    """API keys, hashed."""
+
+    def add(self, key: StoredKey) -> None:
+        """Insert a row; CONFLICT when the id is taken."""
+        ...
+
+    def get(self, key_id: str) -> StoredKey | None:
+        """The row, revoked and expired ones included."""
+        ...
+
+    def all(self, *, namespace: str | None = None) -> tuple[StoredKey, ...]:
+        """All keys, oldest first."""
+        ...
+
+    def revoke(self, key_id: str, *, at: float) -> StoredKey | None:
+        """Mark a key that is not revoked yet; the row after the change, or None."""
+        ...
+
+    def touch(self, used: Mapping[str, float]) -> None:
+        """Note when keys were last used (key id -> time)."""
+        ...
+
+
+class EventRepository(Protocol):
+    """The append-only record of who did what."""
+
+    def add(self, event: StoredEvent) -> None:
+        """Append one event."""
+        ...
+
+    def recent(self, *, namespace: str, limit: int = 100) -> tuple[StoredEvent, ...]:
+        """The newest events of a namespace, newest first."""
+        ...
+
+    def prune(self, *, before: float) -> int:
+        """Drop events that are older; how many."""
+        ...
+
+
+class UnitOfWork(Protocol):
+    """One transaction: everything in it happens, or nothing."""
+
+    @property
+    def sandboxes(self) -> SandboxRepository:
+        """The sandboxes."""
+        ...
+
+    @property
+    def templates(self) -> TemplateRepository:
+        """The templates."""
+        ...
+
+    @property
+    def keys(self) -> KeyRepository:
+        """The API keys."""
+        ...
+
+    @property
+    def events(self) -> EventRepository:
+        """The events."""
+        ...
+
+
+class Store(Protocol):
+    """Where units of work run: outside the event loop, each as one function from begin to commit.
+
+    So a cancelled request never leaves a transaction half done; one that has begun is finished regardless.
+    """
+
+    async def write(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run `work` in a transaction that commits when it returns, and leaves nothing when it raises."""
+        ...
+
+    async def read(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run `work`, which only reads; several statements need not see the same state."""
+        ...

@@ -1,0 +1,113 @@
+"""What the control plane remembers: the rows of its store, as plain values.
+
+They never leave the server; the wire has its own models. Times are unix seconds.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cove.models.isolation import Isolation
+from cove.models.limits import Limits
+from cove.models.sandboxes import EndReason, SandboxStatus
+
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSandbox:
+    """One sandbox that should exist, or the tombstone of one that ended.
+
+    Attributes:
+        namespace: the tenant it belongs to; keys of other namespaces do not see it.
+        timeout_seconds: what its deadline was computed from; None means that it has no deadline.
+        deadline: when it is ended; None means never.
+        ended_at: when it ended; set together with `end_reason` once `status` is deleted.
+        lease_epoch: raised whenever another host takes it over, so that an old owner can be told apart.
+    """
+
+    id: str
+    namespace: str
+    status: SandboxStatus
+    template_id: str
+    template_name: str
+    template_digest: str
+    isolation: Isolation
+    limits: Limits
+    internet_access: bool = False
+    region: str | None = None
+    timeout_seconds: int | None = None
+    created_at: float
+    deadline: float | None = None
+    ended_at: float | None = None
+    end_reason: EndReason | None = None
+    host_id: str = "local"
+    lease_epoch: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxQuery:
+    """Which sandboxes a list shows, newest first.
+
+    Attributes:
+        status: only this one; None means every sandbox that has not ended.
+        before: creation time and id of the last row of the page before.
+        limit: at most this many rows.
+    """
+
+    namespace: str
+    status: SandboxStatus | None = None
+    region: str | None = None
+    before: tuple[float, str] | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTemplate:
+    """A template that some host has built, under its stable decimal id."""
+
+    id: int
+    name: str
+    display_name: str
+    description: str
+    languages: tuple[str, ...]
+    digest: str
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """An API key without its secret.
+
+    Attributes:
+        id: the public part (12 letters and digits) that finds the row.
+        digest: hash of the whole key; the key itself is kept nowhere.
+    """
+
+    id: str
+    name: str
+    namespace: str
+    digest: bytes
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    last_used_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """Who did what, and when. Events are only ever added, and dropped when they are old.
+
+    Attributes:
+        actor: id of an API key, or `system`.
+        action: for example `sandbox.created`.
+        subject: id of the thing that was acted on.
+        details: small JSON-compatible facts; never a secret.
+    """
+
+    at: float
+    namespace: str
+    actor: str
+    action: str
+    subject: str
+    details: dict[str, Any] = field(default_factory=dict[str, Any])

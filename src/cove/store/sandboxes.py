@@ -1,0 +1,139 @@
+"""Sandboxes and their tombstones in the database."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Update, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from cove.models.errors import error
+from cove.models.isolation import Isolation
+from cove.models.limits import Limits
+from cove.models.sandboxes import EndReason, SandboxStatus
+from cove.models.stored import SandboxQuery, StoredSandbox
+from cove.store.schema import SANDBOXES
+
+_LIVE = SANDBOXES.c.status != SandboxStatus.DELETED
+_INSERT = insert(SANDBOXES)
+_GET = select(SANDBOXES).where(SANDBOXES.c.id == bindparam("sandbox_id"))
+_LIMIT_COLUMNS = ("vcpu", "memory_mb", "disk_mb", "pids", "open_files")
+
+
+class SqlSandboxRepository:
+    """Implements the core's `SandboxRepository`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, sandbox: StoredSandbox) -> None:
+        """Insert a row; CONFLICT when the id is taken."""
+        try:
+            self._connection.execute(_INSERT, _values(sandbox))
+        except IntegrityError as failure:
+            raise error("CONFLICT", f"A sandbox with the id {sandbox.id} exists already.") from failure
+
+    def get(self, sandbox_id: str) -> StoredSandbox | None:
+        """The row, tombstones included."""
+        row = self._connection.execute(_GET, {"sandbox_id": sandbox_id}).mappings().first()
+        return None if row is None else _sandbox(row)
+
+    def page(self, query: SandboxQuery) -> tuple[StoredSandbox, ...]:
+        """Rows that match, newest first (keyset pages: no row is skipped or shown twice while others come and go)."""
+        columns = SANDBOXES.c
+        wanted = select(SANDBOXES).where(columns.namespace == query.namespace)
+        wanted = wanted.where(_LIVE if query.status is None else columns.status == query.status)
+        if query.region is not None:
+            wanted = wanted.where(columns.region == query.region)
+        if query.before is not None:
+            created, last = query.before
+            older = or_(columns.created_at < created, and_(columns.created_at == created, columns.id < last))
+            wanted = wanted.where(older)
+        wanted = wanted.order_by(columns.created_at.desc(), columns.id.desc()).limit(query.limit)
+        return tuple(_sandbox(row) for row in (self._connection.execute(wanted)).mappings())
+
+    def live(self) -> tuple[StoredSandbox, ...]:
+        """Every row that has not ended, of all namespaces."""
+        result = self._connection.execute(select(SANDBOXES).where(_LIVE))
+        return tuple(_sandbox(row) for row in result.mappings())
+
+    def count_by_status(self) -> Mapping[SandboxStatus, int]:
+        """How many rows there are in each state that is not an end state."""
+        status = SANDBOXES.c.status
+        result = self._connection.execute(select(status, func.count()).where(_LIVE).group_by(status))
+        return {SandboxStatus(name): count for name, count in result.tuples()}
+
+    def transition(
+        self, sandbox_id: str, *, sources: frozenset[SandboxStatus], target: SandboxStatus
+    ) -> StoredSandbox | None:
+        """Move to `target` if the row is in one of `sources`; the row after the change, or None."""
+        change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, SANDBOXES.c.status.in_(sorted(sources)))
+        return self._change(change.values(status=target))
+
+    def end(self, sandbox_id: str, *, reason: EndReason, at: float, due: float | None = None) -> StoredSandbox | None:
+        """Turn a live row into a tombstone; with `due`, only if its deadline is not later than that."""
+        change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, _LIVE)
+        if due is not None:
+            change = change.where(SANDBOXES.c.deadline <= due)
+        return self._change(change.values(status=SandboxStatus.DELETED, ended_at=at, end_reason=reason))
+
+    def set_deadline(
+        self, sandbox_id: str, *, deadline: float | None, timeout_seconds: int | None
+    ) -> StoredSandbox | None:
+        """Change the deadline of a live row; the row after the change, or None."""
+        change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, _LIVE)
+        return self._change(change.values(deadline=deadline, timeout_seconds=timeout_seconds))
+
+    def prune(self, *, ended_before: float) -> int:
+        """Drop tombstones that are older; how many."""
+        old = and_(SANDBOXES.c.status == SandboxStatus.DELETED, SANDBOXES.c.ended_at < ended_before)
+        return (self._connection.execute(delete(SANDBOXES).where(old))).rowcount
+
+    def _change(self, change: Update) -> StoredSandbox | None:
+        row = (self._connection.execute(change.returning(*SANDBOXES.c))).mappings().first()
+        return None if row is None else _sandbox(row)
+
+
+def _values(sandbox: StoredSandbox) -> dict[str, Any]:
+    limits = sandbox.limits
+    return {
+        "id": sandbox.id,
+        "namespace": sandbox.namespace,
+        "status": sandbox.status.value,
+        "template_id": sandbox.template_id,
+        "template_name": sandbox.template_name,
+        "template_digest": sandbox.template_digest,
+        "isolation": sandbox.isolation.value,
+        **{name: getattr(limits, name) for name in _LIMIT_COLUMNS},
+        "internet_access": sandbox.internet_access,
+        "region": sandbox.region,
+        "timeout_seconds": sandbox.timeout_seconds,
+        "created_at": sandbox.created_at,
+        "deadline": sandbox.deadline,
+        "ended_at": sandbox.ended_at,
+        "end_reason": sandbox.end_reason and sandbox.end_reason.value,
+        "host_id": sandbox.host_id,
+        "lease_epoch": sandbox.lease_epoch,
+    }
+
+
+def _sandbox(row: RowMapping) -> StoredSandbox:
+    reason: str | None = row["end_reason"]
+    return StoredSandbox(
+        id=row["id"],
+        namespace=row["namespace"],
+        status=SandboxStatus(row["status"]),
+        template_id=row["template_id"],
+        template_name=row["template_name"],
+        template_digest=row["template_digest"],
+        isolation=Isolation(row["isolation"]),
+        limits=Limits(**{name: row[name] for name in _LIMIT_COLUMNS}),
+        internet_access=row["internet_access"],
+        region=row["region"],
+        timeout_seconds=row["timeout_seconds"],
+        created_at=row["created_at"],
+        deadline=row["deadline"],
+        ended_at=row["ended_at"],
+        end_reason=None if reason is None else EndReason(reason),
+        host_id=row["host_id"],
+        lease_epoch=row["lease_epoch"],
+    )

@@ -1,0 +1,93 @@
+"""The tables. Times are unix seconds as double precision; nothing here is particular to one database."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+SANDBOXES = Table(
+    "sandboxes",
+    METADATA,
+    Column("id", String(18), primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("template_id", String(20), nullable=False),
+    Column("template_name", String(200), nullable=False),
+    Column("template_digest", String(128), nullable=False),
+    Column("isolation", String(16), nullable=False),
+    Column("vcpu", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("disk_mb", Integer, nullable=False),
+    Column("pids", Integer, nullable=False),
+    Column("open_files", Integer, nullable=False),
+    Column("internet_access", Boolean, nullable=False),
+    Column("region", String(100)),
+    Column("timeout_seconds", Integer),
+    Column("created_at", Double, nullable=False),
+    Column("deadline", Double),
+    Column("ended_at", Double),
+    Column("end_reason", String(32)),
+    Column("host_id", String(64), nullable=False),
+    Column("lease_epoch", Integer, nullable=False),
+    Index(None, "namespace", "created_at", "id"),
+    Index(None, "status", "ended_at"),
+)
+
+TEMPLATES = Table(
+    "templates",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("display_name", String(200), nullable=False),
+    Column("description", String(4000), nullable=False),
+    Column("languages", JSON, nullable=False),
+    Column("digest", String(128), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("id", String(12), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("namespace", String(64), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("last_used_at", Double),
+    Index(None, "namespace"),
+)
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    Column("namespace", String(64), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("details", JSON, nullable=False),
+    Index(None, "namespace", "id"),
+    Index(None, "at"),
+)
