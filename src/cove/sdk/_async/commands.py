@@ -1,0 +1,36 @@
+"""Shell commands inside a sandbox."""
+
+from collections.abc import Mapping
+
+from cove.models.execution import CommandResult
+from cove.sdk import _requests as requests
+from cove.sdk._async.agent import AsyncAgentLink
+from cove.sdk._failures import parse
+
+
+class AsyncCommands:
+    """Runs commands in one sandbox."""
+
+    def __init__(self, link: AsyncAgentLink) -> None:
+        self._link = link
+
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+        working_dir: requests.SandboxPath | None = None,
+    ) -> CommandResult:
+        """Run shell text with bash and wait for its end. A command that fails is a result, not an exception.
+
+        Args:
+            timeout: seconds; then the command and all that it started are ended.
+            env: variables for this command; they win over those of the sandbox.
+            working_dir: /workspace when absent.
+
+        Raises:
+            CoveError: the command could not be run; after a lost connection it is not run again.
+        """
+        call = requests.run_command(command, timeout=timeout, env=env, working_dir=working_dir)
+        return parse(CommandResult, await self._link.send(call))

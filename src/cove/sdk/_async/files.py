@@ -1,0 +1,199 @@
+"""Files inside a sandbox."""
+
+import builtins
+import os
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from cove.models.errors import LimitExceeded, error
+from cove.models.files import FileEntry, FileList, FileWritten
+from cove.sdk import _requests as requests
+from cove.sdk._async.agent import AsyncAgentLink
+from cove.sdk._async.primitives import read_piece, write_piece
+from cove.sdk._failures import parse, parse_object
+from cove.sdk._local_files import mode_for, open_regular
+from cove.sdk._multipart import Multipart, multipart_for
+from cove.sdk._requests import SandboxPath
+
+WORKSPACE = "/workspace"
+_PIECE = 256 * 1024
+
+
+class AsyncFiles:
+    """Files of one sandbox. Paths are those inside; relative ones are below /workspace.
+
+    Every method raises `CoveError`; FILE_NOT_FOUND and PERMISSION_DENIED are about files in the sandbox. Trouble with
+    local files raises `OSError`.
+    """
+
+    def __init__(self, link: AsyncAgentLink) -> None:
+        self._link = link
+
+    async def read(self, path: SandboxPath) -> str:
+        """The text of a file.
+
+        Raises:
+            InvalidRequest: the file is not UTF-8; `read_bytes` takes any.
+            LimitExceeded: it is larger than 64 MiB; `download` takes any size.
+        """
+        content = await self.read_bytes(path)
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            raise error("INVALID_REQUEST", f"{path} is not UTF-8 text.", remedy="Use files.read_bytes().") from None
+
+    async def read_bytes(self, path: SandboxPath) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            LimitExceeded: it is larger than 64 MiB; `download` takes any size.
+        """
+        call = replace(requests.of_file("download", path), max_answer_bytes=requests.MAX_READ_BYTES)
+        try:
+            return await self._link.send(call)
+        except LimitExceeded as failure:
+            if failure.code == "REQUEST_TOO_LARGE":
+                failure.remedy = "Use files.download(), which streams it to a local file."
+            raise
+
+    async def write(
+        self, path: SandboxPath, content: str, mode: str = "0644", *, overwrite: bool = True
+    ) -> FileWritten:
+        """Create or replace a file with text (UTF-8); missing directories are created. `mode` is octal.
+
+        Raises:
+            Conflict: it exists, and `overwrite` is false.
+            LimitExceeded: more than 64 MiB; `upload` takes any size.
+        """
+        call = requests.write_file(path, content, mode=mode, overwrite=overwrite)
+        return parse(FileWritten, await self._link.send(call))
+
+    async def write_bytes(
+        self, path: SandboxPath, content: bytes, mode: str = "0644", *, overwrite: bool = True
+    ) -> FileWritten:
+        """As `write`, for bytes."""
+        call = requests.write_file(path, content, mode=mode, overwrite=overwrite)
+        return parse(FileWritten, await self._link.send(call))
+
+    async def list(self, path: SandboxPath = WORKSPACE) -> builtins.list[FileEntry]:
+        """What a directory holds.
+
+        Raises:
+            LimitExceeded: more entries than the agent lists.
+        """
+        found = parse(FileList, await self._link.send(requests.of_file("list", path)))
+        if found.truncated:
+            raise error(
+                "REQUEST_TOO_LARGE",
+                f"{path} holds more than the {len(found.files)} entries that can be listed.",
+                remedy="Use commands.run() with `ls` or `find`.",
+            )
+        return [*found.files]
+
+    async def exists(self, path: SandboxPath) -> bool:
+        """Whether there is something at `path`."""
+        return parse_object(await self._link.send(requests.of_file("exists", path))).get("exists") is True
+
+    async def remove(self, path: SandboxPath) -> None:
+        """Remove a file, or a directory with all that is in it.
+
+        Raises:
+            NotFound: there is nothing at `path`.
+        """
+        await self._link.send(requests.of_file("remove", path, method="DELETE"))
+
+    async def mkdir(self, path: SandboxPath) -> None:
+        """Create a directory and its parents; one that exists is fine."""
+        await self._link.send(requests.make_directory(path))
+
+    async def upload(
+        self,
+        local_path: str | os.PathLike[str],
+        remote_path: SandboxPath,
+        *,
+        timeout: float = requests.TRANSFER_SECONDS,
+    ) -> FileWritten:
+        """Copy a local file into the sandbox, piece by piece, whatever its size.
+
+        Args:
+            timeout: seconds for the whole.
+
+        Raises:
+            OSError: the local file cannot be read.
+            InvalidRequest: it is not a regular file, or it was cut while being read.
+        """
+        seconds = requests.check_seconds("timeout", timeout)
+        frame = multipart_for(requests.checked_path(remote_path))
+        file, size = open_regular(local_path)
+        with file:
+            call = requests.Call(
+                method="POST",
+                path="/files/upload",
+                timeout=seconds,
+                headers=(
+                    ("Content-Type", frame.content_type),
+                    ("Content-Length", str(frame.length(size))),
+                ),
+            )
+            body = partial(_pieces, file, frame, size=size, deadline=time.monotonic() + seconds)
+            return parse(FileWritten, await self._link.send(call, body=body))
+
+    async def download(
+        self,
+        remote_path: SandboxPath,
+        local_path: str | os.PathLike[str],
+        *,
+        timeout: float = requests.TRANSFER_SECONDS,
+        max_bytes: int = requests.MAX_DOWNLOAD_BYTES,
+    ) -> Path:
+        """Copy a file out of the sandbox, piece by piece. The local file is replaced once all of it has come.
+
+        Args:
+            timeout: seconds for the whole.
+            max_bytes: more is refused, for the sandbox decides how much it sends.
+
+        Raises:
+            OSError: the local file cannot be written.
+            LimitExceeded: there are more than `max_bytes`.
+        """
+        target = Path(local_path)
+        call = replace(
+            requests.of_file("download", remote_path),
+            timeout=requests.check_seconds("timeout", timeout),
+            max_answer_bytes=max_bytes,
+        )
+        async with self._link.stream(call) as pieces:
+            handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
+            part = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    async for piece in pieces:
+                        await write_piece(file, piece)
+                part.chmod(mode_for(target))
+                part.replace(target)
+            finally:
+                with suppress(FileNotFoundError):
+                    part.unlink()
+        return target
+
+
+async def _pieces(file: BinaryIO, frame: Multipart, *, size: int, deadline: float) -> AsyncGenerator[bytes, None]:
+    """The body of an upload: exactly as many bytes as were announced, though the file may grow meanwhile."""
+    file.seek(0)
+    yield frame.head
+    left = size
+    while left:
+        piece = await read_piece(file, min(left, _PIECE))
+        if not piece:
+            raise error("INVALID_REQUEST", "The local file was cut while it was being uploaded.")
+        if time.monotonic() > deadline:
+            raise error("TIMEOUT", "The upload took too long.", remedy="Give a longer timeout.")
+        left -= len(piece)
+        yield piece
+    yield frame.tail

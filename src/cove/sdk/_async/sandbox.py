@@ -1,0 +1,341 @@
+"""A running sandbox as an object."""
+
+import builtins
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from cove.models.agent import AgentInfo, ProcessEntry, ProcessList
+from cove.models.errors import CoveError, error
+from cove.models.isolation import Isolation
+from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, TimeoutAnswer
+from cove.models.templates import TemplateInfo
+from cove.sdk import _requests as requests
+from cove.sdk._async.agent import AsyncAgentLink
+from cove.sdk._async.commands import AsyncCommands
+from cove.sdk._async.control import AsyncControlPlane
+from cove.sdk._async.environment import AsyncEnvironment
+from cove.sdk._async.files import AsyncFiles
+from cove.sdk._async.primitives import Creation, begin
+from cove.sdk._failures import parse, parse_object
+from cove.sdk._results import Execution
+
+_GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED")
+
+
+class AsyncSandbox:
+    """An isolated place where untrusted code runs.
+
+    Made by `create` or `connect`. As a context manager it is killed at the end of the block; otherwise it lives until
+    its deadline, or until `kill`.
+
+    Every method raises `CoveError` when the platform fails. A program that fails is a result.
+
+    Attributes:
+        files: files inside.
+        commands: shell commands.
+        env: environment variables of the whole sandbox.
+        info: what the server said last; `get_info` asks again.
+    """
+
+    def __init__(self, info: SandboxInfo, control: AsyncControlPlane) -> None:
+        """For `create` and `connect`; takes over `control` and closes it."""
+        self.info = info
+        self._control = control
+        self._link = AsyncAgentLink(control, info)
+        self.files = AsyncFiles(self._link)
+        self.commands = AsyncCommands(self._link)
+        self.env = AsyncEnvironment(self._link)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.info.id} {self.info.status} ({self.info.isolation})>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.kill()
+        except CoveError:
+            # The caller's own exception says more; and the sandbox still has its deadline.
+            if raised is None:
+                raise
+
+    @classmethod
+    def create(
+        cls,
+        template: str | None = None,
+        *,
+        template_id: str | int | None = None,
+        region: str | None = None,
+        timeout_seconds: int | None = None,
+        internet_access: bool | None = None,
+        env_vars: Mapping[str, str] | None = None,
+        resources: ResourcesRequest | Mapping[str, int] | None = None,
+        isolation: Isolation | str | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> Creation[Self]:
+        """Start a sandbox, in one request; it runs when this returns.
+
+        Args:
+            template: its name; `code-interpreter` when neither this nor `template_id` is given.
+            template_id: its id instead.
+            region: where, on servers that have several.
+            timeout_seconds: seconds until it is killed; 0 means never; absent means the server's default.
+            internet_access: whether the public internet should be reachable; `info` says what is in force.
+            env_vars: environment of everything that runs inside.
+            resources: `vcpu`, `memory_mb`, `disk_mb`; absent ones take the template's default.
+            isolation: `namespace`, `gvisor`, ... to insist on; absent means the server's choice.
+            api_key: else `COVE_API_KEY`.
+            base_url: else `COVE_BASE_URL`, else http://127.0.0.1:5555; `http+unix:///path` names a unix socket.
+            transport: carries every request instead of sockets; the caller closes it.
+
+        Raises:
+            NotFound: no such template.
+            Unsupported: this server cannot give what is asked for; nothing was started.
+            LimitExceeded: a quota.
+        """
+
+        async def make() -> Self:
+            control = AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport)
+            try:
+                info = await control.create(
+                    template,
+                    template_id=template_id,
+                    region=region,
+                    timeout_seconds=timeout_seconds,
+                    internet_access=internet_access,
+                    env_vars=env_vars,
+                    resources=resources,
+                    isolation=isolation,
+                )
+                return cls(info, control)
+            except BaseException:
+                await control.aclose()
+                raise
+
+        return begin(make)
+
+    @classmethod
+    async def connect(
+        cls,
+        sandbox_id: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> Self:
+        """A sandbox that exists already. A paused one is resumed.
+
+        Raises:
+            NotFound: there is none with this id.
+            Conflict: it does not run, and cannot be resumed.
+        """
+        control = AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport)
+        try:
+            info = await control.get(sandbox_id)
+            if info.status is SandboxStatus.PAUSED:
+                answer = await control.resume(sandbox_id)
+                info = info.model_copy(update={"status": answer.status})
+            return cls(_running(info), control)
+        except BaseException:
+            await control.aclose()
+            raise
+
+    @classmethod
+    async def list(
+        cls,
+        *,
+        status: SandboxStatus | str | None = None,
+        region: str | None = None,
+        limit: int = 100,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> builtins.list[Self]:
+        """At most `limit` sandboxes (1 to 1000), the page that the server shows first."""
+        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+            page = await control.page(status=status, region=region, limit=limit)
+            return [cls(info, AsyncControlPlane(wire=control.wire.another())) for info in page.data]
+
+    @classmethod
+    async def iter(
+        cls,
+        *,
+        status: SandboxStatus | str | None = None,
+        region: str | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> AsyncIterator[Self]:
+        """All sandboxes, fetched page by page."""
+        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+            async for info in control.sandboxes(status=status, region=region):
+                yield cls(info, AsyncControlPlane(wire=control.wire.another()))
+
+    @classmethod
+    async def list_templates(
+        cls,
+        *,
+        category: str | None = None,
+        language: str | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> builtins.list[TemplateInfo]:
+        """Templates that sandboxes can be created from."""
+        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+            return [*await control.templates(category=category, language=language)]
+
+    @classmethod
+    async def get_template(
+        cls,
+        name: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> TemplateInfo:
+        """One template, by name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+            return await control.template(name)
+
+    @classmethod
+    async def health_check(
+        cls, *, base_url: str | None = None, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> dict[str, Any]:
+        """What the server says of itself; needs no key."""
+        async with AsyncControlPlane(base_url=base_url, transport=transport) as control:
+            return await control.health()
+
+    @classmethod
+    async def delete(
+        cls,
+        sandbox_id: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """End a sandbox by its id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+            await control.delete(sandbox_id)
+
+    @property
+    def sandbox_id(self) -> str:
+        """Ten digits and eight characters."""
+        return self.info.id
+
+    @property
+    def agent_url(self) -> str:
+        """Where the agent's HTTP API is; requests there need `get_token()`."""
+        return self._link.url
+
+    @property
+    def isolation(self) -> Isolation:
+        """Which wall stands between the code and the host."""
+        return self.info.isolation
+
+    async def run_code(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+        working_dir: requests.SandboxPath | None = None,
+        max_output_bytes: int | None = None,
+    ) -> Execution:
+        """Run a program and wait for its end, in one request. Python and JavaScript keep their state between calls.
+
+        Args:
+            code: the program, at most 4 MiB.
+            language: `python`, `javascript`, `bash`, `go`.
+            timeout: seconds; then the program and all that it started are ended, and the result says `timed_out`.
+            env: variables for this call; they win over those of the sandbox.
+            working_dir: absent means: where the interpreter is, at first /workspace.
+            max_output_bytes: cap of stdout and of stderr in the result, each; absent means 1 MiB.
+
+        Raises:
+            CoveError: the code could not be run. After a lost connection it may have run; it is not run again.
+        """
+        call = requests.execute(
+            code,
+            language=language,
+            timeout=timeout,
+            env=env,
+            working_dir=working_dir,
+            max_output_bytes=max_output_bytes,
+        )
+        return parse(Execution, await self._link.send(call))
+
+    async def get_info(self) -> SandboxInfo:
+        """What the server knows of it now; `info` is updated too."""
+        self.info = await self._control.get(self.info.id)
+        return self.info
+
+    async def get_agent_info(self) -> AgentInfo:
+        """What the agent says of itself."""
+        return parse(AgentInfo, await self._link.send(requests.get("/info")))
+
+    async def list_system_processes(self) -> builtins.list[ProcessEntry]:
+        """Processes inside."""
+        return [*parse(ProcessList, await self._link.send(requests.get("/processes"))).processes]
+
+    async def get_metrics_snapshot(self) -> dict[str, Any]:
+        """Counters of the agent and the sandbox's use of processor, memory and disk."""
+        return parse_object(await self._link.send(requests.get("/metrics/snapshot")))
+
+    async def set_timeout(self, seconds: int) -> TimeoutAnswer:
+        """Move the deadline to `seconds` from now; 0 removes it."""
+        return await self._control.set_timeout(self.info.id, seconds)
+
+    async def pause(self) -> None:
+        """Freeze everything inside; memory stays as it is. The deadline runs on."""
+        await self._control.pause(self.info.id)
+
+    async def resume(self) -> None:
+        """Thaw it."""
+        await self._control.resume(self.info.id)
+
+    async def kill(self) -> None:
+        """End it and close the connections. One that is gone already is fine."""
+        try:
+            await self._control.kill(self.info.id)
+        except CoveError as failure:
+            if failure.code not in _GONE:
+                raise
+        finally:
+            await self._control.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections and leave the sandbox as it is."""
+        await self._control.aclose()
+
+    async def refresh_token(self) -> None:
+        """Get a new token for the agent. Calls do it on their own when theirs has expired."""
+        await self._link.refresh_token()
+
+    async def get_token(self) -> str:
+        """A bearer token for `agent_url`, valid for this sandbox only."""
+        return await self._link.token()
+
+
+def _running(info: SandboxInfo) -> SandboxInfo:
+    if info.status is not SandboxStatus.RUNNING:
+        raise error("INVALID_STATE", f"Sandbox {info.id} is {info.status}, not running.")
+    return info

@@ -1,0 +1,282 @@
+"""Requests as data, checked before they leave: nothing here does input or output."""
+
+import base64
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel, ValidationError
+
+from cove.models.environment import EnvironmentChange
+from cove.models.errors import CoveError, error
+from cove.models.execution import (
+    DEFAULT_OUTPUT_BYTES,
+    MAX_CODE_BYTES,
+    CommandRequest,
+    ExecuteRequest,
+)
+from cove.models.files import MAX_WRITE_BYTES, MakeDirectory, WriteFile
+from cove.models.identifiers import is_sandbox_id
+from cove.models.sandboxes import CreateSandbox, SetTimeout
+from cove.sdk._retry import Retry
+
+Model = TypeVar("Model", bound=BaseModel)
+
+CONTROL_SECONDS = 60.0
+CREATE_SECONDS = 120.0
+FILE_SECONDS = 60.0
+TRANSFER_SECONDS = 3600.0
+GRACE_SECONDS = 30.0
+STALL_SECONDS = 60.0
+
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
+MAX_READ_BYTES = 64 * 1024 * 1024
+MAX_DOWNLOAD_BYTES = 4 * 1024 * 1024 * 1024
+
+DEFAULT_TEMPLATE = "code-interpreter"
+SandboxPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request.
+
+    Attributes:
+        path: path and query as they go on the wire, beginning with a slash.
+        content: the body, a JSON text; None sends none.
+        timeout: seconds for the whole exchange.
+        stall: seconds without progress; never more than `timeout`.
+        headers: extra ones.
+    """
+
+    method: str
+    path: str
+    content: bytes | None = None
+    timeout: float = CONTROL_SECONDS
+    stall: float = STALL_SECONDS
+    retry: Retry = Retry.UNLESS_SENT
+    max_answer_bytes: int = MAX_ANSWER_BYTES
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def get(path: str, *, timeout: float = CONTROL_SECONDS, max_answer_bytes: int = MAX_ANSWER_BYTES) -> Call:
+    """A read, which may be repeated."""
+    return Call(method="GET", path=path, timeout=timeout, retry=Retry.IDEMPOTENT, max_answer_bytes=max_answer_bytes)
+
+
+def create(template: str | None, *, template_id: str | int | None, **fields: Any) -> Call:
+    """`POST /v1/sandboxes`; without a template the default one."""
+    if template is not None and template_id is not None:
+        raise error("INVALID_REQUEST", "Both template and template_id are given.", remedy="Give one of them.")
+    if template_id is None:
+        fields["template_name"] = DEFAULT_TEMPLATE if template is None else template
+    body = checked(CreateSandbox, template_id=template_id, **fields)
+    return Call(
+        method="POST",
+        path="/v1/sandboxes",
+        content=_json(body),
+        timeout=CREATE_SECONDS,
+        stall=CREATE_SECONDS,
+        retry=Retry.UNLESS_ACCEPTED,
+        headers=(("Idempotency-Key", secrets.token_hex(16)),),
+    )
+
+
+def list_sandboxes(*, status: str | None, region: str | None, limit: int, cursor: str | None) -> Call:
+    """`GET /v1/sandboxes`, one page."""
+    if not 1 <= limit <= 1000:
+        raise error("INVALID_REQUEST", f"limit is {limit}; it must be from 1 to 1000.")
+    return get(with_query("/v1/sandboxes", limit=limit, status=status, region=region, cursor=cursor))
+
+
+def sandbox_path(sandbox_id: str, suffix: str = "") -> str:
+    """`/v1/sandboxes/{id}` and what follows.
+
+    Raises:
+        InvalidRequest: `sandbox_id` cannot be an id, so that it never becomes another path.
+    """
+    if not is_sandbox_id(sandbox_id):
+        raise error(
+            "INVALID_REQUEST",
+            f"{str(sandbox_id)[:80]!r} is not a sandbox id: ten digits and eight lower-case letters or digits.",
+            remedy="`cove sandboxes list` shows the ids.",
+        )
+    return f"/v1/sandboxes/{sandbox_id}{suffix}"
+
+
+def lifecycle(sandbox_id: str, action: str) -> Call:
+    """`POST .../pause`, `.../resume`, `.../token/refresh`: all may be repeated."""
+    return Call(method="POST", path=sandbox_path(sandbox_id, f"/{action}"), retry=Retry.IDEMPOTENT)
+
+
+def set_timeout(sandbox_id: str, seconds: int) -> Call:
+    """`PUT .../timeout`."""
+    body = checked(SetTimeout, timeout_seconds=seconds)
+    path = sandbox_path(sandbox_id, "/timeout")
+    return Call(method="PUT", path=path, content=_json(body), retry=Retry.IDEMPOTENT)
+
+
+def template_path(name: str) -> str:
+    """`/v1/templates/{name or id}`."""
+    if not name or name in (".", ".."):
+        raise error("INVALID_REQUEST", f"{name!r} is not the name of a template.")
+    return f"/v1/templates/{_quoted(name, safe='')}"
+
+
+def execute(
+    code: str,
+    *,
+    language: str,
+    timeout: float,
+    env: Mapping[str, str] | None,
+    working_dir: SandboxPath | None,
+    max_output_bytes: int | None,
+) -> Call:
+    """`POST /execute/rich`: never repeated once a byte of it may have left."""
+    body = checked(
+        ExecuteRequest,
+        code=code,
+        language=language,
+        timeout=timeout,
+        workdir=_directory(working_dir),
+        env=None if env is None else dict(env),
+        max_output_bytes=DEFAULT_OUTPUT_BYTES if max_output_bytes is None else max_output_bytes,
+    )
+    _check_code_size(body.code)
+    return _running("/execute/rich", body, body.timeout)
+
+
+def run_command(
+    command: str, *, timeout: float, env: Mapping[str, str] | None, working_dir: SandboxPath | None
+) -> Call:
+    """`POST /commands/run`: never repeated once a byte of it may have left."""
+    body = checked(
+        CommandRequest,
+        command=command,
+        timeout=timeout,
+        workdir=_directory(working_dir),
+        env=None if env is None else dict(env),
+    )
+    _check_code_size(body.command)
+    return _running("/commands/run", body, body.timeout)
+
+
+def write_file(path: SandboxPath, content: str | bytes, *, mode: str, overwrite: bool) -> Call:
+    """`POST /files/write`."""
+    raw = _encoded(content) if isinstance(content, str) else content
+    if len(raw) > MAX_WRITE_BYTES:
+        raise error(
+            "REQUEST_TOO_LARGE",
+            f"The content is {len(raw)} bytes; at most {MAX_WRITE_BYTES} can be written at once.",
+            remedy="Put it in a local file and use files.upload(), which streams it.",
+        )
+    text, encoding = (content, "utf-8") if isinstance(content, str) else (base64.b64encode(raw).decode(), "base64")
+    body = checked(WriteFile, path=checked_path(path), content=text, mode=mode, encoding=encoding, overwrite=overwrite)
+    return Call(method="POST", path="/files/write", content=_json(body), timeout=FILE_SECONDS)
+
+
+def make_directory(path: SandboxPath) -> Call:
+    """`POST /files/mkdir`."""
+    body = checked(MakeDirectory, path=checked_path(path))
+    return Call(method="POST", path="/files/mkdir", content=_json(body), timeout=FILE_SECONDS)
+
+
+def of_file(operation: str, path: SandboxPath, *, method: str = "GET") -> Call:
+    """`/files/{operation}?path=...`."""
+    target = with_query(f"/files/{operation}", path=checked_path(path))
+    retry = Retry.IDEMPOTENT if method == "GET" else Retry.UNLESS_SENT
+    return Call(method=method, path=target, timeout=FILE_SECONDS, retry=retry)
+
+
+def change_environment(method: str, variables: Mapping[str, str]) -> Call:
+    """`PUT /env` (replace) or `PATCH /env` (merge); both end the same however often they are sent."""
+    body = checked(EnvironmentChange, env_vars=dict(variables))
+    return Call(method=method, path="/env", content=_json(body), retry=Retry.IDEMPOTENT)
+
+
+def checked(model: type[Model], **fields: Any) -> Model:
+    """A `model`, or InvalidRequest that names the argument."""
+    try:
+        return model(**fields)
+    except ValidationError as problem:
+        raise _invalid(problem) from None
+
+
+def checked_path(path: SandboxPath) -> str:
+    """A path inside the sandbox, as text."""
+    text = cast(object, os.fspath(path))
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise error("INVALID_PATH", f"{str(text)[:80]!r} is not a path: it must be text, not empty, without NUL.")
+    _encoded(text)
+    return text
+
+
+def with_query(path: str, /, **parameters: str | int | None) -> str:
+    """`path` with the parameters that are not None."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    try:
+        return f"{path}?{urlencode(given, quote_via=quote)}" if given else path
+    except UnicodeEncodeError:
+        raise _not_unicode() from None
+
+
+def check_seconds(name: str, seconds: float) -> float:
+    """`seconds` when it is a finite positive number."""
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise error("INVALID_REQUEST", f"{name} is {seconds}; it must be a positive number of seconds.")
+    return seconds
+
+
+def _running(path: str, body: BaseModel, seconds: float) -> Call:
+    limit = seconds + GRACE_SECONDS
+    return Call(method="POST", path=path, content=_json(body), timeout=limit, stall=limit)
+
+
+def _directory(path: SandboxPath | None) -> str:
+    return "" if path is None else checked_path(path)
+
+
+def _check_code_size(text: str) -> None:
+    size = len(_encoded(text))
+    if size > MAX_CODE_BYTES:
+        raise error(
+            "REQUEST_TOO_LARGE",
+            f"The code is {size} bytes; at most {MAX_CODE_BYTES} are accepted.",
+            remedy="Write it to a file in the sandbox and run that.",
+        )
+
+
+def _json(body: BaseModel) -> bytes:
+    try:
+        return body.model_dump_json(exclude_none=True).encode()
+    except (ValueError, UnicodeEncodeError):
+        raise _not_unicode() from None
+
+
+def _quoted(text: str, *, safe: str) -> str:
+    try:
+        return quote(text, safe=safe)
+    except UnicodeEncodeError:
+        raise _not_unicode() from None
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise _not_unicode() from None
+
+
+def _not_unicode() -> CoveError:
+    return error("INVALID_REQUEST", "A text holds lone surrogates, which UTF-8 cannot carry.")
+
+
+def _invalid(problem: ValidationError) -> CoveError:
+    first = problem.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part) for part in first["loc"]) or "the arguments"
+    given = repr(first["input"])[:80]
+    return error("INVALID_REQUEST", f"{name}: {first['msg']} (given: {given}).", field=name)

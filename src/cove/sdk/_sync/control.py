@@ -1,0 +1,176 @@
+# Generated from src/cove/sdk/_async/control.py by tools/generate_sync_sdk.py. Do not edit.
+
+"""The REST control plane: sandboxes and templates by name."""
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from cove.models.errors import error
+from cove.models.isolation import Isolation
+from cove.models.sandboxes import (
+    AgentToken,
+    CreatedSandbox,
+    ResourcesRequest,
+    SandboxInfo,
+    SandboxPage,
+    SandboxStatus,
+    StatusAnswer,
+    TimeoutAnswer,
+)
+from cove.models.templates import TemplateInfo, TemplatePage
+from cove.sdk import _requests as requests
+from cove.sdk._endpoint import resolve_endpoint
+from cove.sdk._failures import parse, parse_object
+from cove.sdk._retry import Retry
+from cove.sdk._sync.wire import Wire
+
+PAGE_SIZE = 100
+
+
+class ControlPlane:
+    """A server's sandboxes and templates.
+
+    Args:
+        api_key: else `COVE_API_KEY`; none is needed with `cove serve --dev`.
+        base_url: else `COVE_BASE_URL`, else http://127.0.0.1:5555; `http+unix:///path` names a unix socket.
+        transport: carries every request instead of sockets, for example an embedded ASGI application. The caller
+            closes it.
+
+    Every method raises `CoveError`: NETWORK_ERROR when no server answers, TIMEOUT, AUTHENTICATION_REQUIRED, and what
+    is said beside it.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        wire: Wire | None = None,
+    ) -> None:
+        self.wire = wire or Wire(resolve_endpoint(base_url=base_url, api_key=api_key), given=transport)
+        key = self.wire.endpoint.api_key
+        self._headers = () if key is None else (("X-API-Key", key),)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.wire.close()
+
+    def health(self) -> dict[str, Any]:
+        """What the server says of itself; needs no key."""
+        return parse_object(self.wire.send(self.wire.endpoint.url, requests.get("/health", timeout=10.0)))
+
+    def create(
+        self,
+        template: str | None = None,
+        *,
+        template_id: str | int | None = None,
+        region: str | None = None,
+        timeout_seconds: int | None = None,
+        internet_access: bool | None = None,
+        env_vars: Mapping[str, str] | None = None,
+        resources: ResourcesRequest | Mapping[str, int] | None = None,
+        isolation: Isolation | str | None = None,
+    ) -> CreatedSandbox:
+        """Start a sandbox, in one request; it runs when this returns. See `Sandbox.create`."""
+        call = requests.create(
+            template,
+            template_id=template_id,
+            region=region,
+            timeout_seconds=timeout_seconds,
+            internet_access=internet_access,
+            env_vars=None if env_vars is None else dict(env_vars),
+            resources=resources,
+            isolation=isolation,
+        )
+        return parse(CreatedSandbox, self._send(call))
+
+    def get(self, sandbox_id: str) -> SandboxInfo:
+        """One sandbox.
+
+        Raises:
+            NotFound: there is none with this id that the key may see.
+        """
+        return parse(SandboxInfo, self._send(requests.get(requests.sandbox_path(sandbox_id))))
+
+    def page(
+        self,
+        *,
+        status: SandboxStatus | str | None = None,
+        region: str | None = None,
+        limit: int = PAGE_SIZE,
+        cursor: str | None = None,
+    ) -> SandboxPage:
+        """One page of the list."""
+        call = requests.list_sandboxes(status=status, region=region, limit=limit, cursor=cursor)
+        return parse(SandboxPage, self._send(call))
+
+    def sandboxes(
+        self, *, status: SandboxStatus | str | None = None, region: str | None = None
+    ) -> Iterator[SandboxInfo]:
+        """All of them, page by page as they are needed."""
+        cursor: str | None = None
+        while True:
+            page = self.page(status=status, region=region, cursor=cursor)
+            yield from page.data
+            if not page.has_more:
+                return
+            if page.next_cursor is None or page.next_cursor == cursor:
+                raise error("INTERNAL_ERROR", "The server says that there are more sandboxes, but not where.")
+            cursor = page.next_cursor
+
+    def delete(self, sandbox_id: str) -> None:
+        """End a sandbox and remove it.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        self._send(requests.Call(method="DELETE", path=requests.sandbox_path(sandbox_id)))
+
+    def kill(self, sandbox_id: str) -> None:
+        """As `delete`, but repeated when the connection is lost."""
+        path = requests.sandbox_path(sandbox_id)
+        self._send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT))
+
+    def pause(self, sandbox_id: str) -> StatusAnswer:
+        """Freeze everything in it; a paused sandbox stays paused."""
+        return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "pause")))
+
+    def resume(self, sandbox_id: str) -> StatusAnswer:
+        """Thaw it; a running sandbox stays running."""
+        return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "resume")))
+
+    def set_timeout(self, sandbox_id: str, seconds: int) -> TimeoutAnswer:
+        """Move the deadline to `seconds` from now; 0 removes it."""
+        return parse(TimeoutAnswer, self._send(requests.set_timeout(sandbox_id, seconds)))
+
+    def refresh_token(self, sandbox_id: str) -> AgentToken:
+        """A new token for the sandbox's agent."""
+        return parse(AgentToken, self._send(requests.lifecycle(sandbox_id, "token/refresh")))
+
+    def templates(self, *, category: str | None = None, language: str | None = None) -> tuple[TemplateInfo, ...]:
+        """Templates that sandboxes can be created from."""
+        call = requests.get(requests.with_query("/v1/templates", category=category, language=language))
+        return parse(TemplatePage, self._send(call)).data
+
+    def template(self, name: str) -> TemplateInfo:
+        """One template, by name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return parse(TemplateInfo, self._send(requests.get(requests.template_path(name))))
+
+    def _send(self, call: requests.Call) -> bytes:
+        return self.wire.send(self.wire.endpoint.url, call, headers=self._headers)

@@ -1,0 +1,48 @@
+# Generated from src/cove/sdk/_async/environment.py by tools/generate_sync_sdk.py. Do not edit.
+
+"""Environment variables of a whole sandbox."""
+
+from collections.abc import Mapping
+
+from cove.models.environment import EnvironmentAnswer
+from cove.sdk import _requests as requests
+from cove.sdk._failures import parse
+from cove.sdk._sync.agent import AgentLink
+
+
+class Environment:
+    """Variables that everything in the sandbox sees from its next start on; those of a single call win over them."""
+
+    def __init__(self, link: AgentLink) -> None:
+        self._link = link
+
+    def get_all(self) -> dict[str, str]:
+        """Those that were set; the template's own are not among them."""
+        return self._send(requests.get("/env"))
+
+    def set_all(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Replace all of them; returns what is set now."""
+        return self._send(requests.change_environment("PUT", variables))
+
+    def update(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Set some and keep the others; returns what is set now."""
+        return self._send(requests.change_environment("PATCH", variables))
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """One variable."""
+        return (self.get_all()).get(name, default)
+
+    def set(self, name: str, value: str) -> None:
+        """Set one."""
+        self.update({name: value})
+
+    def delete(self, name: str) -> None:
+        """Unset one; a missing one is fine. The wire can only replace all, so a change by another at the same moment
+        is lost.
+        """
+        variables = self.get_all()
+        if name in variables:
+            self.set_all({key: value for key, value in variables.items() if key != name})
+
+    def _send(self, call: requests.Call) -> dict[str, str]:
+        return dict(parse(EnvironmentAnswer, self._link.send(call)).env_vars)
