@@ -1,0 +1,52 @@
+"""The agent's application: all routes, one state, one boundary around them."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cove.agent.engine import Engine, Variables
+from cove.agent.http.boundary import Boundary
+from cove.agent.http.routes import absent, environment, execution, files, metrics, system
+from cove.agent.http.traffic import Traffic
+from cove.agent.metrics import ResourceUsage
+from cove.agent.state import AgentState
+from cove.models.agent import AgentBoot
+
+# Built when the module is imported, which is before the fork. The most frequent come first: the search is linear.
+ROUTES: tuple[Route, ...] = (
+    *execution.ROUTES,
+    *files.ROUTES,
+    *system.ROUTES,
+    *environment.ROUTES,
+    *metrics.ROUTES,
+    *absent.ROUTES,
+)
+_PATHS = tuple(route.path for route in ROUTES if "{" not in route.path)
+
+
+def build_app(boot: AgentBoot, executor: Engine, environment: Variables) -> Starlette:
+    """The application for one sandbox. It starts nothing; the caller starts and closes `executor`."""
+    traffic = Traffic(_PATHS)
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[Middleware(Boundary, traffic=traffic)],
+        exception_handlers={HTTPException: _to_the_boundary},
+    )
+    # A redirect would lose the body of a POST, and half of the clients do not follow any.
+    app.router.redirect_slashes = False
+    app.state.agent = AgentState(
+        boot=boot,
+        engine=executor,
+        variables=environment,
+        traffic=traffic,
+        usage=ResourceUsage(boot.limits, boot.workspace),
+    )
+    app.middleware_stack = app.build_middleware_stack()
+    return app
+
+
+async def _to_the_boundary(request: Request, failure: Exception) -> Response:
+    raise failure

@@ -1,0 +1,78 @@
+"""What the HTTP routes need of the execution engine. They know these Protocols and no implementation."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from cove.models.execution import CommandRequest, CommandResult, ExecuteRequest, ExecutionResult
+
+
+class Counters(Protocol):
+    """How much was executed since the sandbox started."""
+
+    @property
+    def active(self) -> int:
+        """Programs that run now."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Programs that were started, the active ones included."""
+        ...
+
+    @property
+    def errors(self) -> int:
+        """Programs that ended with another exit code than 0."""
+        ...
+
+    @property
+    def average_ms(self) -> Mapping[str, float]:
+        """Language (or `command`) -> mean duration in milliseconds."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs programs. Cancelling a call ends the program and all that it started."""
+
+    async def start(self) -> None:
+        """Begin to prepare interpreters; returns at once."""
+        ...
+
+    async def execute(self, request: ExecuteRequest) -> ExecutionResult:
+        """Run code.
+
+        Raises:
+            CoveError: UNSUPPORTED_LANGUAGE, or the platform failed. A failing program is a result.
+        """
+        ...
+
+    async def run_command(self, request: CommandRequest) -> CommandResult:
+        """Run a command; same rules as `execute`."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that it started."""
+        ...
+
+    def counters(self) -> Counters:
+        """Figures for `/metrics`."""
+        ...
+
+
+class Variables(Protocol):
+    """The environment variables of the whole sandbox."""
+
+    def get(self) -> dict[str, str]:
+        """All of them."""
+        ...
+
+    def replace(self, variables: dict[str, str]) -> None:
+        """Set exactly these."""
+        ...
+
+    def merge(self, variables: dict[str, str]) -> None:
+        """Set these and keep the others."""
+        ...
+
+    def clear(self) -> None:
+        """Remove all."""
+        ...

@@ -1,0 +1,1 @@
+"""The agent's HTTP edge: requests in, answers and errors out."""

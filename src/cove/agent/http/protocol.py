@@ -1,0 +1,61 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol with bounds of our own."""
+
+import asyncio
+import secrets
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from cove.agent.http.errors import error_body, status_of
+from cove.models.errors import CoveError, error
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_CONNECTIONS = 512
+
+
+class AgentProtocol(HttpToolsProtocol):
+    """Bounds the head of a request and the number of connections, and refuses in the agent's own error form."""
+
+    _in_head = True
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client came; it gets the keep-alive time to send its first request."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse `data`. The parser keeps an unfinished head in memory, however long it is: that is counted here."""
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(error("HEADERS_TOO_LARGE", f"The head is larger than {MAX_HEAD_BYTES} bytes."))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole; the next head may follow."""
+        self._in_head = True
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP."""
+        self._refuse(error("INVALID_REQUEST", "This is not a valid HTTP request."))
+
+    def _refuse(self, failure: CoveError) -> None:
+        request_id = f"req_{secrets.token_hex(8)}"
+        body = error_body(failure, request_id=request_id, path="")
+        head = (
+            b"content-type: application/json\r\nconnection: close\r\n"
+            b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (request_id.encode("ascii"), len(body))
+        )
+        self.transport.write(STATUS_LINE[status_of(failure)] + head + body)
+        self.transport.close()

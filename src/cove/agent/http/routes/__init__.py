@@ -1,0 +1,1 @@
+"""The paths of the agent API, one file a subject. Each file offers `ROUTES`."""

@@ -1,0 +1,137 @@
+"""`/execute...` and `/commands/run`."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cove.agent.clock import timestamp
+from cove.agent.http.answers import json_answer, model_answer
+from cove.agent.http.body import read_model
+from cove.agent.state import AgentState, state_of
+from cove.models.errors import error
+from cove.models.execution import (
+    LANGUAGE_ALIASES,
+    MAX_CODE_BYTES,
+    CommandRequest,
+    ExecuteRequest,
+    Language,
+)
+
+# JSON may take three bytes and more for one of the code; what is over this is over the limit for code as well.
+MAX_EXECUTE_BODY = 4 * MAX_CODE_BYTES
+_CODE_REMEDY = "Write it to a file with POST /files/upload and run that file."
+
+ResultT = TypeVar("ResultT")
+
+
+async def execute(request: Request) -> Response:
+    """Run code; a failing program is an answer like any other."""
+    return await _execute(request, exclude={"rich_outputs"})
+
+
+async def execute_rich(request: Request) -> Response:
+    """Run code; the answer lists all that it displayed."""
+    return await _execute(request, exclude=None)
+
+
+async def run_command(request: Request) -> Response:
+    """Run a command."""
+    body = await read_model(request, CommandRequest, limit=MAX_EXECUTE_BODY, remedy=_CODE_REMEDY)
+    _check_size(body.command, "command")
+    return model_answer(await _while_connected(request, state_of(request).engine.run_command(body)))
+
+
+async def jupyter_sessions(request: Request) -> Response:
+    """The one python kernel of the sandbox."""
+    state = state_of(request)
+    if not state.offers(Language.PYTHON):
+        return json_answer({"sessions": []})
+    session = {
+        "kernel_id": "python",
+        "execution_state": "busy" if state.engine.counters().active else "idle",
+        "connections": 1,
+        "last_activity": timestamp(state.last_python),
+    }
+    return json_answer({"sessions": [session]})
+
+
+async def _execute(request: Request, *, exclude: set[str] | None) -> Response:
+    state = state_of(request)
+    body = await read_model(request, ExecuteRequest, limit=MAX_EXECUTE_BODY, remedy=_CODE_REMEDY)
+    _check_size(body.code, "code")
+    language = _language(body.language, state)
+    result = await _while_connected(request, state.engine.execute(body))
+    if language is Language.PYTHON:
+        state.last_python = time.time()
+    return model_answer(result, exclude=exclude)
+
+
+def _language(name: str, state: AgentState) -> Language:
+    language = LANGUAGE_ALIASES.get(name.strip().lower())
+    if language is None or not state.offers(language):
+        raise error(
+            "UNSUPPORTED_LANGUAGE",
+            f"This sandbox does not run {name[:40]!r}.",
+            remedy=f"Languages here: {', '.join(state.boot.languages)}.",
+            language=name[:40],
+            languages=list(state.boot.languages),
+        )
+    return language
+
+
+def _check_size(text: str, field: str) -> None:
+    # Counting bytes is only needed where characters leave it open.
+    if len(text) > MAX_CODE_BYTES or (4 * len(text) > MAX_CODE_BYTES and len(text.encode()) > MAX_CODE_BYTES):
+        raise error(
+            "REQUEST_TOO_LARGE",
+            f"`{field}` is larger than {MAX_CODE_BYTES} bytes.",
+            remedy=_CODE_REMEDY,
+            field=field,
+            limit_bytes=MAX_CODE_BYTES,
+        )
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """The result of `work`, which is cancelled when the client goes away: nobody would read it.
+
+    Raises:
+        ClientDisconnect: the client went away.
+    """
+    watch = _Watch(request, asyncio.current_task())
+    watching = asyncio.create_task(watch.run())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if watch.gone:
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watching.cancel()
+
+
+class _Watch:
+    def __init__(self, request: Request, task: "asyncio.Task[Any] | None") -> None:
+        self._request = request
+        self._task = task
+        self.gone = False
+
+    async def run(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            continue
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+ROUTES = (
+    Route("/execute", execute, methods=["POST"]),
+    Route("/execute/rich", execute_rich, methods=["POST"]),
+    Route("/execute/ipython", execute, methods=["POST"]),
+    Route("/commands/run", run_command, methods=["POST"]),
+    Route("/jupyter/sessions", jupyter_sessions, methods=["GET"]),
+)

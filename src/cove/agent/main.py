@@ -1,0 +1,63 @@
+"""The agent's life: what is loaded before the fork, and what runs after it."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import NoReturn
+
+from cove.agent.app import build_app
+from cove.agent.engine import Engine
+from cove.agent.execution.environment import SandboxEnvironment
+from cove.agent.execution.executor import Executor
+from cove.agent.http.server import AgentServer, quiet_logs
+from cove.agent.rehearsal import rehearse
+from cove.models.agent import AgentBoot
+
+GRACE_SECONDS = 1.0
+CLOSE_SECONDS = 5.0
+
+
+def preload() -> None:
+    """Load and exercise everything that answering takes, in the warm process, before the fork.
+
+    Importing this module loads the code; a rehearsed request then fills the caches that Python, pydantic and
+    Starlette keep. Leaves no thread, no event loop and no descriptor behind.
+    """
+    quiet_logs()
+    rehearse()
+
+
+def run(listener: socket.socket, boot: AgentBoot) -> NoReturn:
+    """Be the agent: serve on `listener` until SIGTERM. To be called after the fork, in a process of its own."""
+    code = 1
+    try:
+        # asyncio's own loop is ready sooner after a fork than uvloop's and takes less memory.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(_serve(listener, boot))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        # No interpreter shutdown: what the warm process registered to run at its exit is not ours to run.
+        os._exit(code)
+
+
+async def _serve(listener: socket.socket, boot: AgentBoot) -> None:
+    environment = SandboxEnvironment(boot.base_environment, boot.env_vars)
+    executor: Engine = Executor(boot, environment)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    # The interpreter of the user is forked first: it gets ready while the server does.
+    await executor.start()
+    server = AgentServer(build_app(boot, executor, environment), listener)
+    await server.start()
+    await stopped.wait()
+    async with asyncio.timeout(CLOSE_SECONDS):
+        await server.close(grace=GRACE_SECONDS)
+        await executor.close()
