@@ -54,11 +54,14 @@ class TemplateManifest(Contract):
         digest: content address of the whole (hash of the layer digests and of what follows).
         layers: directories that make up the read-only root filesystem, the topmost first (overlayfs order).
         python: the interpreter inside, an absolute path in the root filesystem.
+        python_path: where the agent and its packages are inside. The warm process puts these first on `sys.path`;
+            they are in no environment variable, so that programs of users do not see them.
         preload: modules that the warm process imports before it forks.
         environment: variables of every process inside.
         languages: what `/execute` can run.
         packages: name -> version of what is installed, for people.
         size_bytes: disk use of all layers.
+        notes: what was left out, and why.
         built_at: when.
     """
 
@@ -68,11 +71,13 @@ class TemplateManifest(Contract):
     digest: str
     layers: tuple[str, ...]
     python: str
+    python_path: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     languages: tuple[str, ...] = ("python", "bash")
     packages: dict[str, str] = {}
     size_bytes: int = 0
+    notes: tuple[str, ...] = ()
     built_at: datetime
 
 

@@ -1,0 +1,203 @@
+"""The templates of one data directory: which are built, which are current, and building them."""
+
+import errno
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cove.host.templates.checks import run_checks
+from cove.host.templates.layer_store import STAGING, LayerStore, write_atomically
+from cove.host.templates.layers import LayerRecord
+from cove.host.templates.paths import AGENT_PATH
+from cove.host.templates.plan import Plan, make_plan
+from cove.host.templates.progress import ProgressScale
+from cove.host.templates.recipes import HostRecipe, Recipe, load_recipe, recipe_names
+from cove.models.errors import error
+from cove.models.templates import BuildProgress, TemplateManifest
+
+LOCK_TIMEOUT = 1800.0
+LOCK_POLL = 0.2
+CHECK_SECONDS = 8.0
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+OnProgress = Callable[[BuildProgress], None]
+
+
+class TemplateStore:
+    """Reads and writes `templates/<name>.json` and `layers/<digest>/` below the data directory."""
+
+    def __init__(self, data_dir: Path, *, owner: int | None, host: HostRecipe | None = None) -> None:
+        """
+        Args:
+            owner: user and group id of all files in layers; None leaves them to the user who builds.
+            host: what to copy of the host, if not what the shared recipe says.
+        """
+        self._templates = data_dir.absolute() / "templates"
+        self._layers = LayerStore(data_dir.absolute() / "layers", owner=owner)
+        self._host = host
+
+    def recipes(self) -> tuple[Recipe, ...]:
+        """All templates that can be built."""
+        return tuple(load_recipe(name) for name in recipe_names())
+
+    def list(self) -> tuple[TemplateManifest, ...]:
+        """All templates that are built, by name."""
+        names = sorted(path.stem for path in self._templates.glob("*.json")) if self._templates.is_dir() else []
+        return tuple(manifest for name in names if (manifest := self._read(name)) is not None)
+
+    def get(self, name: str) -> TemplateManifest:
+        """The built template `name`.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND, TEMPLATE_NOT_BUILT.
+        """
+        manifest = self._read(name)
+        if manifest is not None:
+            return manifest
+        load_recipe(name)
+        raise error(
+            "TEMPLATE_NOT_BUILT", f"The template {name!r} is not built on this host.",
+            remedy=f"Run `cove templates build {name}`.",
+        )  # fmt: skip
+
+    def is_current(self, name: str) -> bool:
+        """Whether a build would change nothing: same recipe, same host programs, same guest code.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND.
+        """
+        recipe = load_recipe(name)
+        manifest = self._read(name)
+        return manifest is not None and manifest.digest == self._plan(recipe).digest
+
+    def build(self, name: str, *, on_progress: OnProgress) -> TemplateManifest:
+        """Build what is missing of a template; blocks for up to minutes. Layers that exist are used again, so a
+        build that failed goes on where it stopped.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND, TEMPLATE_BUILD_FAILED, NETWORK_ERROR, DISK_FULL, CONFLICT (another
+                build holds the lock for too long).
+        """
+        return self.build_recipe(load_recipe(name), on_progress=on_progress)
+
+    def build_recipe(self, recipe: Recipe, *, on_progress: OnProgress) -> TemplateManifest:
+        """Like `build`, for a recipe that need not be one of the shipped ones."""
+        try:
+            self._templates.mkdir(parents=True, exist_ok=True, mode=0o755)
+            with self._locked(on_progress):
+                return self._build(self._plan(recipe), on_progress)
+        except OSError as problem:
+            if problem.errno in _DISK_FULL:
+                raise error("DISK_FULL", f"The disk is full: template {recipe.name!r} was not built.") from problem
+            raise error(
+                "TEMPLATE_BUILD_FAILED", f"Template {recipe.name!r} was not built: {problem}",
+                remedy="Check the permissions of the data directory.",
+            ) from problem  # fmt: skip
+
+    def remove_unused(self, *, in_use: Collection[str] = ()) -> int:
+        """Remove layers that belong to no built template; returns how many.
+
+        Args:
+            in_use: digests or paths of layers that running sandboxes still stand on.
+        """
+        with self._locked(lambda _: None):
+            kept = {Path(layer).name for manifest in self.list() for layer in manifest.layers}
+            self._layers.remove_leftovers()
+            return self._layers.remove_except(kept | {Path(layer).name for layer in in_use})
+
+    def _plan(self, recipe: Recipe) -> Plan:
+        return make_plan(recipe, host=self._host, memory=self._templates / ".interpreter")
+
+    def _read(self, name: str) -> TemplateManifest | None:
+        if not _NAME.fullmatch(name):
+            return None
+        try:
+            manifest = TemplateManifest.model_validate_json((self._templates / f"{name}.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return manifest if all(Path(layer).is_dir() for layer in manifest.layers) else None
+
+    def _build(self, plan: Plan, on_progress: OnProgress) -> TemplateManifest:
+        self._layers.remove_leftovers()
+        built = self._read(plan.recipe.name)
+        if built is not None and built.digest == plan.digest:
+            on_progress(BuildProgress(step="Up to date", fraction=1.0))
+            return built
+        missing = [layer for layer, digest in zip(plan.layers, plan.digests, strict=True) if not self._has(digest)]
+        scale = ProgressScale(sum(layer.seconds for layer in missing) + CHECK_SECONDS, on_progress)
+        records: list[LayerRecord] = []
+        paths: list[Path] = []
+        for layer, digest in zip(plan.layers, plan.digests, strict=True):
+            record = self._layers.record(digest)
+            if record is None:
+                record = self._layers.build(layer, digest, tuple(reversed(paths)), scale.step(layer.seconds))
+            records.append(record)
+            paths.append(self._layers.path(digest))
+        # An edit of the guest code does not change what the checks try.
+        thorough = any(layer.kind != "agent" for layer in missing)
+        notes = self._check(plan, paths, scale) if thorough else ()
+        manifest = _manifest(plan, records, paths, notes)
+        write_atomically(self._templates / f"{plan.recipe.name}.json", manifest.model_dump_json(indent=2))
+        scale.finish("Built")
+        return manifest
+
+    def _has(self, digest: str) -> bool:
+        return self._layers.record(digest) is not None
+
+    def _check(self, plan: Plan, paths: "list[Path]", scale: ProgressScale) -> tuple[str, ...]:
+        scratch = self._layers.directory / f"{STAGING}checks"
+        return run_checks(
+            plan.recipe.checks, tuple(reversed(paths)), scratch, environment=plan.environment,
+            report=scale.step(CHECK_SECONDS),
+        )  # fmt: skip
+
+    @contextmanager
+    def _locked(self, on_progress: OnProgress) -> Generator[None]:
+        self._templates.mkdir(parents=True, exist_ok=True, mode=0o755)
+        descriptor = os.open(self._templates / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _wait_for(descriptor, on_progress)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _wait_for(descriptor: int, on_progress: OnProgress) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            on_progress(BuildProgress(step="Waiting for another build", fraction=0.0))
+        if time.monotonic() > deadline:
+            raise error("CONFLICT", "Another build of templates runs in this data directory.", remedy="Try later.")
+        time.sleep(LOCK_POLL)
+
+
+def _manifest(plan: Plan, records: list[LayerRecord], paths: list[Path], notes: tuple[str, ...]) -> TemplateManifest:
+    packages = {name: version for record in records for name, version in record.packages.items()}
+    return TemplateManifest(
+        name=plan.recipe.name,
+        display_name=plan.recipe.display_name,
+        description=plan.recipe.description,
+        digest=plan.digest,
+        layers=tuple(str(path) for path in reversed(paths)),
+        python=plan.interpreter.command,
+        python_path=(AGENT_PATH,),
+        preload=plan.recipe.preload,
+        environment=plan.environment,
+        languages=plan.recipe.languages,
+        packages=dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        size_bytes=sum(record.size_bytes for record in records),
+        notes=tuple(note for record in records for note in record.notes) + notes,
+        built_at=datetime.now(UTC),
+    )
