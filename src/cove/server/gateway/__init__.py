@@ -1,0 +1,8 @@
+"""The gateway: the server's public port, between clients and the control plane or the sandboxes' agents."""
+
+from cove.server.gateway.counters import GatewayCounters
+from cove.server.gateway.gateway import Gateway
+from cove.server.gateway.routing import TokenVerifier
+from cove.server.gateway.settings import GatewaySettings
+
+__all__ = ["Gateway", "GatewayCounters", "GatewaySettings", "TokenVerifier"]

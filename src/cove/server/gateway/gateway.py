@@ -1,0 +1,95 @@
+"""The front door: owns the public port and carries every request to the control plane or to one sandbox's agent."""
+
+import asyncio
+import dataclasses
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from cove.core.ports import AgentDirectory
+from cove.server.gateway.connection import ClientConnection
+from cove.server.gateway.counters import GatewayCounters
+from cove.server.gateway.exchange import Surroundings
+from cove.server.gateway.routing import TokenVerifier
+from cove.server.gateway.settings import GatewaySettings
+
+BACKLOG = 1024
+
+_ABORT_SECONDS = 2.0
+
+
+class Gateway:
+    """An HTTP/1.1 and WebSocket reverse proxy whose upstreams are unix sockets.
+
+    Args:
+        control_plane: socket of the control plane.
+        directory: knows the agents' sockets.
+        tokens: knows which sandbox a token opens.
+        settings: bounds.
+    """
+
+    def __init__(
+        self, *, control_plane: Path, directory: AgentDirectory, tokens: TokenVerifier, settings: GatewaySettings
+    ) -> None:
+        self._shared = Surroundings(control_plane, directory, tokens, settings)
+        self._servers: list[asyncio.Server] = []
+        self._closed = asyncio.Event()
+
+    @property
+    def counters(self) -> GatewayCounters:
+        """A copy of the counters as they are now."""
+        counters = self._shared.counters
+        return dataclasses.replace(counters, refusals=dict(counters.refusals))
+
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Accepts on bound stream sockets (TCP or unix) until `close` is called, or this is cancelled.
+
+        The sockets are owned, and closed, by the gateway from here on.
+        """
+        try:
+            for sock in sockets:
+                self._servers.append(await self._listen(sock))
+            await self._closed.wait()
+        finally:
+            self._stop_accepting()
+            self._abort_connections()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Stops accepting, lets exchanges in progress end within `grace_seconds`, then breaks off what is left."""
+        self._stop_accepting()
+        self._shared.draining = True
+        for connection in tuple(self._shared.connections):
+            connection.drain()
+        await self._emptied(grace_seconds)
+        self._abort_connections()
+        await self._emptied(_ABORT_SECONDS)
+        self._closed.set()
+
+    async def _listen(self, sock: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            return await loop.create_unix_server(self._connection, sock=sock, backlog=BACKLOG)
+        return await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
+
+    def _connection(self) -> ClientConnection:
+        return ClientConnection(self._shared)
+
+    def _stop_accepting(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+
+    def _abort_connections(self) -> None:
+        for connection in tuple(self._shared.connections):
+            connection.abort()
+
+    async def _emptied(self, seconds: float) -> None:
+        """Waits until no connection is left, at most `seconds`."""
+        if not self._shared.connections:
+            return
+        self._shared.emptied.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._shared.emptied.wait()
+        except TimeoutError:
+            return

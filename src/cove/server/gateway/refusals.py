@@ -1,0 +1,99 @@
+"""Answers that the gateway gives itself: the hybrid error bodies that every client of the two planes can read."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+from cove.models.errors import CoveError, definition_of
+
+
+class Plane(StrEnum):
+    """Whose error form a client expects: the agent's `error` is text, the control plane's is an object."""
+
+    AGENT = "agent"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A request that goes no further.
+
+    Attributes:
+        code: from the error table.
+        path: for the agent form's `path`.
+    """
+
+    status: int
+    code: str
+    message: str
+    remedy: str
+    plane: Plane
+    path: str = ""
+
+
+def refuse(code: str, message: str, plane: Plane, *, remedy: str = "", path: str = "", status: int = 0) -> Refuse:
+    """A refusal with status and remedy from the error table, unless given."""
+    row = definition_of(code)
+    return Refuse(status or row.status, code, message, remedy or row.remedy, plane, path)
+
+
+def refuse_error(error: CoveError, plane: Plane, *, path: str = "") -> Refuse:
+    """The refusal for a platform error."""
+    return refuse(error.code, error.message, plane, remedy=error.remedy, path=path)
+
+
+def new_request_id() -> bytes:
+    """The shape of `cove.models.identifiers.new_request_id`, at a thirtieth of its time: every request gets one."""
+    return b"req_" + secrets.token_hex(10).encode()
+
+
+def render(refusal: Refuse, request_id: bytes, *, close: bool, head_only: bool = False) -> bytes:
+    """The whole response.
+
+    Args:
+        refusal: what went wrong.
+        request_id: for `X-Request-ID` and the body.
+        close: announce that the connection is closed after it.
+        head_only: the request was a HEAD: leave the body out.
+    """
+    body = json.dumps(_body(refusal, request_id.decode("ascii"))).encode()
+    lines = [
+        f"HTTP/1.1 {refusal.status} {_reason(refusal.status)}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        f"X-Request-ID: {request_id.decode('ascii')}",
+        "X-Content-Type-Options: nosniff",
+        "Cache-Control: no-store",
+    ]
+    if refusal.status == HTTPStatus.UNAUTHORIZED:
+        lines.append("WWW-Authenticate: Bearer")
+    if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        lines.append("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    if close:
+        lines.append("Connection: close")
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return head if head_only else head + body
+
+
+def _body(refusal: Refuse, request_id: str) -> dict[str, Any]:
+    shared: dict[str, Any] = {
+        "message": refusal.message,
+        "code": refusal.code,
+        "remedy": refusal.remedy,
+        "request_id": request_id,
+    }
+    if refusal.plane is Plane.CONTROL:
+        return {"error": {**shared, "details": {}}, **shared}
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"error": refusal.message, **shared, "timestamp": now, "path": refusal.path, "details": {}}
+
+
+def _reason(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"

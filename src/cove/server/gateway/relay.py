@@ -1,0 +1,260 @@
+"""One request and its response as they pass through, sans-I/O: heads rewritten, bodies framed anew, nothing believed.
+
+Towards a sandbox no credential passes; from a sandbox exactly one response passes, without the fields that would act on
+the server's origin in a browser (cookies, policies, reporting).
+"""
+
+from dataclasses import dataclass
+
+from cove.server.gateway.framing import BodyReader, BodyWriter, request_body, response_body
+from cove.server.gateway.heads import (
+    HOP_BY_HOP,
+    WEBSOCKET,
+    FramingError,
+    HeadBuffer,
+    RequestHead,
+    ResponseHead,
+    parse_response,
+)
+
+MAX_INTERIM_RESPONSES = 100
+
+_FRAMING = frozenset({b"content-length", b"host", b"x-request-id"})
+_FORWARDED = frozenset(
+    {
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+        b"x-forwarded-server",
+        b"x-real-ip",
+    }
+)
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"referer", b"x-api-key", b"x-api-secret"})
+_NOT_TO_CONTROL_PLANE = HOP_BY_HOP | _FRAMING | _FORWARDED
+_NOT_TO_AGENT = _NOT_TO_CONTROL_PLANE | _CREDENTIALS
+_NOT_FROM_CONTROL_PLANE = HOP_BY_HOP | {b"content-length"}
+_NOT_FROM_AGENT = _NOT_FROM_CONTROL_PLANE | {
+    b"alt-svc",
+    b"clear-site-data",
+    b"content-security-policy",
+    b"content-security-policy-report-only",
+    b"nel",
+    b"public-key-pins",
+    b"report-to",
+    b"reporting-endpoints",
+    b"service-worker-allowed",
+    b"set-cookie",
+    b"set-cookie2",
+    b"strict-transport-security",
+    b"www-authenticate",
+    b"x-content-type-options",
+    b"x-request-id",
+}
+_AGENT_POLICY = b"X-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n"
+
+
+class BodyTooLarge(Exception):
+    """A request body beyond its limit, noticed while counting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the control plane is told of the client."""
+
+    address: bytes
+    scheme: bytes
+
+
+class RequestRelay:
+    """A request on its way to an upstream.
+
+    Attributes:
+        head: as the client sent it.
+        to_agent: whether a sandbox will read it.
+    """
+
+    def __init__(
+        self, head: RequestHead, target: bytes, *, to_agent: bool, request_id: bytes, peer: Peer, max_body: int
+    ) -> None:
+        self.head = head
+        self.to_agent = to_agent
+        self._target = target
+        self._request_id = request_id
+        self._peer = peer
+        self._body_left = max_body
+        self._reader, self._writer = request_body(head.framing)
+
+    @property
+    def done(self) -> bool:
+        """Whether the whole request has been read."""
+        return self._reader.done
+
+    def render_head(self) -> bytes:
+        """The head as the upstream gets it."""
+        head = self.head
+        lines = [b"%b %b HTTP/1.1" % (head.method, self._target)]
+        lines.append(b"Host: " + (b"localhost" if self.to_agent else head.host))
+        dropped = (_NOT_TO_AGENT if self.to_agent else _NOT_TO_CONTROL_PLANE) | head.tokens(b"connection")
+        lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
+        lines.append(b"X-Request-ID: " + self._request_id)
+        if head.framing.chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+        elif head.framing.length is not None:
+            lines.append(b"Content-Length: %d" % head.framing.length)
+        if head.wants_websocket:
+            lines += [b"Connection: Upgrade", b"Upgrade: websocket"]
+        if not self.to_agent:
+            lines += self._forwarded()
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Bytes for the upstream, and bytes that belong to the next request.
+
+        Raises:
+            FramingError: the body's framing is broken.
+            BodyTooLarge: the body is beyond its limit.
+        """
+        if self._reader.done:
+            return b"", data
+        payload = self._reader.feed(data)
+        self._body_left -= len(payload)
+        if self._body_left < 0:
+            raise BodyTooLarge
+        framed = self._writer.frame(payload)
+        if not self._reader.done:
+            return framed, b""
+        return framed + self._writer.end(), self._reader.rest
+
+    def _forwarded(self) -> list[bytes]:
+        lines = [b"X-Forwarded-Proto: " + self._peer.scheme]
+        if self._peer.address:
+            lines.append(b"X-Forwarded-For: " + self._peer.address)
+        if self.head.host:
+            lines.append(b"X-Forwarded-Host: " + self.head.host)
+        return lines
+
+
+class ResponseRelay:
+    """A response on its way to the client.
+
+    Attributes:
+        started: bytes of the final response have been given out, so nothing else can be answered any more.
+        done: it is complete.
+        upgraded: it was `101 Switching Protocols`; what follows is not HTTP.
+        reusable: after it, the upstream connection can carry another request.
+        rest: after an upgrade: the first bytes of the new protocol.
+    """
+
+    def __init__(self, request: RequestHead, *, from_agent: bool, request_id: bytes) -> None:
+        self.started = False
+        self.done = False
+        self.upgraded = False
+        self.reusable = False
+        self.rest = b""
+        self._request = request
+        self._from_agent = from_agent
+        self._request_id = request_id
+        self._buffer = HeadBuffer()
+        self._interim = 0
+        self._reader: BodyReader | None = None
+        self._writer: BodyWriter | None = None
+
+    def feed(self, data: bytes, *, close: bool) -> bytes:
+        """Bytes for the client.
+
+        Args:
+            data: from the upstream.
+            close: if the head is among it: announce that the client's connection is closed afterwards.
+
+        Raises:
+            FramingError: this is not one well-formed response.
+        """
+        if self._reader is not None:
+            return self._body(data)
+        self._buffer.append(data)
+        interim = b""
+        while (raw := self._buffer.take_head()) is not None:
+            head = parse_response(raw)
+            if head.status >= 200 or head.status == 101:
+                return interim + self._final(head, close=close)
+            interim += self._interim_response(head)
+        return interim
+
+    def end(self) -> bytes:
+        """The upstream has closed; bytes for the client that complete the response.
+
+        Raises:
+            FramingError: in the middle of the response.
+        """
+        if self._reader is None or self._writer is None:
+            raise FramingError("The connection was closed before the response.")
+        self._reader.end()
+        self.done = True
+        return self._writer.end()
+
+    def _interim_response(self, head: ResponseHead) -> bytes:
+        """Only `100 Continue` is passed on, once, and only to a client that waits for it."""
+        self._interim += 1
+        if self._interim > MAX_INTERIM_RESPONSES:
+            raise FramingError("There are too many interim responses.")
+        expected = head.status == 100 and self._interim == 1 and self._request.expects_continue
+        return b"HTTP/1.1 100 Continue\r\n\r\n" if expected else b""
+
+    def _final(self, head: ResponseHead, *, close: bool) -> bytes:
+        rest = self._buffer.take_rest()
+        if head.status == 101:
+            return self._switch(head, rest)
+        empty = self._request.method == b"HEAD" or head.status in (204, 304)
+        self._reader, self._writer = response_body(head.framing, empty=empty, client_minor=self._request.minor)
+        until_close = not empty and not head.framing.chunked and head.framing.length is None
+        self.reusable = head.persistent and not until_close
+        rendered = self._render(head, self._framing_lines(head, close=close))
+        body = self._body(rest)
+        self.started = True
+        return rendered + body
+
+    def _switch(self, head: ResponseHead, rest: bytes) -> bytes:
+        if not self._request.wants_websocket or head.tokens(b"upgrade") != WEBSOCKET:
+            raise FramingError("The protocol was switched without being asked to.")
+        self.started = self.upgraded = True
+        self.rest = rest
+        return self._render(head, [b"Connection: Upgrade", b"Upgrade: websocket"])
+
+    def _body(self, data: bytes) -> bytes:
+        reader, writer = self._reader, self._writer
+        if reader is None or writer is None:
+            return b""
+        if reader.done:
+            framed, extra = b"", data
+            self.done = True
+        else:
+            framed, extra = writer.frame(reader.feed(data)), reader.rest
+            if reader.done:
+                self.done = True
+                framed += writer.end()
+        if extra:
+            raise FramingError("There are bytes after the end of the response.")
+        return framed
+
+    def _framing_lines(self, head: ResponseHead, *, close: bool) -> list[bytes]:
+        """How the body is framed towards the client; status 204 has no length at all (RFC 9110 §8.6)."""
+        lines = [b"Connection: close"] if close else []
+        if head.status == 204:
+            return lines
+        if head.framing.length is not None:
+            lines.append(b"Content-Length: %d" % head.framing.length)
+        elif self._request.minor == 1 and head.status != 304 and self._request.method != b"HEAD":
+            lines.append(b"Transfer-Encoding: chunked")
+        return lines
+
+    def _render(self, head: ResponseHead, framing: list[bytes]) -> bytes:
+        dropped = (_NOT_FROM_AGENT if self._from_agent else _NOT_FROM_CONTROL_PLANE) | head.tokens(b"connection")
+        lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason)]
+        lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
+        lines += framing
+        if self._from_agent or b"x-request-id" not in head.values:
+            lines.append(b"X-Request-ID: " + self._request_id)
+        return b"\r\n".join(lines) + b"\r\n" + (_AGENT_POLICY if self._from_agent else b"") + b"\r\n"
