@@ -1,0 +1,108 @@
+"""The driver's side of a sandbox's birth: id maps, the birth message, cgroups, the answer."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from cove.drivers.namespace.forkserver import protocol
+from cove.drivers.namespace.forkserver.protocol import Birth
+from cove.drivers.namespace.warm import receive_packet, start_failure
+from cove.host.identities import id_map
+from cove.models.agent import AgentBoot
+from cove.models.errors import error
+from cove.models.hosts import SandboxSpec
+from cove.models.templates import TemplateManifest
+
+_BIRTH_SECONDS: Final = 20.0
+
+
+def write_id_maps(pid: int, slot: int) -> None:
+    """Give the new user namespace its ids (user_namespaces(7)); needs CAP_SETUID and CAP_SETGID.
+
+    Raises:
+        CoveError: SANDBOX_START_FAILED.
+    """
+    content = id_map(slot).encode()
+    try:
+        for name in ("uid_map", "gid_map"):
+            handle = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(handle, content)
+            finally:
+                os.close(handle)
+    except OSError as problem:
+        raise error("SANDBOX_START_FAILED", f"Could not write the id maps: {problem}.") from problem
+
+
+def birth_of(
+    spec: SandboxSpec, template: TemplateManifest, *, mapped_root: bool, has_disk: bool, highest_capability: int
+) -> Birth:
+    """What the new process is told."""
+    return Birth(
+        hostname=f"sandbox-{spec.sandbox_id[-8:]}",
+        layer_count=len(template.layers),
+        has_disk=has_disk,
+        disk_mb=spec.limits.disk_mb,
+        mapped_root=mapped_root,
+        open_files=spec.limits.open_files,
+        processes=spec.limits.pids,
+        highest_capability=highest_capability,
+        outer_uid=os.geteuid(),
+        outer_gid=os.getegid(),
+        boot=AgentBoot(
+            sandbox_id=spec.sandbox_id,
+            template=template.name,
+            isolation="namespace",
+            env_vars=spec.env_vars,
+            base_environment=template.environment,
+            languages=template.languages,
+            limits=spec.limits,
+        ),
+    )
+
+
+async def be_born(
+    channel: socket.socket, birth: Birth, *, disk: int | None, attach: Callable[[], Awaitable[None]]
+) -> None:
+    """Tell the new process what it is; while it takes its place, put it into its cgroups; await its answer.
+
+    Args:
+        channel: our end of the birth channel, non-blocking.
+        attach: puts the process into its cgroups.
+
+    Raises:
+        CoveError: SANDBOX_START_FAILED naming the step that failed, and what `attach` raises.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_BIRTH_SECONDS):
+            await _send(channel, birth.model_dump_json().encode() + b"\n", disk)
+            await attach()
+            await loop.sock_sendall(channel, protocol.LIMITS_IN_FORCE)
+            answer, _ = await receive_packet(channel)
+    except TimeoutError as problem:
+        raise error("SANDBOX_START_FAILED", f"A new sandbox was not ready in {_BIRTH_SECONDS:.0f} s.") from problem
+    except OSError as problem:
+        # It has answered with what went wrong, and ended, before we wrote.
+        answer = await _last_words(channel, problem)
+    if answer is None:
+        raise error("SANDBOX_START_FAILED", "A new sandbox ended before it was ready.")
+    if "error" in answer:
+        raise start_failure(answer)
+
+
+async def _send(channel: socket.socket, message: bytes, disk: int | None) -> None:
+    """The descriptor travels with the first bytes."""
+    sent = socket.send_fds(channel, [message], [disk] if disk is not None else [])
+    if sent < len(message):
+        await asyncio.get_running_loop().sock_sendall(channel, message[sent:])
+
+
+async def _last_words(channel: socket.socket, problem: OSError) -> dict[str, object] | None:
+    try:
+        answer, _ = await asyncio.wait_for(receive_packet(channel), 1.0)
+    except (OSError, TimeoutError):
+        raise error("SANDBOX_START_FAILED", f"A new sandbox ended at its start: {problem}.") from problem
+    return answer

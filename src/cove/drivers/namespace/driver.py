@@ -1,0 +1,331 @@
+"""The namespace driver: sandboxes forked from a warm process, behind namespaces, seccomp and cgroups."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cove.drivers.namespace.birth import be_born, birth_of, write_id_maps
+from cove.drivers.namespace.probe import probe_template, read_facts
+from cove.drivers.namespace.warm import WarmProcess, start_warm_process
+from cove.host.cgroups import Cgroups, prime_attach
+from cove.host.disks import LoopDisks
+from cove.host.identities import TEMPLATE_OWNER, SlotAllocator
+from cove.linux.clone import open_process, pid_of_pidfd, signal_process, start_time_of
+from cove.linux.privileges import last_capability
+from cove.models.errors import CoveError, error
+from cove.models.hosts import HostState, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.identifiers import new_sandbox_id
+from cove.models.isolation import ISOLATION_SUMMARY, Capabilities, DriverReport, Isolation
+from cove.models.limits import Limits
+from cove.models.templates import TemplateManifest
+
+_END_SECONDS: Final = 5.0
+_BACKLOG: Final = 128
+_LONGEST_SOCKET_PATH: Final = 107  # unix(7)
+
+
+@dataclass
+class _Parts:
+    """What a sandbox is made of while it is being made."""
+
+    slot: int
+    groups: tuple[str, ...] = ()
+    disk: int | None = None
+    spawning: asyncio.Task[int] | None = None
+    pid: int = 0
+
+
+@dataclass
+class _Held:
+    """What the driver keeps of a running sandbox, besides its record."""
+
+    pidfd: int
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class NamespaceDriver:
+    """Implements `RuntimeDriver`. See ARCHITECTURE.md, "How a namespace sandbox starts"."""
+
+    def __init__(self, run_dir: Path, *, cgroups: Cgroups, disks: LoopDisks | None) -> None:
+        """`run_dir` takes sockets, mount points and logs; without `disks`, a tmpfs charged to memory is the disk."""
+        self._run_dir = run_dir
+        self._cgroups = cgroups
+        self._disks = disks
+        self._privileged = os.geteuid() == 0
+        self._slots = SlotAllocator()
+        self._warm: dict[str, WarmProcess] = {}
+        self._warming: dict[str, asyncio.Lock] = {}
+        self._held: dict[str, _Held] = {}
+        self._highest_capability = last_capability()
+        self._report: DriverReport | None = None
+        for name in ("sockets", "warm", "logs"):
+            (run_dir / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    @property
+    def isolation(self) -> Isolation:
+        """Shared kernel, said as such."""
+        return Isolation.NAMESPACE
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this driver can do on this host."""
+        limits = self._cgroups.enforceable | {"disk_mb", "pids", "open_files"}
+        return Capabilities(pause=self._cgroups.can_freeze, limits=frozenset(limits))
+
+    async def check(self) -> DriverReport:
+        """Start one empty sandbox in all the namespaces, with its maps, mounts and filter, and ask it."""
+        if self._report is None:
+            started = time.monotonic()
+            problem = await self._probe()
+            self._report = DriverReport(
+                isolation=self.isolation,
+                available=problem is None,
+                summary=ISOLATION_SUMMARY[self.isolation],
+                seconds=round(time.monotonic() - started, 3),
+                capabilities=self.capabilities,
+                problems=(problem.message,) if problem else (),
+                remedies=(problem.remedy,) if problem and problem.remedy else (),
+                lost=self._lost(),
+            )
+        return self._report
+
+    async def _probe(self) -> CoveError | None:
+        template = probe_template(self._run_dir / "probe", TEMPLATE_OWNER if self._privileged else None)
+        spec = SandboxSpec(sandbox_id=new_sandbox_id(), template=template.name, limits=Limits(disk_mb=64))
+        try:
+            record = await self.create(spec, template)
+            try:
+                await read_facts(record.socket_path)
+            finally:
+                await self.destroy(record)
+                self._warm.pop(template.digest).close()
+        except CoveError as problem:
+            return problem
+        return None
+
+    def _lost(self) -> tuple[str, ...]:
+        """What works only partly here."""
+        lost: list[str] = []
+        missing = {"memory_mb", "vcpu", "pids"} - self._cgroups.enforceable
+        if missing:
+            names = ", ".join(sorted(missing))
+            lost.append(f"no limit on {names}: no writable cgroup controller (run as root, or delegate cgroups)")
+        if not self._disks:
+            lost.append("a sandbox's disk is memory (tmpfs): bounded images need root")
+        if not self._privileged:
+            lost.append("all sandboxes run as your own user on the host: separate id ranges need root")
+        return tuple(lost)
+
+    async def warm(self, template: TemplateManifest) -> None:
+        """Start the template's fork server."""
+        await self._warm_process(template)
+
+    async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
+        """Fork, limit, and let the new process take its place."""
+        warm = await self._warm_process(template)
+        parts = _Parts(slot=self._slots.take())
+        try:
+            await self._assemble(spec, warm, parts)
+            record = self._record(spec, template, parts)
+        except BaseException:
+            await asyncio.shield(self._discard(spec.sandbox_id, parts))
+            raise
+        finally:
+            if parts.disk is not None:
+                os.close(parts.disk)
+        assert parts.spawning
+        self._hold(record.sandbox_id, parts.spawning.result())
+        return record
+
+    async def destroy(self, record: SandboxRecord) -> None:
+        """Kill the first process; the kernel ends all others of its pid namespace with it (pid_namespaces(7))."""
+        held = self._held.get(record.sandbox_id) or self._find(record)
+        if held:
+            signal_process(held.pidfd, signal.SIGKILL)
+            if record.state is HostState.PAUSED:
+                with contextlib.suppress(CoveError, OSError):
+                    self._cgroups.freeze(_groups(record), frozen=False)
+            await asyncio.wait_for(held.ended.wait(), _END_SECONDS)
+            self._release(record.sandbox_id)
+        await asyncio.to_thread(self._clean, record.sandbox_id, _groups(record))
+        self._slots.release(_slot(record))
+
+    async def pause(self, record: SandboxRecord) -> None:
+        """Freeze the cgroup."""
+        self._cgroups.freeze(_groups(record), frozen=True)
+
+    async def resume(self, record: SandboxRecord) -> None:
+        """Thaw the cgroup."""
+        self._cgroups.freeze(_groups(record), frozen=False)
+
+    async def adopt(self, record: SandboxRecord) -> bool:
+        """Hold a sandbox of an earlier daemon by its pid and start time."""
+        if self._find(record):
+            self._slots.occupy(_slot(record))
+            return True
+        await asyncio.to_thread(self._clean, record.sandbox_id, _groups(record))
+        return False
+
+    async def wait(self, record: SandboxRecord) -> None:
+        """Return at the end of the first process."""
+        held = self._held.get(record.sandbox_id)
+        if held:
+            await held.ended.wait()
+
+    async def usage(self, record: SandboxRecord) -> HostUsage:
+        """From the cgroups, and the size of the disk image."""
+        if record.sandbox_id not in self._held:
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} does not run.")
+        used = self._disks.used_bytes(record.sandbox_id) if self._disks else 0
+        return self._cgroups.usage(_groups(record)).model_copy(update={"disk_bytes": used})
+
+    async def sweep(self, known: frozenset[str]) -> None:
+        """Remove sockets, disks and cgroups (with whatever still runs in them) of unknown sandboxes."""
+        sockets = {path.stem for path in (self._run_dir / "sockets").glob("*.sock")}
+        disks = self._disks.names() if self._disks else set[str]()
+        for name in (sockets | disks | self._cgroups.names()) - known - self._held.keys():
+            groups = self._cgroups.groups_of(name)
+            self._cgroups.kill(groups)
+            await asyncio.to_thread(self._clean, name, groups)
+
+    async def close(self) -> None:
+        """End the fork servers."""
+        for warm in self._warm.values():
+            warm.close()
+        self._warm.clear()
+        for sandbox_id in list(self._held):
+            self._release(sandbox_id)
+
+    async def _warm_process(self, template: TemplateManifest) -> WarmProcess:
+        lock = self._warming.setdefault(template.digest, asyncio.Lock())
+        async with lock:
+            warm = self._warm.get(template.digest)
+            if warm is None or not warm.usable:
+                warm = self._warm[template.digest] = await start_warm_process(
+                    template,
+                    directory=self._run_dir / "warm" / template.digest[:16],
+                    log=self._run_dir / "logs" / f"warm-{template.name}.log",
+                    privileged=self._privileged,
+                )
+            return warm
+
+    async def _assemble(self, spec: SandboxSpec, warm: WarmProcess, parts: _Parts) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ours, theirs, self._listen(spec.sandbox_id) as listener:
+            ours.setblocking(False)
+            parts.spawning = asyncio.ensure_future(warm.spawn(spec.sandbox_id, listener, theirs))
+            # While the fork server forks: the rest of what the sandbox needs.
+            primed = asyncio.ensure_future(asyncio.to_thread(prime_attach))
+            await asyncio.sleep(0)
+            parts.groups = self._cgroups.create(spec.sandbox_id, spec.limits)
+            parts.disk = self._disks.create(spec.sandbox_id, spec.limits.disk_mb) if self._disks else None
+            pidfd = await asyncio.shield(parts.spawning)
+            theirs.close()
+            parts.pid = pid_of_pidfd(pidfd)
+            if self._privileged:
+                write_id_maps(parts.pid, parts.slot)
+            birth = birth_of(
+                spec,
+                warm.template,
+                mapped_root=self._privileged,
+                has_disk=parts.disk is not None,
+                highest_capability=self._highest_capability,
+            )
+
+            async def attach() -> None:
+                await primed
+                self._cgroups.attach(parts.groups, parts.pid)
+
+            await be_born(ours, birth, disk=parts.disk, attach=attach)
+
+    def _listen(self, sandbox_id: str) -> socket.socket:
+        """The agent's listening socket; the sandbox gets the socket, never a directory of the host's."""
+        path = self._socket_path(sandbox_id)
+        if len(path) > _LONGEST_SOCKET_PATH:
+            raise error(
+                "SANDBOX_START_FAILED",
+                f"The path {path} is too long for a unix socket.",
+                remedy="Choose a shorter data directory (--data-dir).",
+            )
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+        return listener
+
+    def _socket_path(self, sandbox_id: str) -> str:
+        return str(self._run_dir / "sockets" / f"{sandbox_id}.sock")
+
+    def _record(self, spec: SandboxSpec, template: TemplateManifest, parts: _Parts) -> SandboxRecord:
+        try:
+            started = start_time_of(parts.pid)
+        except OSError as problem:
+            raise error("SANDBOX_START_FAILED", "A new sandbox ended at its start.") from problem
+        return SandboxRecord(
+            sandbox_id=spec.sandbox_id,
+            template=template.name,
+            template_digest=template.digest,
+            isolation=Isolation.NAMESPACE,
+            limits=spec.limits,
+            state=HostState.RUNNING,
+            socket_path=self._socket_path(spec.sandbox_id),
+            pid=parts.pid,
+            pid_started=started,
+            created=time.time(),
+            deadline=spec.deadline,
+            pooled=spec.pooled,
+            driver_state={"slot": str(parts.slot), "groups": "\n".join(parts.groups)},
+        )
+
+    async def _discard(self, sandbox_id: str, parts: _Parts) -> None:
+        """Undo a start that failed."""
+        if parts.spawning:
+            with contextlib.suppress(CoveError, asyncio.CancelledError):
+                self._hold(sandbox_id, await parts.spawning)
+        held = self._held.get(sandbox_id)
+        if held:
+            signal_process(held.pidfd, signal.SIGKILL)
+            await asyncio.wait_for(held.ended.wait(), _END_SECONDS)
+            self._release(sandbox_id)
+        await asyncio.to_thread(self._clean, sandbox_id, parts.groups)
+        self._slots.release(parts.slot)
+
+    def _clean(self, sandbox_id: str, groups: tuple[str, ...]) -> None:
+        Path(self._socket_path(sandbox_id)).unlink(missing_ok=True)
+        self._cgroups.remove(groups)
+        if self._disks:
+            self._disks.remove(sandbox_id)
+
+    def _find(self, record: SandboxRecord) -> _Held | None:
+        pidfd = open_process(record.pid, record.pid_started)
+        return None if pidfd is None else self._hold(record.sandbox_id, pidfd)
+
+    def _hold(self, sandbox_id: str, pidfd: int) -> _Held:
+        """A pidfd is readable when its process has ended (pidfd_open(2))."""
+        held = self._held[sandbox_id] = _Held(pidfd)
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            loop.remove_reader(pidfd)
+            held.ended.set()
+
+        loop.add_reader(pidfd, end)
+        return held
+
+    def _release(self, sandbox_id: str) -> None:
+        held = self._held.pop(sandbox_id)
+        asyncio.get_running_loop().remove_reader(held.pidfd)
+        os.close(held.pidfd)
+
+
+def _groups(record: SandboxRecord) -> tuple[str, ...]:
+    return tuple(record.driver_state.get("groups", "").split("\n")) if record.driver_state.get("groups") else ()
+
+
+def _slot(record: SandboxRecord) -> int:
+    return int(record.driver_state.get("slot", "0"))

@@ -1,0 +1,157 @@
+"""A new process takes its place in the sandbox: root filesystem, devices, user, no privileges.
+
+Every step runs in the new process, inside its own namespaces, before any foreign code does.
+"""
+
+import os
+import resource
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from cove.drivers.namespace.forkserver.protocol import DEVICES, DISK, LAYERS, ROOT, USER_ID, Birth
+from cove.linux.clone import CLONE_NEWCGROUP, unshare
+from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, attach, bind, mount, pivot_root
+from cove.linux.network import bring_loopback_up
+from cove.linux.privileges import drop_bounding_set, drop_capabilities, forbid_new_privileges, set_dumpable
+from cove.linux.seccomp import install_filter
+
+_SHARED_MEMORY_MIB: Final = 64
+_OWNED_BY_USER: Final = ("workspace", "home/user")
+
+
+class StepFailed(Exception):
+    """A step failed; nothing of the sandbox has run."""
+
+    def __init__(self, step: str, cause: Exception) -> None:
+        super().__init__(f"{step}: {cause}")
+        self.step = step
+        self.cause = cause
+
+
+def enter_sandbox(
+    birth: Birth, disk: int | None, filter_program: bytes, keep: list[int], await_limits: Callable[[], None]
+) -> None:
+    """Turn this freshly forked process into the first process of its sandbox.
+
+    Args:
+        birth: what it was told.
+        disk: mount descriptor of its disk, or None for a tmpfs.
+        filter_program: the compiled seccomp filter.
+        keep: descriptors that stay open, besides 0 to 2.
+        await_limits: returns when this process is in its cgroups.
+
+    Raises:
+        StepFailed: naming the step.
+    """
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("take on the mapped user", lambda: _become_namespace_root(birth)),
+        ("mount the disk", lambda: _mount_disk(birth, disk)),
+        ("mount the root filesystem", lambda: _mount_root(birth)),
+        ("mount /proc and /dev", _mount_kernel_filesystems),
+        ("make the user's directories", lambda: _make_directories(birth)),
+        ("enter the root filesystem", lambda: pivot_root(ROOT)),
+        ("wait for the cgroups", await_limits),
+        ("create the cgroup namespace", lambda: unshare(CLONE_NEWCGROUP)),
+        ("set the host name", lambda: socket.sethostname(birth.hostname)),
+        ("switch on the loopback interface", bring_loopback_up),
+        ("close inherited descriptors", lambda: _close_inherited(keep)),
+        ("set resource limits", lambda: _limit_resources(birth)),
+        ("give up privileges", lambda: _give_up_privileges(birth)),
+        ("install the system call filter", lambda: install_filter(filter_program)),
+        ("enter the workspace", lambda: os.chdir(birth.boot.workspace)),
+    )
+    for name, step in steps:
+        try:
+            step()
+        except (OSError, ValueError, EOFError) as cause:
+            raise StepFailed(name, cause) from cause
+
+
+def _become_namespace_root(birth: Birth) -> None:
+    if not birth.mapped_root:
+        _map_own_user(birth)
+        return
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+def _map_own_user(birth: Birth) -> None:
+    """The one map that needs no privilege: this process's own user and group (user_namespaces(7))."""
+    for name, content in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{USER_ID} {birth.outer_uid} 1"),
+        ("gid_map", f"{USER_ID} {birth.outer_gid} 1"),
+    ):
+        handle = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        try:
+            os.write(handle, content.encode())
+        finally:
+            os.close(handle)
+
+
+def _mount_disk(birth: Birth, disk: int | None) -> None:
+    if disk is None:
+        options = f"mode=755,size={birth.disk_mb}m,nr_inodes={max(1024, birth.disk_mb * 64)}"
+        mount("tmpfs", DISK, "tmpfs", MS_NOSUID | MS_NODEV, options)
+    else:
+        attach(disk, DISK)
+        os.close(disk)
+    for name in ("upper", "work"):
+        os.makedirs(f"{DISK}/{name}", mode=0o755, exist_ok=True)
+
+
+def _mount_root(birth: Birth) -> None:
+    lower = ":".join(f"{LAYERS}/{index}" for index in range(birth.layer_count))
+    options = f"lowerdir={lower},upperdir={DISK}/upper,workdir={DISK}/work,userxattr"
+    mount("overlay", ROOT, "overlay", MS_NOSUID | MS_NODEV, options)
+
+
+def _mount_kernel_filesystems() -> None:
+    mount("proc", f"{ROOT}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    bind(DEVICES, f"{ROOT}/dev", recursive=True)
+    bind(f"{ROOT}/dev", f"{ROOT}/dev", MS_RDONLY | MS_NOSUID | MS_NOEXEC)
+    mount("devpts", f"{ROOT}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+    options = f"mode=1777,size={_SHARED_MEMORY_MIB}m,nr_inodes=4096"
+    mount("tmpfs", f"{ROOT}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, options)
+
+
+def _make_directories(birth: Birth) -> None:
+    for name in (*_OWNED_BY_USER, birth.boot.workspace.strip("/")):
+        path = f"{ROOT}/{name}"
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        if birth.mapped_root:
+            os.chown(path, USER_ID, USER_ID)
+
+
+def _close_inherited(keep: list[int]) -> None:
+    """Descriptors 0 to 2 become the sandbox's own /dev/null; all others but `keep` are closed."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    start = 3
+    for descriptor in sorted(keep):
+        os.closerange(start, descriptor)
+        start = descriptor + 1
+    os.closerange(start, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def _limit_resources(birth: Birth) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (birth.open_files, birth.open_files))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Counted per user namespace since Linux 5.14: a second wall behind the pids cgroup, the only one without it.
+    resource.setrlimit(resource.RLIMIT_NPROC, (birth.processes, birth.processes))
+
+
+def _give_up_privileges(birth: Birth) -> None:
+    os.umask(0o022)
+    # Changing the user first would lose CAP_SETPCAP; dropping everything first would lose CAP_SETUID.
+    drop_bounding_set(birth.highest_capability)
+    if birth.mapped_root:
+        os.setresgid(USER_ID, USER_ID, USER_ID)
+        os.setresuid(USER_ID, USER_ID, USER_ID)
+    drop_capabilities()
+    forbid_new_privileges()
+    # Same user as the code that will run here: it must not read or trace the agent.
+    set_dumpable(False)

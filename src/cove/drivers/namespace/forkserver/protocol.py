@@ -1,0 +1,91 @@
+"""Messages between the namespace driver, the fork server and a new sandbox.
+
+Fork server channel (SOCK_SEQPACKET, one JSON object a packet):
+    server -> driver  {"ready": true, "threads": 1, "failed": ["module", ...]}   once, after the imports
+    driver -> server  {"spawn": "<sandbox id>"} with two descriptors: listening socket, birth channel
+    server -> driver  {"spawned": "<sandbox id>"} with a pidfd, or {"error": {...}}
+Birth channel (SOCK_STREAM, one JSON object a line), from the new sandbox to the driver:
+    driver -> sandbox `Birth` as JSON, with the disk's mount descriptor where there is one; sent when the id
+                      maps of the new process are in place
+    driver -> sandbox `LIMITS_IN_FORCE`, one byte, when the process is in its cgroups
+    sandbox -> driver {"ok": true} when the agent is about to accept, or {"error": {...}}
+An error is {"step": what was being done, "errno": number, "message": text}.
+"""
+
+import json
+import socket
+from array import array
+from typing import Any, Final
+
+from cove.models.agent import AgentBoot
+from cove.models.base import Contract
+
+MAX_PACKET: Final = 64 * 1024
+MAX_BIRTH: Final = 4 * 1024 * 1024
+MAX_DESCRIPTORS: Final = 4
+LIMITS_IN_FORCE: Final = b"!"
+
+# Where the launcher puts things in the fork server's own root; a sandbox has an empty directory there.
+STAGE: Final = "/mnt"
+LAYERS: Final = f"{STAGE}/layers"
+DISK: Final = f"{STAGE}/disk"
+ROOT: Final = f"{STAGE}/root"
+DEVICES: Final = f"{STAGE}/dev"
+
+USER_ID: Final = 1000
+
+
+class Birth(Contract):
+    """What a new sandbox is told before it takes its place.
+
+    Attributes:
+        hostname: of its uts namespace.
+        layer_count: number of read-only layers below `LAYERS`.
+        has_disk: the disk's mount comes with this message; otherwise a tmpfs of `disk_mb` MiB is used.
+        mapped_root: the id maps were written by a privileged process and hold 0 and 1000; otherwise the new
+            process maps just its own user, to 1000.
+        open_files, processes: resource limits (setrlimit(2)).
+        highest_capability: as the host's kernel says.
+    """
+
+    hostname: str
+    layer_count: int
+    has_disk: bool
+    disk_mb: int
+    mapped_root: bool
+    open_files: int
+    processes: int
+    highest_capability: int
+    outer_uid: int = 0
+    outer_gid: int = 0
+    boot: AgentBoot
+
+
+def send(channel: socket.socket, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    """Send one packet, with descriptors."""
+    socket.send_fds(channel, [json.dumps(message).encode()], descriptors or [])
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """Receive one packet; (None, []) at the end of the channel."""
+    data, descriptors = receive_raw(channel, MAX_PACKET)
+    if not data:
+        return None, descriptors
+    return json.loads(data), descriptors
+
+
+def receive_raw(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Bytes and descriptors; all descriptors are close-on-exec."""
+    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * array("i").itemsize)
+    data, ancillary, _, _ = channel.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return data, list(descriptors)
+
+
+def failure(step: str, problem: BaseException) -> dict[str, Any]:
+    """An error as it is put on the wire."""
+    number = problem.errno if isinstance(problem, OSError) else None
+    return {"error": {"step": step, "errno": number or 0, "message": str(problem)}}

@@ -1,0 +1,104 @@
+"""The fork server's loop: fork on request; the new process takes its place and becomes what it shall be."""
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from cove.drivers.namespace.forkserver import protocol
+from cove.drivers.namespace.forkserver.enter import StepFailed, enter_sandbox
+from cove.drivers.namespace.forkserver.protocol import Birth
+from cove.linux.clone import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    fork_into,
+)
+from cove.linux.seccomp import compile_filter
+from cove.models.agent import AgentBoot
+
+_NAMESPACES = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+
+Become = Callable[[socket.socket, AgentBoot], NoReturn]
+"""What a new process does in its sandbox, given its listening socket; it never returns."""
+
+
+def serve(channel: socket.socket, become: Become, failed_imports: list[str]) -> None:
+    """Say that all is ready, then fork for each request until the driver closes the channel."""
+    filter_program = compile_filter()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended sandboxes are reaped by the kernel
+    gc.collect()
+    gc.freeze()  # collections in a sandbox must not write to the shared pages of what is imported here
+    threads = len(os.listdir("/proc/self/task"))
+    protocol.send(channel, {"ready": True, "threads": threads, "failed": failed_imports})
+    while True:
+        message, descriptors = protocol.receive(channel)
+        if message is None:
+            return
+        _spawn(channel, message, descriptors, filter_program, become)
+
+
+def _spawn(
+    channel: socket.socket, message: dict[str, Any], descriptors: list[int], filter_program: bytes, become: Become
+) -> None:
+    listener, birth_channel = descriptors
+    try:
+        pid, pidfd = fork_into(_NAMESPACES)
+    except OSError as problem:
+        protocol.send(channel, protocol.failure("create namespaces (clone3)", problem))
+    else:
+        if pid == 0:
+            channel.close()
+            _live(listener, birth_channel, filter_program, become)
+        protocol.send(channel, {"spawned": message["spawn"]}, [pidfd])
+        os.close(pidfd)
+    os.close(listener)
+    os.close(birth_channel)
+
+
+def _live(listener: int, birth_channel: int, filter_program: bytes, become: Become) -> NoReturn:
+    """The new process: wait for its birth message, take its place, become what it shall be."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    parent = socket.socket(fileno=birth_channel)
+    try:
+        birth, disk = _hear(parent)
+        enter_sandbox(birth, disk, filter_program, [listener, birth_channel], lambda: _await_limits(parent))
+    except StepFailed as failed:
+        _answer(parent, protocol.failure(failed.step, failed.cause))
+        os._exit(1)
+    except BaseException as problem:
+        _answer(parent, protocol.failure("start", problem))
+        os._exit(1)
+    _answer(parent, {"ok": True})
+    parent.close()
+    become(socket.socket(fileno=listener), birth.boot)
+
+
+def _hear(parent: socket.socket) -> tuple[Birth, int | None]:
+    received = bytearray()
+    disk: int | None = None
+    while not received.endswith(b"\n"):
+        data, descriptors = protocol.receive_raw(parent, protocol.MAX_PACKET)
+        disk = descriptors[0] if descriptors else disk
+        if not data or len(received) > protocol.MAX_BIRTH:
+            os._exit(1)  # the driver gave up: nobody is left to tell
+        received += data
+    return Birth.model_validate_json(bytes(received)), disk
+
+
+def _await_limits(parent: socket.socket) -> None:
+    """The driver moves the process into its cgroups meanwhile: that takes a grace period of the kernel's."""
+    if parent.recv(1) != protocol.LIMITS_IN_FORCE:
+        raise EOFError("the driver gave up")
+
+
+def _answer(parent: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        protocol.send(parent, message)
+    except OSError:
+        os._exit(1)

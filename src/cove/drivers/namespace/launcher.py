@@ -1,0 +1,180 @@
+"""Set the stage for a fork server, then become it (a program of its own: `python -m ...launcher`).
+
+The privileged part of starting a template's warm process, small on purpose. As root:
+new mount, pid, network, ipc and uts namespaces; a root file system of the template's read-only layers; devices;
+then the fork server is started as an unprivileged user without capabilities. As an ordinary user the same happens
+inside a user namespace that maps just that user.
+
+Three processes: this one ends at once; its child is the first process of the pid namespace, which only waits, so
+that sandboxes outlive the fork server; its child becomes the fork server.
+"""
+
+import os
+import signal
+import socket
+import stat
+import sys
+
+from cove.drivers.namespace.forkserver import protocol
+from cove.drivers.namespace.forkserver.serve import serve
+from cove.drivers.namespace.probe import report_self
+from cove.linux.clone import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, unshare
+from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, bind, make_private, mount, pivot_root
+from cove.linux.privileges import drop_bounding_set, drop_capabilities, forbid_new_privileges, last_capability
+from cove.models.base import Contract
+
+_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+
+
+class Launch(Contract):
+    """What the driver asks for, as the program's one argument (JSON).
+
+    Attributes:
+        channel: inherited descriptor that the fork server will speak on.
+        mount_point: an empty directory to build the root filesystem on.
+        layers: template layers, topmost first.
+        python: interpreter, as a path inside the template; empty: this very process becomes the fork server of the
+            boot probe.
+        environment: of the fork server; sandboxes get theirs from the same template.
+        modules: to import before the first fork.
+        user: unprivileged user id to run as; None when this process is an ordinary user already.
+    """
+
+    channel: int
+    mount_point: str
+    layers: tuple[str, ...]
+    python: str
+    environment: dict[str, str]
+    modules: tuple[str, ...]
+    user: int | None
+
+
+def main() -> None:
+    """Entry point."""
+    launch = Launch.model_validate_json(sys.argv[1])
+    channel = socket.socket(fileno=launch.channel)
+    try:
+        _isolate(launch)
+        _build_root(launch)
+    except OSError as problem:
+        protocol.send(channel, protocol.failure("prepare the template's root filesystem", problem))
+        os._exit(1)
+    if os.fork():
+        os._exit(0)
+    _be_first_process(launch, channel)
+
+
+def _isolate(launch: Launch) -> None:
+    namespaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+    if launch.user is not None:
+        unshare(namespaces)
+    else:
+        uid, gid = os.getuid(), os.getgid()
+        unshare(namespaces | CLONE_NEWUSER)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{uid} {uid} 1")
+        _write("/proc/self/gid_map", f"{gid} {gid} 1")
+    make_private()
+
+
+def _build_root(launch: Launch) -> None:
+    root = launch.mount_point
+    first, *rest = launch.layers
+    if rest:
+        mount("overlay", root, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, f"lowerdir={':'.join(launch.layers)}")
+    else:
+        bind(first, root, MS_RDONLY | MS_NOSUID | MS_NODEV)
+    stage = root + protocol.STAGE
+    mount("tmpfs", stage, "tmpfs", MS_NOSUID, "mode=755,size=1m")
+    for path in (protocol.LAYERS, protocol.DISK, protocol.ROOT, protocol.DEVICES):
+        os.mkdir(root + path, 0o755)
+    for index, layer in enumerate(launch.layers):
+        target = f"{root}{protocol.LAYERS}/{index}"
+        os.mkdir(target, 0o755)
+        bind(layer, target, MS_RDONLY | MS_NOSUID | MS_NODEV)
+    _make_devices(root + protocol.DEVICES, privileged=launch.user is not None)
+    bind(root + protocol.DEVICES, root + "/dev", recursive=True)
+    mount("tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=16m")
+
+
+def _make_devices(directory: str, *, privileged: bool) -> None:
+    """Ordinary users may not make device nodes: they get the host's, bound one by one."""
+    mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
+    for name, (major, minor) in _DEVICES.items():
+        path = f"{directory}/{name}"
+        if privileged:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            os.chmod(path, 0o666)  # noqa: S103 (what these devices are for; mknod heeds the umask)
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o666))
+            bind(f"/dev/{name}", path)
+    for name, target in _LINKS.items():
+        os.symlink(target, f"{directory}/{name}")
+    for name in ("pts", "shm"):
+        os.mkdir(f"{directory}/{name}", 0o755)
+
+
+def _be_first_process(launch: Launch, channel: socket.socket) -> None:
+    """In the new pid namespace: finish the root, start the fork server, then reap until nothing is left."""
+    try:
+        highest = last_capability()
+        mount("proc", launch.mount_point + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        pivot_root(launch.mount_point)
+        _drop_to_user(launch.user, highest)
+    except OSError as problem:
+        protocol.send(channel, protocol.failure("enter the template's root filesystem", problem))
+        os._exit(1)
+    if os.fork() == 0:
+        if not launch.python:
+            serve(channel, report_self, [])
+            os._exit(0)
+        _exec_fork_server(launch, channel)
+    channel.close()
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.closerange(0, 1024)
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            os._exit(0)
+
+
+def _drop_to_user(user: int | None, highest: int) -> None:
+    if user is not None:
+        drop_bounding_set(highest)
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        drop_capabilities()
+    forbid_new_privileges()
+
+
+def _exec_fork_server(launch: Launch, channel: socket.socket) -> None:
+    descriptor = channel.detach()
+    os.set_inheritable(descriptor, True)
+    os.setsid()
+    module = "cove.drivers.namespace.forkserver"
+    command = [launch.python, "-m", module, str(descriptor), *launch.modules]
+    try:
+        os.execve(launch.python, command, launch.environment)  # noqa: S606 (no shell is wanted)
+    except OSError as problem:
+        protocol.send(socket.socket(fileno=descriptor), protocol.failure(f"start {launch.python}", problem))
+        os._exit(1)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "wb") as file:
+        file.write(text.encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The driver's side of a fork server: start it, ask it for new processes, end it."""
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import IO, Any, Final
+
+from cove.drivers.namespace.forkserver import protocol
+from cove.drivers.namespace.launcher import Launch
+from cove.host.identities import WARM_USER
+from cove.models.errors import CoveError, error
+from cove.models.templates import TemplateManifest
+
+_READY_SECONDS: Final = 120.0
+_SPAWN_SECONDS: Final = 20.0
+
+
+class WarmProcess:
+    """One running fork server."""
+
+    def __init__(self, template: TemplateManifest, channel: socket.socket, failed: tuple[str, ...]) -> None:
+        self.template = template
+        self.failed_imports = failed
+        self._channel = channel
+        self._lock = asyncio.Lock()
+        self._broken = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether it still answers, as far as is known."""
+        return not self._broken
+
+    async def spawn(self, sandbox_id: str, listener: socket.socket, birth: socket.socket) -> int:
+        """Fork a new process into new namespaces.
+
+        Returns:
+            A pidfd of it.
+
+        Raises:
+            CoveError: SANDBOX_START_FAILED.
+        """
+        async with self._lock:
+            try:
+                protocol.send(self._channel, {"spawn": sandbox_id}, [listener.fileno(), birth.fileno()])
+                message, descriptors = await asyncio.wait_for(receive_packet(self._channel), _SPAWN_SECONDS)
+            except (OSError, TimeoutError) as problem:
+                self._broken = True
+                raise error(
+                    "SANDBOX_START_FAILED", f"The template's warm process does not answer: {problem}"
+                ) from problem
+        if message is None:
+            self._broken = True
+            raise error("SANDBOX_START_FAILED", "The template's warm process has ended.")
+        if "error" in message:
+            raise start_failure(message)
+        return descriptors[0]
+
+    def close(self) -> None:
+        """End the fork server; sandboxes that it forked go on."""
+        self._broken = True
+        self._channel.close()
+
+
+async def start_warm_process(
+    template: TemplateManifest, *, directory: Path, log: Path, privileged: bool
+) -> WarmProcess:
+    """Start a fork server for `template` and wait until it has imported everything.
+
+    Args:
+        directory: an empty directory to build its root filesystem on.
+        log: file that takes what it and the launcher print.
+        privileged: this process is root; otherwise everything happens in a user namespace.
+
+    Raises:
+        CoveError: SANDBOX_START_FAILED with the step that failed.
+    """
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    launch = Launch(
+        channel=theirs.fileno(),
+        mount_point=str(directory),
+        layers=template.layers,
+        python=template.python,
+        environment=_environment(template),
+        modules=template.preload,
+        user=WARM_USER if privileged else None,
+    )
+    try:
+        with log.open("wb") as output:
+            await _launch(launch, theirs, output)
+        theirs.close()
+        message, _ = await asyncio.wait_for(receive_packet(ours), _READY_SECONDS)
+    except BaseException as problem:
+        ours.close()
+        theirs.close()
+        if isinstance(problem, TimeoutError):
+            raise error(
+                "SANDBOX_START_FAILED", f"The warm process was not ready in {_READY_SECONDS:.0f} s."
+            ) from problem
+        raise
+    if message is None or "error" in message:
+        ours.close()
+        raise start_failure(message) if message else _died(log)
+    if message["threads"] != 1:
+        ours.close()
+        raise error(
+            "SANDBOX_START_FAILED", "A module of the template starts threads at import; it cannot be preloaded."
+        )
+    return WarmProcess(template, ours, tuple(message["failed"]))
+
+
+async def _launch(launch: Launch, theirs: socket.socket, output: IO[bytes]) -> None:
+    # -I and the path: nothing of the caller's environment or working directory may be imported.
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cove.drivers.namespace.launcher", launch.model_dump_json()),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": _own_path(), "PYTHONSAFEPATH": "1"},
+        pass_fds=(theirs.fileno(),),
+        cwd="/",
+    )
+    await asyncio.wait_for(process.wait(), _READY_SECONDS)
+
+
+def _own_path() -> str:
+    """Where this very copy of the package is, for the launcher."""
+    return str(Path(__file__).resolve().parents[3])
+
+
+def _environment(template: TemplateManifest) -> dict[str, str]:
+    """Of the fork server. One thread for numeric libraries: a process with threads cannot be forked safely."""
+    single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
+    return {**template.environment, **single, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
+
+
+def _died(log: Path) -> CoveError:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+    return error("SANDBOX_START_FAILED", f"The template's warm process ended at its start: {' | '.join(lines)}")
+
+
+def start_failure(message: dict[str, Any]) -> CoveError:
+    """The typed error for an error message of the fork server or of a new sandbox; both are not trusted."""
+    detail = message.get("error")
+    fields: dict[str, Any] = detail if isinstance(detail, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    step, text = str(fields.get("step", "start"))[:200], str(fields.get("message", "failed"))[:500]
+    number = fields.get("errno")
+    remedy = _REMEDIES.get(number, "") if isinstance(number, int) and "namespaces" in step else ""
+    return error("SANDBOX_START_FAILED", f"Could not {step}: {text}.", remedy=remedy, step=step)
+
+
+_REMEDIES: Final = {
+    1: "User namespaces are refused: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu 24.04 and later)"
+    " or kernel.unprivileged_userns_clone=1 (Debian before 12).",
+    28: "No more user namespaces: sysctl -w user.max_user_namespaces=65536.",
+    11: "The host's process limit is reached: sysctl -w kernel.pid_max=4194304.",
+}
+
+
+async def receive_packet(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """`protocol.receive` without blocking the loop."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return protocol.receive(channel)
+        except BlockingIOError:
+            pass
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(channel.fileno(), _wake, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(channel.fileno())
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close descriptors that came with a message nobody wanted."""
+    for descriptor in descriptors:
+        os.close(descriptor)

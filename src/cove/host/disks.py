@@ -1,0 +1,153 @@
+"""Writable disks of sandboxes: a sparse ext4 image a sandbox, so that bytes and inodes are bounded by a real disk.
+
+The image is a copy of a formatted, empty one (85 KiB of data for 2 GiB): copy, attach and mount take 2 ms where
+mkfs takes 10 more. It is mounted nowhere on the host: the sandbox's mount namespace holds it, and the loop device
+frees itself when that ends, however it ends.
+"""
+
+import errno
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from cove.linux.loop import attach_file
+from cove.linux.mounts import MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, new_filesystem
+from cove.models.errors import CoveError, error
+
+_FORMAT_SECONDS: Final = 60
+_BYTES_PER_INODE: Final = 16384
+_PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+
+class LoopDisks:
+    """Makes, finds and removes disk images below one directory."""
+
+    def __init__(self, directory: Path, *, owner: int) -> None:
+        """`owner` is the host user and group id that owns the root of each new filesystem."""
+        self._directory = directory
+        self._owner = owner
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def create(self, name: str, size_mb: int) -> int:
+        """A new disk.
+
+        Args:
+            name: of its image; must not exist.
+            size_mb: MiB, the filesystem's own structures included.
+
+        Returns:
+            The descriptor of the mounted filesystem, which is attached nowhere yet.
+
+        Raises:
+            CoveError: DISK_FULL, LIMIT_NOT_ENFORCEABLE (no loop device or no mkfs.ext4).
+        """
+        blank = self._blank(size_mb)
+        image = self._image(name)
+        try:
+            file = _copy_sparse(blank, image)
+            try:
+                return _mount_image(file)
+            finally:
+                os.close(file)
+        except OSError as problem:
+            self.remove(name)
+            raise _explain(problem) from problem
+
+    def remove(self, name: str) -> None:
+        """Delete an image; its space is freed with the last mount namespace that holds it. Idempotent."""
+        self._image(name).unlink(missing_ok=True)
+
+    def names(self) -> set[str]:
+        """All images that exist."""
+        return {path.stem for path in self._directory.glob("*.img") if not path.name.startswith("blank-")}
+
+    def used_bytes(self, name: str) -> int:
+        """What the image takes of the host's disk."""
+        try:
+            return self._image(name).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def _image(self, name: str) -> Path:
+        return self._directory / f"{name}.img"
+
+    def _blank(self, size_mb: int) -> Path:
+        blank = self._directory / f"blank-{size_mb}-{self._owner}.img"
+        if not blank.exists():
+            self._format(blank, size_mb)
+        return blank
+
+    def _format(self, blank: Path, size_mb: int) -> None:
+        with tempfile.TemporaryDirectory(dir=self._directory) as scratch:
+            image = Path(scratch) / "image"
+            with image.open("wb") as file:
+                file.truncate(size_mb * 1024 * 1024)
+            command = [
+                *("mkfs.ext4", "-q", "-F", "-m", "0", "-I", "256", "-i", str(_BYTES_PER_INODE)),
+                # No journal: the disk does not outlive a crash of the host. Lazy: nothing is written ahead.
+                *("-O", "^has_journal,^resize_inode,^metadata_csum,uninit_bg"),
+                *("-E", f"lazy_itable_init=1,nodiscard,root_owner={self._owner}:{self._owner}"),
+                str(image),
+            ]
+            try:
+                subprocess.run(command, check=True, capture_output=True, timeout=_FORMAT_SECONDS, env={"PATH": _PATH})
+            except FileNotFoundError:
+                raise error(
+                    "LIMIT_NOT_ENFORCEABLE", "mkfs.ext4 is missing.", remedy="apt-get install e2fsprogs"
+                ) from None
+            except subprocess.CalledProcessError as problem:
+                text = problem.stderr.decode(errors="replace").strip()
+                code = "DISK_FULL" if "No space left" in text else "LIMIT_NOT_ENFORCEABLE"
+                raise error(code, f"mkfs.ext4 failed: {text}") from problem
+            image.rename(blank)
+
+
+def _copy_sparse(source: Path, target: Path) -> int:
+    """Copy only what is data; returns the open target."""
+    origin = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        copy = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(copy, os.fstat(origin).st_size)
+            _copy_extents(origin, copy)
+        except OSError:
+            os.close(copy)
+            raise
+        return copy
+    finally:
+        os.close(origin)
+
+
+def _copy_extents(origin: int, copy: int) -> None:
+    position = 0
+    while True:
+        try:
+            start = os.lseek(origin, position, os.SEEK_DATA)
+        except OSError as problem:
+            if problem.errno == errno.ENXIO:  # no data behind this position
+                return
+            raise
+        position = os.lseek(origin, start, os.SEEK_HOLE)
+        os.pwrite(copy, os.pread(origin, position - start, start), start)
+
+
+def _mount_image(file: int) -> int:
+    device, path = attach_file(file)
+    try:
+        return new_filesystem("ext4", {"source": path}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME)
+    finally:
+        os.close(device)
+
+
+def _explain(problem: OSError) -> CoveError:
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error("DISK_FULL", f"No room for a sandbox's disk: {problem.strerror}.")
+    if problem.errno == errno.EEXIST:
+        return error("CONFLICT", f"A disk of that name exists: {problem.filename}.")
+    return error(
+        "LIMIT_NOT_ENFORCEABLE",
+        f"A disk of bounded size cannot be made: {problem}.",
+        remedy="Loop devices are needed: modprobe loop; /dev/loop-control must be accessible.",
+    )

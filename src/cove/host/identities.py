@@ -1,0 +1,55 @@
+"""User and group ids on the host that belong to Cove alone.
+
+The ids from 1879048192 on are given to nothing by systemd's and the distributions' conventions
+(https://systemd.io/UIDS-GIDS). Each sandbox gets a range of its own, so that even a process that left its
+namespaces would own nothing of another sandbox's.
+"""
+
+from typing import Final
+
+from cove.models.errors import error
+
+FIRST: Final = 1879048192
+TEMPLATE_OWNER: Final = FIRST
+"""Owns the files of all template layers; appears as root inside; no process ever runs as it."""
+WARM_USER: Final = FIRST + 1
+"""Runs the fork servers."""
+_RANGE: Final = 65536
+SLOTS: Final = 4000
+
+
+def id_map(slot: int) -> str:
+    """uid_map and gid_map (user_namespaces(7)) of slot 1 to `SLOTS`: 0 is the template's owner, the rest is its own."""
+    if not 1 <= slot <= SLOTS:
+        raise ValueError(f"id slot {slot} is not between 1 and {SLOTS}")
+    start = FIRST + slot * _RANGE
+    return f"0 {TEMPLATE_OWNER} 1\n1 {start + 1} {_RANGE - 1}\n"
+
+
+class SlotAllocator:
+    """Hands out id slots; a slot is used by at most one sandbox at a time, and the least recently used comes first."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+        self._next = 1
+
+    def take(self) -> int:
+        """A free slot.
+
+        Raises:
+            CoveError: CAPACITY_EXHAUSTED when all are taken.
+        """
+        for _ in range(SLOTS):
+            slot, self._next = self._next, self._next % SLOTS + 1
+            if slot not in self._taken:
+                self._taken.add(slot)
+                return slot
+        raise error("CAPACITY_EXHAUSTED", f"All {SLOTS} user id ranges of this host are in use.")
+
+    def occupy(self, slot: int) -> None:
+        """Mark a slot that an adopted sandbox holds."""
+        self._taken.add(slot)
+
+    def release(self, slot: int) -> None:
+        """Give a slot back, after the last process that used it is gone."""
+        self._taken.discard(slot)

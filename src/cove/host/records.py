@@ -1,0 +1,42 @@
+"""One file a sandbox: what exists on this host, readable again after a crash of the daemon."""
+
+from pathlib import Path
+
+import pydantic
+
+from cove.models.hosts import SandboxRecord
+from cove.models.identifiers import is_sandbox_id
+
+
+class RecordStore:
+    """Records as JSON files in one directory; each write replaces a file in one step (rename(2))."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def save(self, record: SandboxRecord) -> None:
+        """Write or replace."""
+        path = self._path(record.sandbox_id)
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(record.model_dump_json().encode())
+        fresh.rename(path)
+
+    def remove(self, sandbox_id: str) -> None:
+        """Forget. Idempotent."""
+        self._path(sandbox_id).unlink(missing_ok=True)
+
+    def load(self) -> tuple[SandboxRecord, ...]:
+        """Every record; unreadable files are removed, since what they spoke of cannot be known."""
+        records: list[SandboxRecord] = []
+        for path in self._directory.iterdir():
+            try:
+                records.append(SandboxRecord.model_validate_json(path.read_bytes()))
+            except (pydantic.ValidationError, OSError):
+                path.unlink(missing_ok=True)
+        return tuple(records)
+
+    def _path(self, sandbox_id: str) -> Path:
+        if not is_sandbox_id(sandbox_id):
+            raise ValueError(f"{sandbox_id!r} is not a sandbox id")
+        return self._directory / f"{sandbox_id}.json"
