@@ -1,0 +1,78 @@
+"""The daemon's program: `python -m cove.hostd`."""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import structlog
+
+from cove.hostd.assembly import build_host
+from cove.hostd.daemon import Daemon
+from cove.models.errors import CoveError, error
+
+SOCKET_NAME = "hostd.sock"
+_log = structlog.get_logger("cove.hostd")
+
+
+def main() -> int:
+    """Parse arguments, run until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="cove hostd", description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--isolation", default="auto")
+    parser.add_argument("--max-sandboxes", type=int, default=1000)
+    parser.add_argument("--keep-sandboxes", action="store_true", help="leave sandboxes running at a graceful end")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="descriptor that gets one byte when all is ready")
+    parser.add_argument("--parent", type=int, default=0, help="end when this process is not the parent any more")
+    arguments = parser.parse_args()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        asyncio.run(_run(arguments))
+    except CoveError as problem:
+        sys.stderr.write(f"cove hostd: {problem}\n")
+        return 1
+    return 0
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    host = build_host(arguments.data_dir, isolation=arguments.isolation, max_sandboxes=arguments.max_sandboxes)
+    with _only_one(arguments.data_dir):
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await host.start()
+        daemon = Daemon(host)
+        await daemon.listen(arguments.data_dir / "run" / SOCKET_NAME)
+        _log.info("hostd_ready", pid=os.getpid(), data_dir=str(arguments.data_dir))
+        if arguments.ready_fd >= 0:
+            os.write(arguments.ready_fd, b"!")
+            os.close(arguments.ready_fd)
+        await stop.wait()
+        await daemon.close()
+        await host.close(destroy=not arguments.keep_sandboxes)
+        _log.info("hostd_ended")
+
+
+@contextlib.contextmanager
+def _only_one(data_dir: Path) -> Generator[None]:
+    """Two daemons on one data directory would destroy each other's sandboxes."""
+    with (data_dir / "run" / "hostd.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise error(
+                "CONFLICT",
+                f"Another host daemon runs on {data_dir}.",
+                remedy="Stop it, or use another data directory (--data-dir).",
+            ) from None
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

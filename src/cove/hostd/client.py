@@ -1,0 +1,164 @@
+"""A host behind the daemon's socket."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pydantic
+
+from cove.hostd import wire
+from cove.models.errors import CoveError, error
+from cove.models.hosts import HostCapacity, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.isolation import DriverReport
+from cove.models.templates import BuildProgress, TemplateManifest
+
+_CALL_SECONDS: Final = 60.0
+_WARM_SECONDS: Final = 180.0
+_BUILD_STEP_SECONDS: Final = 1800.0
+
+_Answer = tuple[str, Any]
+"""What kind of message came ("ok", "item", "error"), and its raw value."""
+
+
+class RemoteHost:
+    """Implements `core.ports.Host` over one connection; a lost connection is made anew at the next call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._connecting = asyncio.Lock()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Queue[_Answer]] = {}
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        if self._reading:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        if self._writer:
+            self._writer.close()
+
+    async def capacity(self) -> HostCapacity:
+        """See `core.ports.Host`, as for all methods here."""
+        return await self._call("capacity", {}, seconds=_WARM_SECONDS)
+
+    async def check(self) -> tuple[DriverReport, ...]:
+        """Probing takes seconds the first time."""
+        return await self._call("check", {}, seconds=_WARM_SECONDS)
+
+    async def create(self, spec: SandboxSpec) -> SandboxRecord:
+        """The first create of a template may have to warm it."""
+        return await self._call("create", {"spec": spec.model_dump(mode="json")}, seconds=_WARM_SECONDS)
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """Idempotent."""
+        await self._call("destroy", {"sandbox_id": sandbox_id})
+
+    async def claim(self, sandbox_id: str, deadline: float | None) -> SandboxRecord:
+        """Pool member to sandbox."""
+        return await self._call("claim", {"sandbox_id": sandbox_id, "deadline": deadline})
+
+    async def set_deadline(self, sandbox_id: str, deadline: float | None) -> None:
+        """Unix seconds."""
+        await self._call("set_deadline", {"sandbox_id": sandbox_id, "deadline": deadline})
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Idempotent."""
+        await self._call("pause", {"sandbox_id": sandbox_id})
+
+    async def resume(self, sandbox_id: str) -> None:
+        """Idempotent."""
+        await self._call("resume", {"sandbox_id": sandbox_id})
+
+    async def list(self) -> tuple[SandboxRecord, ...]:
+        """All records."""
+        return await self._call("list", {})
+
+    async def usage(self, sandbox_id: str) -> HostUsage:
+        """Of one sandbox."""
+        return await self._call("usage", {"sandbox_id": sandbox_id})
+
+    async def templates(self) -> tuple[TemplateManifest, ...]:
+        """Those that are built."""
+        return await self._call("templates", {})
+
+    async def warm(self, template: str) -> None:
+        """Takes as long as the template's imports do."""
+        await self._call("warm", {"name": template}, seconds=_WARM_SECONDS)
+
+    async def build_template(self, name: str) -> AsyncIterator[BuildProgress]:
+        """Steps as they come."""
+        async with self._asked("build_template", {"name": name}) as answers:
+            while True:
+                kind, value = await _next(answers, _BUILD_STEP_SECONDS, "build_template")
+                if kind == "ok":
+                    return
+                yield BuildProgress.model_validate(value)
+
+    async def _call(self, call: str, arguments: dict[str, Any], *, seconds: float = _CALL_SECONDS) -> Any:
+        async with self._asked(call, arguments) as answers:
+            _, value = await _next(answers, seconds, call)
+        try:
+            return wire.CALLS[call][1].validate_python(value, strict=False)
+        except pydantic.ValidationError as problem:
+            raise error("HOST_UNAVAILABLE", f"The host daemon's answer to {call} makes no sense.") from problem
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, call: str, arguments: dict[str, Any]) -> AsyncGenerator[asyncio.Queue[_Answer]]:
+        writer = await self._connect()
+        number = next(self._numbers)
+        answers = self._waiting[number] = asyncio.Queue()
+        try:
+            writer.write(wire.encode({"id": number, "call": call, "args": arguments}))
+            yield answers
+        finally:
+            del self._waiting[number]
+
+    async def _connect(self) -> asyncio.StreamWriter:
+        async with self._connecting:
+            if self._writer is None or self._writer.is_closing():
+                try:
+                    reader, self._writer = await asyncio.open_unix_connection(self._path, limit=wire.MAX_LINE)
+                except OSError as problem:
+                    raise error(
+                        "HOST_UNAVAILABLE",
+                        f"The host daemon does not answer at {self._path}: {problem.strerror}.",
+                        remedy="Is `cove serve` (or `cove hostd`) running on this data directory?",
+                    ) from problem
+                self._reading = asyncio.create_task(self._read(reader, self._writer))
+            return self._writer
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                message = json.loads(line)
+                answers = self._waiting.get(message.pop("id"))
+                if answers:
+                    kind, value = message.popitem()
+                    answers.put_nowait((kind, value))
+        except (OSError, ValueError, KeyError):
+            pass
+        finally:
+            writer.close()
+            lost = error("HOST_UNAVAILABLE", "The connection to the host daemon was lost.")
+            for answers in self._waiting.values():
+                answers.put_nowait(("error", wire.error_to_wire(lost)))
+
+
+async def _next(answers: asyncio.Queue[_Answer], seconds: float, call: str) -> _Answer:
+    try:
+        kind, value = await asyncio.wait_for(answers.get(), seconds)
+    except TimeoutError as problem:
+        raise error("HOST_UNAVAILABLE", f"The host daemon did not answer {call} in {seconds:.0f} s.") from problem
+    if kind == "error":
+        raise _failure(value)
+    return kind, value
+
+
+def _failure(value: Any) -> CoveError:
+    return wire.error_from_wire(value if isinstance(value, dict) else {})  # pyright: ignore[reportUnknownArgumentType]

@@ -1,0 +1,264 @@
+"""The host in this process: what the daemon serves, and what `cove run` embeds."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from cove.drivers.base import RuntimeDriver
+from cove.host.records import RecordStore
+from cove.host.templates.store import TemplateStore
+from cove.models.errors import CoveError, error
+from cove.models.hosts import HostCapacity, HostState, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.isolation import DriverReport, Isolation
+from cove.models.templates import BuildProgress, TemplateManifest
+
+_STRONGEST_FIRST: Final = (Isolation.MICROVM, Isolation.GVISOR, Isolation.NAMESPACE, Isolation.FAKE)
+_LONGEST_SLEEP: Final = 3600.0
+_AT_ONCE: Final = 8
+_RETRY_SECONDS: Final = 0.05
+
+
+class LocalHost:
+    """Implements `core.ports.Host` over drivers on this machine.
+
+    Invariants: a sandbox that runs has a record; a record whose sandbox has died is removed as soon as that is
+    seen; a deadline is kept even when no control plane is there.
+    """
+
+    def __init__(
+        self,
+        *,
+        host_id: str,
+        drivers: Mapping[Isolation, RuntimeDriver],
+        default_isolation: Isolation | None,
+        records: RecordStore,
+        templates: TemplateStore,
+        max_sandboxes: int,
+    ) -> None:
+        """`default_isolation` None means: the strongest driver whose probe succeeds."""
+        self._host_id = host_id
+        self._drivers = drivers
+        self._default_isolation = default_isolation
+        self._store = records
+        self._templates = templates
+        self._max_sandboxes = max_sandboxes
+        self._records: dict[str, SandboxRecord] = {}
+        self._creating: set[str] = set()
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._starts = asyncio.Semaphore(_AT_ONCE)
+        self._deadline_changed = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._loaded: dict[str, TemplateManifest] = {}
+
+    async def start(self) -> None:
+        """Adopt what an earlier daemon left, remove the remains of what died, begin to watch deadlines."""
+        for record in self._store.load():
+            driver = self._drivers.get(record.isolation)
+            if driver and await driver.adopt(record):
+                self._register(record)
+            else:
+                self._store.remove(record.sandbox_id)
+        known = frozenset(self._records)
+        for driver in self._drivers.values():
+            await driver.sweep(known)
+        self._sweeper = asyncio.create_task(self._watch_deadlines())
+
+    async def close(self, *, destroy: bool) -> None:
+        """Stop watching; with `destroy`, end every sandbox first."""
+        if self._sweeper:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        if destroy:
+            await asyncio.gather(*(self.destroy(name) for name in list(self._records)), return_exceptions=True)
+        for watcher in self._watchers.values():
+            watcher.cancel()
+        await asyncio.gather(*self._watchers.values(), return_exceptions=True)
+        for driver in self._drivers.values():
+            await driver.close()
+
+    async def capacity(self) -> HostCapacity:
+        """Facts of this machine."""
+        pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return HostCapacity(
+            host_id=self._host_id,
+            cpus=os.cpu_count() or 1,
+            memory_bytes=pages * page,
+            sandboxes=len(self._records),
+            max_sandboxes=self._max_sandboxes,
+            drivers=await self.check(),
+        )
+
+    async def check(self) -> tuple[DriverReport, ...]:
+        """Each driver probes once and remembers."""
+        return tuple([await driver.check() for driver in self._drivers.values()])
+
+    async def create(self, spec: SandboxSpec) -> SandboxRecord:
+        """Start a sandbox, at most a few at the same time: more at once only makes each of them slower."""
+        if spec.sandbox_id in self._records or spec.sandbox_id in self._creating:
+            raise error("CONFLICT", f"Sandbox {spec.sandbox_id} exists already.")
+        if len(self._records) + len(self._creating) >= self._max_sandboxes:
+            raise error(
+                "CAPACITY_EXHAUSTED",
+                f"This host runs {self._max_sandboxes} sandboxes, its limit.",
+                remedy="Delete some, or raise --max-sandboxes.",
+            )
+        template = await self._template(spec.template)
+        driver = await self._driver(spec.isolation)
+        self._creating.add(spec.sandbox_id)
+        try:
+            async with self._starts:
+                record = await driver.create(spec, template)
+            self._store.save(record)
+        finally:
+            self._creating.discard(spec.sandbox_id)
+        self._register(record)
+        return record
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """End it; the record goes last, so that a crash in between is found again."""
+        record = self._records.get(sandbox_id)
+        if record is None:
+            return
+        watcher = self._watchers.pop(sandbox_id, None)
+        if watcher and watcher is not asyncio.current_task():
+            watcher.cancel()
+        await self._drivers[record.isolation].destroy(record)
+        self._records.pop(sandbox_id, None)
+        self._store.remove(sandbox_id)
+
+    async def claim(self, sandbox_id: str, deadline: float | None) -> SandboxRecord:
+        """From pool member to sandbox."""
+        record = self._existing(sandbox_id)
+        if not record.pooled:
+            raise error("CONFLICT", f"Sandbox {sandbox_id} is not in the pool.")
+        return self._update(record.model_copy(update={"pooled": False, "deadline": deadline}))
+
+    async def set_deadline(self, sandbox_id: str, deadline: float | None) -> None:
+        """Persisted before it is in force."""
+        self._update(self._existing(sandbox_id).model_copy(update={"deadline": deadline}))
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Freeze."""
+        await self._set_state(sandbox_id, HostState.PAUSED)
+
+    async def resume(self, sandbox_id: str) -> None:
+        """Thaw."""
+        await self._set_state(sandbox_id, HostState.RUNNING)
+
+    async def list(self) -> tuple[SandboxRecord, ...]:
+        """All records."""
+        return tuple(self._records.values())
+
+    async def usage(self, sandbox_id: str) -> HostUsage:
+        """As the driver measures it."""
+        record = self._existing(sandbox_id)
+        return await self._drivers[record.isolation].usage(record)
+
+    async def templates(self) -> tuple[TemplateManifest, ...]:
+        """Those that are built."""
+        return await asyncio.to_thread(self._templates.list)
+
+    async def warm(self, template: str) -> None:
+        """Start the fork server (or its like) of the driver that `create` would take."""
+        manifest = await self._template(template)
+        driver = await self._driver(None)
+        await driver.warm(manifest)
+
+    async def build_template(self, name: str) -> AsyncIterator[BuildProgress]:
+        """Build in a thread, hand on its progress."""
+        loop = asyncio.get_running_loop()
+        steps: asyncio.Queue[BuildProgress | None] = asyncio.Queue()
+
+        def report(progress: BuildProgress) -> None:
+            loop.call_soon_threadsafe(steps.put_nowait, progress)
+
+        build = asyncio.create_task(
+            asyncio.to_thread(functools.partial(self._templates.build, name, on_progress=report))
+        )
+        build.add_done_callback(lambda _: steps.put_nowait(None))
+        while (step := await steps.get()) is not None:
+            yield step
+        await build
+        self._loaded.pop(name, None)
+
+    async def _template(self, name: str) -> TemplateManifest:
+        """Manifests are read once; a rebuild drops the old one."""
+        manifest = self._loaded.get(name)
+        if manifest is None:
+            manifest = self._loaded[name] = await asyncio.to_thread(self._templates.get, name)
+        return manifest
+
+    async def _driver(self, wanted: Isolation | None) -> RuntimeDriver:
+        isolation = wanted or self._default_isolation
+        if isolation is None:
+            return await self._strongest()
+        driver = self._drivers.get(isolation)
+        if driver is None:
+            have = ", ".join(self._drivers) or "none"
+            raise error("ISOLATION_UNAVAILABLE", f"Isolation '{isolation}' is not available here; available: {have}.")
+        report = await driver.check()
+        if not report.available:
+            raise error(
+                "ISOLATION_UNAVAILABLE",
+                f"Isolation '{isolation}' does not work here: {' '.join(report.problems)}",
+                remedy=" ".join(report.remedies),
+            )
+        return driver
+
+    async def _strongest(self) -> RuntimeDriver:
+        problems: list[str] = []
+        for isolation in _STRONGEST_FIRST:
+            driver = self._drivers.get(isolation)
+            if driver:
+                report = await driver.check()
+                if report.available:
+                    return driver
+                problems += report.problems
+        raise error("ISOLATION_UNAVAILABLE", f"No isolation works on this machine: {' '.join(problems)}")
+
+    def _existing(self, sandbox_id: str) -> SandboxRecord:
+        record = self._records.get(sandbox_id)
+        if record is None:
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id} does not run on this host.")
+        return record
+
+    def _update(self, record: SandboxRecord) -> SandboxRecord:
+        self._store.save(record)
+        self._records[record.sandbox_id] = record
+        self._deadline_changed.set()
+        return record
+
+    async def _set_state(self, sandbox_id: str, state: HostState) -> None:
+        record = self._existing(sandbox_id)
+        if record.state is state:
+            return
+        driver = self._drivers[record.isolation]
+        await (driver.pause(record) if state is HostState.PAUSED else driver.resume(record))
+        self._update(record.model_copy(update={"state": state}))
+
+    def _register(self, record: SandboxRecord) -> None:
+        self._records[record.sandbox_id] = record
+        self._deadline_changed.set()
+        self._watchers[record.sandbox_id] = asyncio.create_task(self._watch(record))
+
+    async def _watch(self, record: SandboxRecord) -> None:
+        """When a sandbox dies by itself, clean up at once."""
+        await self._drivers[record.isolation].wait(record)
+        with contextlib.suppress(CoveError, TimeoutError, OSError):
+            await self.destroy(record.sandbox_id)
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            self._deadline_changed.clear()
+            now = time.time()
+            due = [name for name, record in self._records.items() if record.deadline and record.deadline <= now]
+            await asyncio.gather(*(self.destroy(name) for name in due), return_exceptions=True)
+            deadlines = [record.deadline for record in self._records.values() if record.deadline]
+            pause = min([_LONGEST_SLEEP, *(deadline - time.time() for deadline in deadlines)])
+            # One that could not be ended is overdue: it is tried again, but not in a tight loop.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._deadline_changed.wait(), max(pause, _RETRY_SECONDS))
