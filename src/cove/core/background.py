@@ -1,0 +1,78 @@
+"""Work that must go on when the request that began it has gone."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+T = TypeVar("T")
+
+_RESTART_SECONDS = 1.0
+
+
+class Background:
+    """Owns tasks: keeps them referenced, logs what fails in them, waits for them at the end."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._log = structlog.get_logger("cove.background")
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        """Start `work`. A failure is logged unless someone awaits the task."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def finish(
+        self,
+        work: Coroutine[Any, Any, T],
+        *,
+        name: str,
+        abandoned: Callable[[T], Coroutine[Any, Any, Any]] | None = None,
+    ) -> T:
+        """Await `work`, which runs to its end even if the caller is cancelled.
+
+        With `abandoned`, its result is given to that function in this case, so that nobody's result is undone.
+        """
+        task = self.spawn(work, name=name)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda done: self._left_alone(done, abandoned))
+            raise
+
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> asyncio.Task[None]:
+        """Start a loop that has to run as long as the server: a failure is logged and it starts again."""
+        return self.spawn(self._keep(work, name), name=name)
+
+    async def close(self, *, grace_seconds: float) -> None:
+        """Let tasks finish for a while, then cancel the rest."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_seconds
+        while self._tasks and loop.time() < end:
+            await asyncio.wait(self._tasks, timeout=end - loop.time())
+        rest = list(self._tasks)
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest, timeout=grace_seconds)
+
+    async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        while True:
+            try:
+                await work()
+            except Exception:
+                self._log.exception("loop_failed", loop=name)
+            await asyncio.sleep(_RESTART_SECONDS)
+
+    def _left_alone(self, task: asyncio.Task[T], abandoned: Callable[[T], Coroutine[Any, Any, Any]] | None) -> None:
+        if task.cancelled():
+            return
+        failure = task.exception()
+        if failure is not None:
+            self._log.info("abandoned_work_failed", task=task.get_name(), error=str(failure))
+        elif abandoned is not None:
+            undo = self.spawn(abandoned(task.result()), name=f"undo {task.get_name()}")
+            undo.add_done_callback(lambda done: self._left_alone(done, None))

@@ -1,0 +1,111 @@
+"""Which templates there are: what hosts have built, under the ids that the store gave them."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cove.core.clock import Clock
+from cove.core.ports import Host
+from cove.core.storage import Store, UnitOfWork
+from cove.models.errors import error
+from cove.models.stored import StoredTemplate
+from cove.models.templates import TemplateManifest
+
+_HOST_SECONDS = 5.0
+_REFRESH_SECONDS = 1.0
+"""A name that is not known makes the catalog ask the host again, but no more often than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One template. `built` says whether the host has it at present."""
+
+    template: StoredTemplate
+    built: bool
+
+
+class TemplateCatalog:
+    """Answers from memory; `refresh` brings it up to date."""
+
+    def __init__(self, host: Host, store: Store, *, clock: Clock) -> None:
+        self._host = host
+        self._store = store
+        self._clock = clock
+        self._by_name: dict[str, CatalogEntry] = {}
+        self._by_id: dict[str, CatalogEntry] = {}
+        self._refreshing = asyncio.Lock()
+        self._refreshed = float("-inf")
+
+    async def load(self) -> None:
+        """Start with what the store remembers, so that templates keep their ids while no host answers."""
+        self._fill(await self._store.read(lambda work: work.templates.all()), built=frozenset())
+
+    async def refresh(self) -> None:
+        """Ask the host what is built, and store what is new.
+
+        Raises:
+            CoveError: HOST_UNAVAILABLE, STORE_UNAVAILABLE; the catalog stays as it was.
+        """
+        async with self._refreshing:
+            self._refreshed = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(_HOST_SECONDS):
+                    manifests = await self._host.templates()
+            except TimeoutError:
+                raise error("HOST_UNAVAILABLE", "The host did not say which templates it has.") from None
+            await self._take(manifests)
+
+    async def find(self, reference: str) -> CatalogEntry:
+        """The template with this name or decimal id.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND, with the names that exist in `details`.
+        """
+        entry = self._look_up(reference)
+        if entry is None or not entry.built:
+            await self._refresh_if_old()
+            entry = self._look_up(reference)
+        if entry is None:
+            raise error(
+                "TEMPLATE_NOT_FOUND",
+                f"Template {reference[:200]!r} was not found.",
+                remedy="`cove templates list` shows what exists; `cove templates build NAME` builds one.",
+                template=reference[:200],
+                available_templates=sorted(self._by_name),
+            )
+        return entry
+
+    def all(self) -> tuple[CatalogEntry, ...]:
+        """Every template, by id."""
+        return tuple(self._by_id.values())
+
+    def digests(self) -> Mapping[str, str]:
+        """Name -> content digest of every template that is built."""
+        return {name: entry.template.digest for name, entry in self._by_name.items() if entry.built}
+
+    def _look_up(self, reference: str) -> CatalogEntry | None:
+        return self._by_name.get(reference) or self._by_id.get(reference)
+
+    async def _refresh_if_old(self) -> None:
+        if asyncio.get_running_loop().time() - self._refreshed >= _REFRESH_SECONDS:
+            await self.refresh()
+
+    async def _take(self, manifests: tuple[TemplateManifest, ...]) -> None:
+        known = {name: entry.template.digest for name, entry in self._by_name.items()}
+        fresh = [manifest for manifest in manifests if known.get(manifest.name) != manifest.digest]
+        templates = tuple(entry.template for entry in self._by_id.values())
+        if fresh:
+            now = self._clock()
+            templates = await self._store.write(lambda work: _put_all(work, fresh, now))
+        self._fill(templates, built=frozenset(manifest.name for manifest in manifests))
+
+    def _fill(self, templates: tuple[StoredTemplate, ...], *, built: frozenset[str]) -> None:
+        entries = [CatalogEntry(template, template.name in built) for template in templates]
+        self._by_name = {entry.template.name: entry for entry in entries}
+        self._by_id = {str(entry.template.id): entry for entry in entries}
+
+
+def _put_all(work: UnitOfWork, manifests: list[TemplateManifest], now: float) -> tuple[StoredTemplate, ...]:
+    for manifest in manifests:
+        work.templates.put(manifest, at=now)
+    return work.templates.all()

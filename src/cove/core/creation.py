@@ -1,0 +1,233 @@
+"""How sandboxes come to be: from the warm pool, or from their template."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from cove.core.background import Background
+from cove.core.catalog import TemplateCatalog
+from cove.core.clock import Clock
+from cove.core.deadlines import Deadlines
+from cove.core.directory import LiveDirectory
+from cove.core.endings import Endings
+from cove.core.planning import CreationPlan, CreationPolicy, plan, reference_of
+from cove.core.pool import WarmPool
+from cove.core.ports import Host
+from cove.core.principal import Principal
+from cove.core.storage import Store, UnitOfWork
+from cove.core.tokens import AgentTokens
+from cove.models.errors import CoveError, error
+from cove.models.hosts import SandboxRecord, SandboxSpec
+from cove.models.identifiers import new_sandbox_id
+from cove.models.sandboxes import AgentToken, CreateSandbox, EndReason, SandboxStatus
+from cove.models.stored import StoredEvent, StoredSandbox
+
+_CLAIM_SECONDS = 5.0
+_MAY_HAVE_STARTED = frozenset({"HOST_UNAVAILABLE", "TIMEOUT", "INTERNAL_ERROR", "NETWORK_ERROR"})
+"""After other errors of `Host.create` nothing is left behind, and the id may be somebody else's (CONFLICT)."""
+
+
+class GuestEnvironment(Protocol):
+    """Sets variables inside a sandbox that runs already."""
+
+    async def merge(self, record: SandboxRecord, env_vars: Mapping[str, str]) -> None:
+        """Add to the sandbox's environment; bounded in time.
+
+        Raises:
+            CoveError: AGENT_UNREACHABLE.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A sandbox that was just made. `pooled` says whether it came from the warm pool."""
+
+    sandbox: StoredSandbox
+    token: AgentToken
+    pooled: bool
+
+
+class Creator:
+    """Makes sandboxes. A row is stored only for one that runs; until then it is known here as being created."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        store: Store,
+        catalog: TemplateCatalog,
+        pool: WarmPool,
+        directory: LiveDirectory,
+        deadlines: Deadlines,
+        endings: Endings,
+        tokens: AgentTokens,
+        guests: GuestEnvironment,
+        background: Background,
+        policy: CreationPolicy,
+        clock: Clock,
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._catalog = catalog
+        self._pool = pool
+        self._directory = directory
+        self._deadlines = deadlines
+        self._endings = endings
+        self._tokens = tokens
+        self._guests = guests
+        self._background = background
+        self._policy = policy
+        self._clock = clock
+        self._admitted = 0
+        self._creating: set[str] = set()
+        self._log = structlog.get_logger("cove.creation")
+
+    def is_creating(self, sandbox_id: str) -> bool:
+        """Whether a host may have it while the store does not have it yet."""
+        return sandbox_id in self._creating
+
+    async def create(self, principal: Principal, request: CreateSandbox) -> Creation:
+        """Make a sandbox; it runs and its agent answers when this returns. If the caller is cancelled meanwhile,
+        it is ended as soon as it is made.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND, what `planning.plan` and `Host.create` raise, RESOURCE_LIMIT_EXCEEDED,
+                TIMEOUT, STORE_UNAVAILABLE. Nothing is left behind then.
+        """
+        entry = await self._catalog.find(reference_of(request))
+        planned = plan(request, entry, self._policy, now=self._clock())
+        self._admit()
+        self._admitted += 1
+        return await self._background.finish(
+            self._create(principal, planned), name="create sandbox", abandoned=self.abandon
+        )
+
+    async def abandon(self, creation: Creation) -> None:
+        """End a sandbox whose creator never heard of it."""
+        await self._endings.end(creation.sandbox.id, reason=EndReason.KILLED)
+
+    def _admit(self) -> None:
+        taken, most = len(self._directory) + self._admitted, self._policy.max_sandboxes
+        if taken >= most:
+            raise error(
+                "RESOURCE_LIMIT_EXCEEDED",
+                f"This server's limit of {most} sandboxes is reached.",
+                remedy="Kill some, or raise the limit (COVE_MAX_SANDBOXES).",
+                limit=most,
+                current=taken,
+                available=0,
+            )
+
+    async def _create(self, principal: Principal, planned: CreationPlan) -> Creation:
+        sandbox_id = ""
+        try:
+            record = await self._from_pool(planned)
+            pooled = record is not None
+            record = record or await self._from_template(planned)
+            sandbox_id = record.sandbox_id
+            return await self._commit(principal, planned, record, pooled)
+        finally:
+            self._admitted -= 1
+            self._creating.discard(sandbox_id)
+
+    async def _from_pool(self, planned: CreationPlan) -> SandboxRecord | None:
+        """A claimed member with the environment set, or None when the pool has none that is well."""
+        while planned.poolable and (member := self._pool.take(planned.template.name)) is not None:
+            self._creating.add(member.sandbox_id)
+            try:
+                async with asyncio.timeout(_CLAIM_SECONDS):
+                    record = await self._host.claim(member.sandbox_id, planned.deadline)
+                    if planned.env_vars:
+                        await self._guests.merge(record, planned.env_vars)
+                return record
+            except (CoveError, TimeoutError) as failure:
+                self._log.warning("pool_member_unusable", sandbox_id=member.sandbox_id, error=repr(failure))
+                await self._discard(member.sandbox_id)
+            except BaseException:
+                await self._discard(member.sandbox_id)
+                raise
+        return None
+
+    async def _from_template(self, planned: CreationPlan) -> SandboxRecord:
+        spec = SandboxSpec(
+            sandbox_id=new_sandbox_id(),
+            template=planned.template.name,
+            isolation=planned.isolation,
+            limits=planned.limits,
+            env_vars=dict(planned.env_vars),
+            deadline=planned.deadline,
+        )
+        self._creating.add(spec.sandbox_id)
+        try:
+            async with asyncio.timeout(self._policy.create_seconds):
+                return await self._host.create(spec)
+        except CoveError as failure:
+            if failure.code in _MAY_HAVE_STARTED:
+                await self._discard(spec.sandbox_id)
+            self._creating.discard(spec.sandbox_id)
+            raise
+        except TimeoutError:
+            await self._discard(spec.sandbox_id)
+            raise error("TIMEOUT", f"The sandbox did not start within {self._policy.create_seconds:.0f} s.") from None
+        except BaseException:
+            await self._discard(spec.sandbox_id)
+            raise
+
+    async def _commit(
+        self, principal: Principal, planned: CreationPlan, record: SandboxRecord, pooled: bool
+    ) -> Creation:
+        sandbox = _row(principal, planned, record)
+        try:
+            token = self._tokens.issue(sandbox.id)
+            await self._store.write(lambda work: _store(work, sandbox, principal.actor))
+        except BaseException:
+            await self._discard(sandbox.id)
+            raise
+        self._directory.add(record)
+        self._deadlines.schedule(sandbox.id, sandbox.deadline)
+        self._log.info("sandbox_created", sandbox_id=sandbox.id, template=sandbox.template_name, pooled=pooled)
+        return Creation(sandbox, token, pooled)
+
+    async def _discard(self, sandbox_id: str) -> None:
+        """Undo on the host what no row stands for. If that fails the reconciler finds it: it has no row."""
+        try:
+            await self._endings.remove(sandbox_id)
+        except CoveError as failure:
+            self._log.warning("discard_failed", sandbox_id=sandbox_id, error=str(failure))
+        finally:
+            self._creating.discard(sandbox_id)
+
+
+def _row(principal: Principal, planned: CreationPlan, record: SandboxRecord) -> StoredSandbox:
+    return StoredSandbox(
+        id=record.sandbox_id,
+        namespace=principal.namespace,
+        status=SandboxStatus.RUNNING,
+        template_id=str(planned.template.id),
+        template_name=planned.template.name,
+        template_digest=record.template_digest or planned.template.digest,
+        isolation=record.isolation,
+        limits=record.limits,
+        region=planned.region,
+        timeout_seconds=planned.timeout_seconds,
+        created_at=planned.created_at,
+        deadline=planned.deadline,
+    )
+
+
+def _store(work: UnitOfWork, sandbox: StoredSandbox, actor: str) -> None:
+    work.sandboxes.add(sandbox)
+    work.events.add(
+        StoredEvent(
+            at=sandbox.created_at,
+            namespace=sandbox.namespace,
+            actor=actor,
+            action="sandbox.created",
+            subject=sandbox.id,
+            details={"template": sandbox.template_name},
+        )
+    )

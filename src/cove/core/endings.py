@@ -1,0 +1,94 @@
+"""How sandboxes end. The store hears of it first, so that whatever fails afterwards is repeated until it is done."""
+
+import asyncio
+
+import structlog
+
+from cove.core.clock import Clock
+from cove.core.deadlines import Deadlines
+from cove.core.directory import LiveDirectory
+from cove.core.ports import Host
+from cove.core.principal import SYSTEM_ACTOR
+from cove.core.storage import Store, UnitOfWork
+from cove.models.errors import error
+from cove.models.sandboxes import EndReason
+from cove.models.stored import StoredEvent, StoredSandbox
+
+_DESTROY_SECONDS = 10.0
+
+
+class Endings:
+    """Ends sandboxes, exactly once each."""
+
+    def __init__(
+        self, host: Host, store: Store, directory: LiveDirectory, deadlines: Deadlines, *, clock: Clock
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._directory = directory
+        self._deadlines = deadlines
+        self._clock = clock
+        self._left: set[str] = set()
+        self._log = structlog.get_logger("cove.endings")
+
+    async def end(
+        self, sandbox_id: str, *, reason: EndReason, actor: str = SYSTEM_ACTOR, due: float | None = None
+    ) -> StoredSandbox | None:
+        """Write the tombstone, let nobody through any more, then free what the host holds.
+
+        Returns:
+            The tombstone, or None when the sandbox was not live (with `due`: or its deadline is later than that).
+
+        Raises:
+            CoveError: the store's, then nothing has changed; or the host's, then the sandbox has ended for
+                everyone and the reconciler goes on trying to remove the rest.
+        """
+        now = self._clock()
+        ended = await self._store.write(lambda work: _end(work, sandbox_id, reason, actor, now, due))
+        if ended is None:
+            return None
+        self._directory.remove(sandbox_id)
+        self._deadlines.forget(sandbox_id)
+        self._log.info("sandbox_ended", sandbox_id=sandbox_id, reason=reason.value)
+        self._left.add(sandbox_id)
+        await self.remove(sandbox_id)
+        return ended
+
+    def is_left(self, sandbox_id: str) -> bool:
+        """Whether it has ended, but the host could not be told yet."""
+        return sandbox_id in self._left
+
+    async def remove(self, sandbox_id: str) -> None:
+        """Free what the host holds of a sandbox that is in no use. Idempotent.
+
+        Raises:
+            CoveError: the host's; HOST_UNAVAILABLE when it does not answer in time.
+        """
+        try:
+            async with asyncio.timeout(_DESTROY_SECONDS):
+                await self._host.destroy(sandbox_id)
+        except TimeoutError:
+            raise error("HOST_UNAVAILABLE", f"The host did not remove {sandbox_id} in time.") from None
+        self._left.discard(sandbox_id)
+
+    def settle(self, present: frozenset[str]) -> None:
+        """Forget leftovers that the host does not have (any more)."""
+        self._left &= present
+
+
+def _end(
+    work: UnitOfWork, sandbox_id: str, reason: EndReason, actor: str, now: float, due: float | None
+) -> StoredSandbox | None:
+    ended = work.sandboxes.end(sandbox_id, reason=reason, at=now, due=due)
+    if ended is not None:
+        work.events.add(
+            StoredEvent(
+                at=now,
+                namespace=ended.namespace,
+                actor=actor,
+                action="sandbox.ended",
+                subject=sandbox_id,
+                details={"reason": reason.value},
+            )
+        )
+    return ended

@@ -1,0 +1,225 @@
+"""What can be done with sandboxes that exist, on behalf of a principal."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from cove.core.background import Background
+from cove.core.clock import Clock, rfc3339
+from cove.core.deadlines import Deadlines
+from cove.core.endings import Endings
+from cove.core.locks import KeyedLocks
+from cove.core.pages import Page, page_of, query_of
+from cove.core.ports import Host
+from cove.core.principal import Principal
+from cove.core.states import TRANSITIONS, Action
+from cove.core.storage import Store, UnitOfWork
+from cove.core.tokens import AgentTokens
+from cove.models.errors import CoveError, error
+from cove.models.identifiers import is_sandbox_id
+from cove.models.sandboxes import AgentToken, EndReason, SandboxStatus
+from cove.models.stored import StoredEvent, StoredSandbox
+
+_HOST_SECONDS = 10.0
+
+
+class Lifecycle:
+    """Get, list, end, pause, resume, timeouts, tokens. A principal finds only what is in its own namespace."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        store: Store,
+        endings: Endings,
+        deadlines: Deadlines,
+        tokens: AgentTokens,
+        background: Background,
+        locks: KeyedLocks,
+        clock: Clock,
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._endings = endings
+        self._deadlines = deadlines
+        self._tokens = tokens
+        self._background = background
+        self._clock = clock
+        self._locks = locks
+
+    async def get(self, principal: Principal, sandbox_id: str) -> StoredSandbox:
+        """The sandbox.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND, which says why it is gone if it once was there.
+        """
+        row = await self._row(principal, sandbox_id)
+        if row.status is SandboxStatus.DELETED:
+            raise _ended(row)
+        return row
+
+    async def list(
+        self,
+        principal: Principal,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        status: SandboxStatus | None = None,
+        region: str | None = None,
+    ) -> Page:
+        """One page, newest first.
+
+        Raises:
+            CoveError: INVALID_REQUEST for a cursor that no page gave out.
+        """
+        query = query_of(principal, limit=limit, cursor=cursor, status=status, region=region)
+        return page_of(query, await self._store.read(lambda work: work.sandboxes.page(query)))
+
+    async def delete(self, principal: Principal, sandbox_id: str) -> None:
+        """End it and free all that it held; done when this returns.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND; HOST_UNAVAILABLE, and then another call tries again.
+        """
+        await self._background.finish(self._delete(principal, sandbox_id), name=f"delete {sandbox_id[:32]}")
+
+    async def set_timeout(self, principal: Principal, sandbox_id: str, seconds: int) -> StoredSandbox:
+        """Let it end so many seconds from now; 0 means never."""
+        return await self._background.finish(
+            self._set_timeout(principal, sandbox_id, seconds), name=f"timeout {sandbox_id[:32]}"
+        )
+
+    async def pause(self, principal: Principal, sandbox_id: str) -> StoredSandbox:
+        """Freeze it. Idempotent."""
+        return await self._background.finish(
+            self._switch(principal, sandbox_id, Action.PAUSE), name=f"pause {sandbox_id[:32]}"
+        )
+
+    async def resume(self, principal: Principal, sandbox_id: str) -> StoredSandbox:
+        """Let it go on. Idempotent."""
+        return await self._background.finish(
+            self._switch(principal, sandbox_id, Action.RESUME), name=f"resume {sandbox_id[:32]}"
+        )
+
+    async def refuse(self, principal: Principal, sandbox_id: str, action: Action) -> None:
+        """Answer for actions that no driver has yet.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND, or else UNSUPPORTED.
+        """
+        row = await self.get(principal, sandbox_id)
+        raise error(
+            "UNSUPPORTED",
+            f"Sandboxes with {row.isolation} isolation cannot {action}.",
+            remedy="Pause and resume keep processes and memory.",
+        )
+
+    async def refresh_token(self, principal: Principal, sandbox_id: str) -> AgentToken:
+        """A new token for its agent; older ones stay valid until they expire."""
+        return self._tokens.issue((await self.get(principal, sandbox_id)).id)
+
+    async def expire(self, sandbox_id: str) -> None:
+        """End it if its deadline has come (it may have been moved meanwhile)."""
+        if await self._endings.end(sandbox_id, reason=EndReason.EXPIRED, due=self._clock()) is None:
+            row = await self._store.read(lambda work: work.sandboxes.get(sandbox_id))
+            if row is not None and row.status is not SandboxStatus.DELETED:
+                self._deadlines.schedule(sandbox_id, row.deadline)
+
+    async def _row(self, principal: Principal, sandbox_id: str) -> StoredSandbox:
+        row = None
+        if is_sandbox_id(sandbox_id):
+            row = await self._store.read(lambda work: work.sandboxes.get(sandbox_id))
+        if row is None or row.namespace != principal.namespace:
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id[:64]!r} was not found.")
+        return row
+
+    async def _delete(self, principal: Principal, sandbox_id: str) -> None:
+        row = await self._row(principal, sandbox_id)
+        ended = await self._endings.end(sandbox_id, reason=EndReason.KILLED, actor=principal.actor)
+        if ended is not None:
+            return
+        if not self._endings.is_left(sandbox_id):
+            raise _ended(await self._row(principal, row.id))
+        await self._endings.remove(sandbox_id)
+
+    async def _set_timeout(self, principal: Principal, sandbox_id: str, seconds: int) -> StoredSandbox:
+        async with self._locks.hold(sandbox_id):
+            await self.get(principal, sandbox_id)
+            deadline = self._clock() + seconds if seconds else None
+            # The host first: it ends sandboxes on its own, so a row must never promise more than it knows.
+            await self._on_host(sandbox_id, self._host.set_deadline(sandbox_id, deadline))
+            row = await self._store.write(
+                lambda work: work.sandboxes.set_deadline(sandbox_id, deadline=deadline, timeout_seconds=seconds or None)
+            )
+            if row is None:
+                return await self.get(principal, sandbox_id)
+            self._deadlines.schedule(sandbox_id, deadline)
+            return row
+
+    async def _switch(self, principal: Principal, sandbox_id: str, action: Action) -> StoredSandbox:
+        transition = TRANSITIONS[action]
+        async with self._locks.hold(sandbox_id):
+            row = await self.get(principal, sandbox_id)
+            if row.status is transition.target:
+                return row
+            if row.status not in transition.sources:
+                raise error("INVALID_STATE", f"A sandbox that is {row.status} cannot {action}.", status=row.status)
+            call = self._host.pause if action is Action.PAUSE else self._host.resume
+            await self._on_host(sandbox_id, call(sandbox_id))
+            changed = await self._store.write(
+                lambda work: _transition(work, sandbox_id, action, principal, self._clock())
+            )
+            return changed or await self.get(principal, sandbox_id)
+
+    async def _on_host(self, sandbox_id: str, call: Awaitable[None]) -> None:
+        """Await a host's call, bounded. When the host knows no such sandbox, it has crashed."""
+        try:
+            async with asyncio.timeout(_HOST_SECONDS):
+                await call
+        except TimeoutError:
+            raise error("HOST_UNAVAILABLE", "The host did not answer in time.") from None
+        except CoveError as failure:
+            if failure.code == "SANDBOX_NOT_FOUND":
+                await self._endings.end(sandbox_id, reason=EndReason.CRASHED)
+            raise
+
+
+def _transition(
+    work: UnitOfWork, sandbox_id: str, action: Action, principal: Principal, now: float
+) -> StoredSandbox | None:
+    transition = TRANSITIONS[action]
+    row = work.sandboxes.transition(sandbox_id, sources=transition.sources, target=transition.target)
+    if row is not None:
+        work.events.add(
+            StoredEvent(
+                at=now,
+                namespace=row.namespace,
+                actor=principal.actor,
+                action=f"sandbox.{transition.target}",
+                subject=sandbox_id,
+            )
+        )
+    return row
+
+
+def _ended(row: StoredSandbox) -> CoveError:
+    """Why a sandbox is gone. The wording holds `sandbox` and `not found`, by which clients know that it ended."""
+    at = "" if row.ended_at is None else f" at {rfc3339(row.ended_at)}"
+    after = "" if row.timeout_seconds is None else f" after its timeout of {row.timeout_seconds} s"
+    why = {
+        EndReason.KILLED: f"it was killed{at}",
+        EndReason.EXPIRED: f"it expired{at}{after}",
+        EndReason.CRASHED: f"its first process died or the host lost it{at}",
+        EndReason.FAILED_TO_START: f"it failed to start{at}",
+        EndReason.HOST_STOPPED: f"its host was stopped{at}",
+    }.get(row.end_reason or EndReason.KILLED, f"it ended{at}")
+    return error(
+        "SANDBOX_NOT_FOUND",
+        f"Sandbox {row.id} was not found: {why}.",
+        remedy="Create a new sandbox.",
+        sandbox_id=row.id,
+        status=row.status.value,
+        end_reason=row.end_reason and row.end_reason.value,
+        created_at=rfc3339(row.created_at),
+        ended_at=None if row.ended_at is None else rfc3339(row.ended_at),
+        expires_at=None if row.deadline is None else rfc3339(row.deadline),
+    )

@@ -1,0 +1,41 @@
+"""How long the store remembers what is over."""
+
+import asyncio
+
+import structlog
+
+from cove.core.clock import Clock
+from cove.core.storage import Store, UnitOfWork
+from cove.models.errors import CoveError
+
+TOMBSTONE_SECONDS = 7 * 24 * 3600.0
+EVENT_SECONDS = 90 * 24 * 3600.0
+_EVERY_SECONDS = 3600.0
+
+
+class Retention:
+    """Drops tombstones and events that are old."""
+
+    def __init__(self, store: Store, *, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._log = structlog.get_logger("cove.retention")
+
+    async def run(self) -> None:
+        """Once an hour, until cancelled."""
+        while True:
+            try:
+                await self.prune()
+            except CoveError as failure:
+                self._log.warning("prune_failed", error=str(failure))
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def prune(self) -> int:
+        """Drop what is old now; how many rows."""
+        now = self._clock()
+        return await self._store.write(lambda work: _prune(work, now))
+
+
+def _prune(work: UnitOfWork, now: float) -> int:
+    tombstones = work.sandboxes.prune(ended_before=now - TOMBSTONE_SECONDS)
+    return tombstones + work.events.prune(before=now - EVENT_SECONDS)

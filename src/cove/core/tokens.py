@@ -1,0 +1,128 @@
+"""Tokens for the agents of sandboxes: JWT (RFC 7519) signed with Ed25519 (RFC 8037)."""
+
+import os
+import secrets
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Self
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from cove.core.clock import Clock, utc
+from cove.models.errors import CoveError, error
+from cove.models.identifiers import is_sandbox_id
+from cove.models.sandboxes import AgentToken
+
+AUDIENCE = "cove-agent"
+LIFETIME_SECONDS = 24 * 3600
+"""Clients refresh when less than an hour is left, so it has to be well above that."""
+
+_ALGORITHM = "EdDSA"
+_MAX_TOKEN_CHARACTERS = 2048
+_CACHED = 4096
+
+
+class AgentTokens:
+    """Issues and verifies them. What has been verified is remembered (bounded), because each request brings one."""
+
+    def __init__(self, key: Ed25519PrivateKey, *, clock: Clock) -> None:
+        self._key = key
+        self._public = key.public_key()
+        self._clock = clock
+        self._verified: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    @classmethod
+    def load(cls, path: Path, *, clock: Clock) -> Self:
+        """Use the key in a PEM file, which is made at first (mode 0600), by exactly one of several processes.
+
+        Raises:
+            CoveError: INTERNAL_ERROR when the file holds something else.
+        """
+        if not path.exists():
+            _make_key(path)
+        try:
+            key = load_pem_private_key(path.read_bytes(), password=None)
+        except ValueError as failure:
+            raise _bad_key(path) from failure
+        if not isinstance(key, Ed25519PrivateKey):
+            raise _bad_key(path)
+        return cls(key, clock=clock)
+
+    def issue(self, sandbox_id: str) -> AgentToken:
+        """A fresh token for one sandbox."""
+        now = int(self._clock())
+        expires = now + LIFETIME_SECONDS
+        claims = {"aud": AUDIENCE, "sandbox_id": sandbox_id, "iat": now, "exp": expires}
+        token = jwt.encode(claims, self._key, algorithm=_ALGORITHM)
+        return AgentToken(auth_token=token, token_expires_at=utc(expires))
+
+    def verify(self, token: str) -> str:
+        """The id of the sandbox that the token is for. It says nothing about whether the sandbox still lives.
+
+        Raises:
+            CoveError: TOKEN_EXPIRED; UNAUTHORIZED for anything else that this server did not sign for an agent.
+        """
+        known = self._verified.get(token)
+        if known is None:
+            known = self._check(token)
+            self._verified[token] = known
+            if len(self._verified) > _CACHED:
+                self._verified.popitem(last=False)
+        sandbox_id, expires = known
+        if self._clock() >= expires:
+            self._verified.pop(token, None)
+            raise error("TOKEN_EXPIRED", "The agent token has expired.")
+        return sandbox_id
+
+    def _check(self, token: str) -> tuple[str, float]:
+        if len(token) > _MAX_TOKEN_CHARACTERS:
+            raise error("UNAUTHORIZED", "The agent token is not valid.")
+        # Times are checked against our own clock by the caller, so that there is one rule.
+        options: Any = {"require": ["aud", "exp", "sandbox_id"], "verify_exp": False, "verify_iat": False}
+        try:
+            claims = jwt.decode(token, self._public, algorithms=[_ALGORITHM], audience=AUDIENCE, options=options)
+        except (jwt.InvalidTokenError, ValueError) as failure:
+            raise error("UNAUTHORIZED", "The agent token is not valid.") from failure
+        sandbox_id, expires = claims["sandbox_id"], claims["exp"]
+        if not isinstance(sandbox_id, str) or not is_sandbox_id(sandbox_id) or not isinstance(expires, int):
+            raise error("UNAUTHORIZED", "The agent token is not valid.")
+        return sandbox_id, float(expires)
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key under a name of its own and link it into place: link(2) fails if another process was first."""
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        if not path.exists():
+            _link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _link(draft: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return
+
+
+def _bad_key(path: Path) -> CoveError:
+    return error(
+        "INTERNAL_ERROR",
+        f"{path} does not hold an Ed25519 key.",
+        remedy="Remove the file: a new key is made, and clients refresh their tokens.",
+    )
