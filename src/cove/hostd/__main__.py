@@ -28,7 +28,6 @@ def main() -> int:
     parser.add_argument("--max-sandboxes", type=int, default=1000)
     parser.add_argument("--keep-sandboxes", action="store_true", help="leave sandboxes running at a graceful end")
     parser.add_argument("--ready-fd", type=int, default=-1, help="descriptor that gets one byte when all is ready")
-    parser.add_argument("--parent", type=int, default=0, help="end when this process is not the parent any more")
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:

@@ -41,7 +41,12 @@ def bind(source: str, target: str, flags: int = 0, *, recursive: bool = False) -
     depth = MS_REC if recursive else 0
     libc_call("mount", source.encode(), target.encode(), b"", MS_BIND | depth, None)
     if flags:
-        libc_call("mount", b"none", target.encode(), b"", MS_BIND | MS_REMOUNT | depth | flags, None)
+        remount(target, flags)
+
+
+def remount(target: str, flags: int) -> None:
+    """Change the flags of the one mount at `target`; what is mounted below it stays as it is."""
+    libc_call("mount", b"none", target.encode(), b"", MS_BIND | MS_REMOUNT | flags, None)
 
 
 def make_private(target: str = "/") -> None:

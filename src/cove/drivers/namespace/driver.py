@@ -112,7 +112,7 @@ class NamespaceDriver:
     def _lost(self) -> tuple[str, ...]:
         """What works only partly here."""
         lost: list[str] = []
-        missing = {"memory_mb", "vcpu", "pids"} - self._cgroups.enforceable
+        missing = {"memory_mb", "vcpu"} - self._cgroups.enforceable
         if missing:
             names = ", ".join(sorted(missing))
             lost.append(f"no limit on {names}: no writable cgroup controller (run as root, or delegate cgroups)")

@@ -11,7 +11,7 @@ from typing import Final
 
 from cove.drivers.namespace.forkserver.protocol import DEVICES, DISK, LAYERS, ROOT, USER_ID, Birth
 from cove.linux.clone import CLONE_NEWCGROUP, unshare
-from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, attach, bind, mount, pivot_root
+from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, attach, bind, mount, pivot_root, remount
 from cove.linux.network import bring_loopback_up
 from cove.linux.privileges import drop_bounding_set, drop_capabilities, forbid_new_privileges, set_dumpable
 from cove.linux.seccomp import install_filter
@@ -111,7 +111,7 @@ def _mount_root(birth: Birth) -> None:
 def _mount_kernel_filesystems() -> None:
     mount("proc", f"{ROOT}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     bind(DEVICES, f"{ROOT}/dev", recursive=True)
-    bind(f"{ROOT}/dev", f"{ROOT}/dev", MS_RDONLY | MS_NOSUID | MS_NOEXEC)
+    remount(f"{ROOT}/dev", MS_RDONLY | MS_NOSUID | MS_NOEXEC)
     mount("devpts", f"{ROOT}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
     options = f"mode=1777,size={_SHARED_MEMORY_MIB}m,nr_inodes=4096"
     mount("tmpfs", f"{ROOT}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, options)

@@ -66,8 +66,9 @@ def _live(listener: int, birth_channel: int, filter_program: bytes, become: Beco
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     parent = socket.socket(fileno=birth_channel)
     try:
-        birth, disk = _hear(parent)
-        enter_sandbox(birth, disk, filter_program, [listener, birth_channel], lambda: _await_limits(parent))
+        birth, disk, rest = _hear(parent)
+        keep = [listener, birth_channel]
+        enter_sandbox(birth, disk, filter_program, keep, lambda: _await_limits(parent, rest))
     except StepFailed as failed:
         _answer(parent, protocol.failure(failed.step, failed.cause))
         os._exit(1)
@@ -79,21 +80,23 @@ def _live(listener: int, birth_channel: int, filter_program: bytes, become: Beco
     become(socket.socket(fileno=listener), birth.boot)
 
 
-def _hear(parent: socket.socket) -> tuple[Birth, int | None]:
+def _hear(parent: socket.socket) -> tuple[Birth, int | None, bytes]:
+    """The birth message, the disk, and what came behind the message already."""
     received = bytearray()
     disk: int | None = None
-    while not received.endswith(b"\n"):
+    while b"\n" not in received:
         data, descriptors = protocol.receive_raw(parent, protocol.MAX_PACKET)
         disk = descriptors[0] if descriptors else disk
         if not data or len(received) > protocol.MAX_BIRTH:
             os._exit(1)  # the driver gave up: nobody is left to tell
         received += data
-    return Birth.model_validate_json(bytes(received)), disk
+    line, _, rest = bytes(received).partition(b"\n")
+    return Birth.model_validate_json(line), disk, rest
 
 
-def _await_limits(parent: socket.socket) -> None:
+def _await_limits(parent: socket.socket, received: bytes) -> None:
     """The driver moves the process into its cgroups meanwhile: that takes a grace period of the kernel's."""
-    if parent.recv(1) != protocol.LIMITS_IN_FORCE:
+    if (received or parent.recv(1)) != protocol.LIMITS_IN_FORCE:
         raise EOFError("the driver gave up")
 
 
