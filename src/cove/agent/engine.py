@@ -65,12 +65,12 @@ class Variables(Protocol):
         """All of them."""
         ...
 
-    def replace(self, variables: dict[str, str]) -> None:
+    def replace(self, variables: Mapping[str, str]) -> None:
         """Set exactly these."""
         ...
 
-    def merge(self, variables: dict[str, str]) -> None:
-        """Set these and keep the others."""
+    def merge(self, variables: Mapping[str, str]) -> None:
+        """Set these and keep the others; raises ValueError when that is too much."""
         ...
 
     def clear(self) -> None:

@@ -84,10 +84,10 @@ class _NoVariables:
     def get(self) -> dict[str, str]:
         return {}
 
-    def replace(self, variables: dict[str, str]) -> None:
+    def replace(self, variables: Mapping[str, str]) -> None:
         raise _refusal()
 
-    def merge(self, variables: dict[str, str]) -> None:
+    def merge(self, variables: Mapping[str, str]) -> None:
         raise _refusal()
 
     def clear(self) -> None:

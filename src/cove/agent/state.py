@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from cove.agent.clock import timestamp
 from cove.agent.engine import Engine, Variables
 from cove.agent.http.traffic import Traffic
 from cove.agent.metrics import ResourceUsage
@@ -17,7 +18,7 @@ class AgentState:
     """One sandbox's agent.
 
     Attributes:
-        last_python: when python code ran last, or the start (unix seconds).
+        last_python: when python code ran last, or the start (RFC 3339).
     """
 
     boot: AgentBoot
@@ -25,9 +26,9 @@ class AgentState:
     variables: Variables
     traffic: Traffic
     usage: ResourceUsage
-    started_at: float = field(default_factory=time.time)
+    started_at: str = field(default_factory=timestamp)
     started_clock: float = field(default_factory=time.monotonic)
-    last_python: float = field(default_factory=time.time)
+    last_python: str = field(default_factory=timestamp)
 
     @property
     def uptime(self) -> float:

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import stat
+from datetime import UTC, datetime
 
-from cove.agent.clock import timestamp
 from cove.agent.files.paths import shown
 from cove.models.files import FileEntry, FileList
 
@@ -43,7 +43,7 @@ def _entry(found: os.DirEntry[str]) -> FileEntry | None:
     # A link to a directory can be listed itself: say so, as `ls -p` of its target would.
     directory = found.is_dir()
     permissions = stat.filemode(status.st_mode)
-    modified = timestamp(status.st_mtime)
+    modified = _rfc3339(status.st_mtime)
     return FileEntry(
         name=shown(found.name),
         path=shown(found.path),
@@ -56,3 +56,12 @@ def _entry(found: os.DirEntry[str]) -> FileEntry | None:
         modified=modified,
         is_symlink=stat.S_ISLNK(status.st_mode),
     )
+
+
+def _rfc3339(seconds: float) -> str:
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError):
+        # utimensat(2) takes years that datetime does not know.
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,6 +1,7 @@
 """Reading regular files, and only those: opening a device or a FIFO can block or have effects."""
 
-# ruff: noqa: PTH  (a path is text here: pathlib would rewrite what the client sent)
+# A path is text here: pathlib would rewrite what the client sent.
+# ruff: noqa: PTH116
 
 import asyncio
 import base64

@@ -1,6 +1,7 @@
 """Making directories and removing trees."""
 
-# ruff: noqa: PTH  (a path is text here: pathlib would rewrite what the client sent)
+# A path is text here: pathlib would rewrite what the client sent.
+# ruff: noqa: PTH103, PTH106, PTH108
 
 import asyncio
 import errno

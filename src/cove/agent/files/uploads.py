@@ -1,6 +1,7 @@
 """Uploads: `multipart/form-data` streamed to disk, its parts in any order (RFC 7578)."""
 
-# ruff: noqa: PTH  (a path is text here: pathlib would rewrite what the client sent)
+# A path is text here: pathlib would rewrite what the client sent.
+# ruff: noqa: PTH119, PTH120
 
 import errno
 import os

@@ -1,6 +1,7 @@
 """Writing files so that a reader sees either the old content or the new one, never a part."""
 
-# ruff: noqa: PTH  (a path is text here: pathlib would rewrite what the client sent)
+# A path is text here: pathlib would rewrite what the client sent.
+# ruff: noqa: PTH103, PTH104, PTH108, PTH116, PTH118, PTH120
 
 import asyncio
 import base64

@@ -10,12 +10,15 @@ from cove.models.errors import CoveError, error
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CONNECTIONS = 512
+LINGER_SECONDS = 1.0
 
 
 class AgentProtocol(HttpToolsProtocol):
     """Bounds the head of a request and the number of connections, and refuses in the agent's own error form."""
 
-    _in_head = True
+    _in_head = False
+    _in_body = False
+    _refused = False
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -28,22 +31,32 @@ class AgentProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse `data`. The parser keeps an unfinished head in memory, however long it is: that is counted here."""
-        super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self._refused:
             return
-        self._head_bytes += len(data)
+        in_body = self._in_body
+        super().data_received(data)
+        if not self._in_head or self._refused:
+            return
+        # What began behind the body of another request is at most one read long: count from the next one.
+        self._head_bytes += 0 if in_body else len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(error("HEADERS_TOO_LARGE", f"The head is larger than {MAX_HEAD_BYTES} bytes."))
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._in_head = False
-        self._head_bytes = 0
+        self._in_body = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The body is whole; the next head may follow."""
-        self._in_head = True
+        """The body is whole."""
+        self._in_body = False
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -58,4 +71,7 @@ class AgentProtocol(HttpToolsProtocol):
             b"x-request-id: %s\r\ncontent-length: %d\r\n\r\n" % (request_id.encode("ascii"), len(body))
         )
         self.transport.write(STATUS_LINE[status_of(failure)] + head + body)
-        self.transport.close()
+        # Closing at once would make the client's next write fail before it has read the answer.
+        self._refused = True
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)

@@ -55,7 +55,6 @@ class AgentServer:
 
 def server_config(app: ASGIApp) -> Config:
     """uvicorn without its logs, its headers, its signal handling and its lifespan."""
-    # Level and handlers of its loggers stay as they are: a program of the user, forked from here, may use uvicorn too.
     config = Config(
         app=app,
         http=AgentProtocol,

@@ -1,18 +1,16 @@
 """`/env`: variables of the whole sandbox. They are never masked: clients write back what they read."""
 
-from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from cove.agent.clock import timestamp
+from cove.agent.engine import Variables
 from cove.agent.http.answers import model_answer
 from cove.agent.http.body import read_model
-from cove.agent.http.errors import invalid_body
 from cove.agent.state import state_of
-from cove.models.environment import EnvironmentAnswer, EnvironmentChange, EnvVars
-
-_VARIABLES: TypeAdapter[dict[str, str]] = TypeAdapter(EnvVars)
+from cove.models.environment import EnvironmentAnswer, EnvironmentChange
+from cove.models.errors import error
 
 
 async def environment(request: Request) -> Response:
@@ -22,9 +20,7 @@ async def environment(request: Request) -> Response:
         case "PUT":
             variables.replace((await read_model(request, EnvironmentChange)).env_vars)
         case "PATCH":
-            change = (await read_model(request, EnvironmentChange)).env_vars
-            _check({**variables.get(), **change})
-            variables.merge(change)
+            _merge(variables, (await read_model(request, EnvironmentChange)).env_vars)
         case "DELETE":
             variables.clear()
         case _:
@@ -33,11 +29,12 @@ async def environment(request: Request) -> Response:
     return model_answer(EnvironmentAnswer(env_vars=held, count=len(held), timestamp=timestamp()))
 
 
-def _check(merged: dict[str, str]) -> None:
+def _merge(variables: Variables, change: dict[str, str]) -> None:
     try:
-        _VARIABLES.validate_python(merged)
-    except ValidationError as failure:
-        raise invalid_body(failure) from None
+        variables.merge(change)
+    except ValueError as failure:
+        # Each half was within its limits, both together are not.
+        raise error("INVALID_REQUEST", f"{failure}.", remedy="Remove some first.", field="env_vars") from None
 
 
 ROUTES = (Route("/env", environment, methods=["GET", "PUT", "PATCH", "DELETE"]),)

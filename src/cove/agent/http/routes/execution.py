@@ -1,7 +1,6 @@
 """`/execute...` and `/commands/run`."""
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -55,7 +54,7 @@ async def jupyter_sessions(request: Request) -> Response:
         "kernel_id": "python",
         "execution_state": "busy" if state.engine.counters().active else "idle",
         "connections": 1,
-        "last_activity": timestamp(state.last_python),
+        "last_activity": state.last_python,
     }
     return json_answer({"sessions": [session]})
 
@@ -67,7 +66,7 @@ async def _execute(request: Request, *, exclude: set[str] | None) -> Response:
     language = _language(body.language, state)
     result = await _while_connected(request, state.engine.execute(body))
     if language is Language.PYTHON:
-        state.last_python = time.time()
+        state.last_python = timestamp()
     return model_answer(result, exclude=exclude)
 
 

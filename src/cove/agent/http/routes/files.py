@@ -1,6 +1,7 @@
 """`/files/...`: the files that the sandbox's user can see."""
 
-# ruff: noqa: PTH  (a path is text here: pathlib would rewrite what the client sent)
+# A path is text here: pathlib would rewrite what the client sent.
+# ruff: noqa: PTH110
 
 import os
 

@@ -53,7 +53,7 @@ async def info(request: Request) -> Response:
             os="linux",
             arch={"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine, machine.machine),
             platform=f"linux/{machine.machine} python/{platform.python_version()}",
-            start_time=timestamp(state.started_at),
+            start_time=state.started_at,
             uptime=round(state.uptime, 3),
             endpoints=ENDPOINTS,
             features=features_of(state),
