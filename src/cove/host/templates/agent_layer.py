@@ -4,8 +4,8 @@ The two are apart so that an edit of the code rebuilds only a few files.
 """
 
 import hashlib
-import shutil
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,22 +76,27 @@ class AgentLayer:
 
     def inputs(self) -> Mapping[str, Any]:
         """A hash of every file, and the interpreter's identity."""
-        hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self._files()}
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in self._files.items()}
         return {"files": hashes, "interpreter": self._interpreter.identity, "path": AGENT_PATH}
 
     def build(self, work: Workspace) -> None:
         """Copy and compile."""
         work.report("Copying the agent", 0.0)
-        for name, path in self._files():
+        for name, content in self._files.items():
             copy = work.rootfs.locate(f"{AGENT_PATH}/cove/{name}")
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            copy.write_bytes(content)
             copy.chmod(0o644)
         compile_tree(work.rootfs, self._interpreter, AGENT_PATH)
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
+    @cached_property
+    def _files(self) -> dict[str, bytes]:
+        # Read once, so that what is copied is what was hashed, also while somebody edits.
+        return dict(self._read())
+
+    def _read(self) -> Iterator[tuple[str, bytes]]:
         for entry in GUEST_CODE:
             top = self._package / entry
             for path in sorted(top.rglob("*")) if top.is_dir() else (top,):
                 if path.is_file() and "__pycache__" not in path.parts:
-                    yield str(path.relative_to(self._package)), path
+                    yield str(path.relative_to(self._package)), path.read_bytes()

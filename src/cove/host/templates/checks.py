@@ -1,6 +1,5 @@
 """Trying a built root filesystem before anyone depends on it."""
 
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,10 +20,14 @@ def run_checks(
 ) -> tuple[str, ...]:
     """Run each command inside the merged layers; returns notes on what could not be tried.
 
+    Args:
+        layers: the topmost first.
+        scratch: a directory that does not exist yet; it is gone afterwards.
+
     Raises:
         CoveError: TEMPLATE_BUILD_FAILED when a command fails.
     """
-    confinement = Confinement(layers, scratch / f"check-{secrets.token_hex(4)}")
+    confinement = Confinement(layers, scratch)
     try:
         for index, command in enumerate(commands):
             report(f"Checking {' '.join(command)[:40]}", index / len(commands))

@@ -29,7 +29,8 @@ shift 3
 ulimit -f 2097152
 mount -t overlay overlay -o "$options" "$root"
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
-mount -t tmpfs -o nosuid,mode=755,size=1m tmpfs "$root/dev"
+mount -t tmpfs -o nosuid,mode=755,size=64m tmpfs "$root/dev"
+mkdir -m 1777 "$root/dev/shm"
 for node in null zero full random urandom; do
   touch "$root/dev/$node"
   mount --bind "/dev/$node" "$root/dev/$node"

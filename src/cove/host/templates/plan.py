@@ -18,7 +18,7 @@ from cove.host.templates.paths import (
     NODE_ENVIRONMENT,
     PLOT_ENVIRONMENT,
 )
-from cove.host.templates.recipes import HostRecipe, Recipe, load_host_recipe
+from cove.host.templates.recipes import Recipe, load_host_recipe
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,17 @@ class Plan:
         return variables | self.recipe.environment
 
 
-def make_plan(recipe: Recipe, *, host: HostRecipe | None = None, memory: Path | None = None) -> Plan:
+def make_plan(recipe: Recipe, memory: Path | None = None) -> Plan:
     """The layers of `recipe` with this host's interpreter, the shared and seldom changed ones lowest.
 
     Args:
-        host: what to copy of the host, if not what the shared recipe says.
         memory: a file in which the interpreter's answers are kept.
 
     Raises:
         CoveError: TEMPLATE_BUILD_FAILED when the host has no usable Python.
     """
     interpreter = find_interpreter(memory)
-    layers: list[Layer] = [HostLayer(host or load_host_recipe(), interpreter)]
+    layers: list[Layer] = [HostLayer(load_host_recipe(), interpreter)]
     if recipe.node is not None:
         layers.append(NodeLayer(recipe.node, interpreter))
     if recipe.go is not None:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from cove.host.templates.layers import LayerRecord
 from cove.host.templates.paths import AGENT_PATH
 from cove.host.templates.plan import Plan, make_plan
 from cove.host.templates.progress import ProgressScale
-from cove.host.templates.recipes import HostRecipe, Recipe, load_recipe, recipe_names
+from cove.host.templates.recipes import Recipe, load_recipe, recipe_names
 from cove.models.errors import error
 from cove.models.templates import BuildProgress, TemplateManifest
 
@@ -29,20 +30,21 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 OnProgress = Callable[[BuildProgress], None]
+Planner = Callable[[Recipe, Path], Plan]
 
 
 class TemplateStore:
     """Reads and writes `templates/<name>.json` and `layers/<digest>/` below the data directory."""
 
-    def __init__(self, data_dir: Path, *, owner: int | None, host: HostRecipe | None = None) -> None:
+    def __init__(self, data_dir: Path, *, owner: int | None, planner: Planner = make_plan) -> None:
         """
         Args:
             owner: user and group id of all files in layers; None leaves them to the user who builds.
-            host: what to copy of the host, if not what the shared recipe says.
+            planner: decides of which layers a recipe is made.
         """
         self._templates = data_dir.absolute() / "templates"
         self._layers = LayerStore(data_dir.absolute() / "layers", owner=owner)
-        self._host = host
+        self._planner = planner
 
     def recipes(self) -> tuple[Recipe, ...]:
         """All templates that can be built."""
@@ -94,6 +96,8 @@ class TemplateStore:
             self._templates.mkdir(parents=True, exist_ok=True, mode=0o755)
             with self._locked(on_progress):
                 return self._build(self._plan(recipe), on_progress)
+        except subprocess.SubprocessError as problem:
+            raise error("TEMPLATE_BUILD_FAILED", f"Template {recipe.name!r} was not built: {problem}") from problem
         except OSError as problem:
             if problem.errno in _DISK_FULL:
                 raise error("DISK_FULL", f"The disk is full: template {recipe.name!r} was not built.") from problem
@@ -114,7 +118,7 @@ class TemplateStore:
             return self._layers.remove_except(kept | {Path(layer).name for layer in in_use})
 
     def _plan(self, recipe: Recipe) -> Plan:
-        return make_plan(recipe, host=self._host, memory=self._templates / ".interpreter")
+        return self._planner(recipe, self._templates / ".interpreter")
 
     def _read(self, name: str) -> TemplateManifest | None:
         if not _NAME.fullmatch(name):
@@ -141,10 +145,10 @@ class TemplateStore:
                 record = self._layers.build(layer, digest, tuple(reversed(paths)), scale.step(layer.seconds))
             records.append(record)
             paths.append(self._layers.path(digest))
-        # An edit of the guest code does not change what the checks try.
-        thorough = any(layer.kind != "agent" for layer in missing)
-        notes = self._check(plan, paths, scale) if thorough else ()
-        manifest = _manifest(plan, records, paths, notes)
+        manifest = _manifest(plan, records, paths)
+        if not _differs_in_guest_code_only(manifest, built):
+            notes = self._check(plan, manifest, scale)
+            manifest = manifest.model_copy(update={"notes": manifest.notes + notes})
         write_atomically(self._templates / f"{plan.recipe.name}.json", manifest.model_dump_json(indent=2))
         scale.finish("Built")
         return manifest
@@ -152,12 +156,14 @@ class TemplateStore:
     def _has(self, digest: str) -> bool:
         return self._layers.record(digest) is not None
 
-    def _check(self, plan: Plan, paths: "list[Path]", scale: ProgressScale) -> tuple[str, ...]:
-        scratch = self._layers.directory / f"{STAGING}checks"
+    def _check(self, plan: Plan, manifest: TemplateManifest, scale: ProgressScale) -> tuple[str, ...]:
         return run_checks(
-            plan.recipe.checks, tuple(reversed(paths)), scratch, environment=plan.environment,
+            plan.recipe.checks,
+            tuple(Path(layer) for layer in manifest.layers),
+            self._layers.directory / f"{STAGING}checks",
+            environment=plan.environment,
             report=scale.step(CHECK_SECONDS),
-        )  # fmt: skip
+        )
 
     @contextmanager
     def _locked(self, on_progress: OnProgress) -> Generator[None]:
@@ -183,7 +189,12 @@ def _wait_for(descriptor: int, on_progress: OnProgress) -> None:
         time.sleep(LOCK_POLL)
 
 
-def _manifest(plan: Plan, records: list[LayerRecord], paths: list[Path], notes: tuple[str, ...]) -> TemplateManifest:
+def _differs_in_guest_code_only(new: TemplateManifest, old: TemplateManifest | None) -> bool:
+    """Whether the checks passed before with all that they try: everything but the topmost layer."""
+    return old is not None and new.layers[1:] == old.layers[1:] and new.environment == old.environment
+
+
+def _manifest(plan: Plan, records: list[LayerRecord], paths: list[Path]) -> TemplateManifest:
     packages = {name: version for record in records for name, version in record.packages.items()}
     return TemplateManifest(
         name=plan.recipe.name,
@@ -198,6 +209,6 @@ def _manifest(plan: Plan, records: list[LayerRecord], paths: list[Path], notes: 
         languages=plan.recipe.languages,
         packages=dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         size_bytes=sum(record.size_bytes for record in records),
-        notes=tuple(note for record in records for note in record.notes) + notes,
+        notes=tuple(note for record in records for note in record.notes),
         built_at=datetime.now(UTC),
     )
