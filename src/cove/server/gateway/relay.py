@@ -11,6 +11,7 @@ from cove.server.gateway.heads import (
     HOP_BY_HOP,
     WEBSOCKET,
     FramingError,
+    Head,
     HeadBuffer,
     RequestHead,
     ResponseHead,
@@ -97,7 +98,7 @@ class RequestRelay:
         head = self.head
         lines = [b"%b %b HTTP/1.1" % (head.method, self._target)]
         lines.append(b"Host: " + (b"localhost" if self.to_agent else head.host))
-        dropped = (_NOT_TO_AGENT if self.to_agent else _NOT_TO_CONTROL_PLANE) | head.tokens(b"connection")
+        dropped = _dropped(head, _NOT_TO_AGENT if self.to_agent else _NOT_TO_CONTROL_PLANE)
         lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
         lines.append(b"X-Request-ID: " + self._request_id)
         if head.framing.chunked:
@@ -251,10 +252,15 @@ class ResponseRelay:
         return lines
 
     def _render(self, head: ResponseHead, framing: list[bytes]) -> bytes:
-        dropped = (_NOT_FROM_AGENT if self._from_agent else _NOT_FROM_CONTROL_PLANE) | head.tokens(b"connection")
+        dropped = _dropped(head, _NOT_FROM_AGENT if self._from_agent else _NOT_FROM_CONTROL_PLANE)
         lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason)]
         lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
         lines += framing
         if self._from_agent or b"x-request-id" not in head.values:
             lines.append(b"X-Request-ID: " + self._request_id)
         return b"\r\n".join(lines) + b"\r\n" + (_AGENT_POLICY if self._from_agent else b"") + b"\r\n"
+
+
+def _dropped(head: Head, always: frozenset[bytes]) -> frozenset[bytes]:
+    """Names of fields that end here: Connection names more of them (RFC 9110 §7.6.1)."""
+    return always | head.tokens(b"connection") if b"connection" in head.values else always
