@@ -1,0 +1,139 @@
+"""Control groups: finding the hierarchies, and really limiting a process."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cove.host.cgroups import CgroupMode, Cgroups, Hierarchies, detect
+from cove.models.errors import CoveError
+from cove.models.limits import MIB, Limits
+
+NAME = "test-cgroups"
+
+
+def write_facts(directory: Path, mounts: list[str], membership: str) -> tuple[Path, Path]:
+    mountinfo, cgroup = directory / "mountinfo", directory / "cgroup"
+    mountinfo.write_text("".join(f"30 25 0:26 / {line}\n" for line in mounts))
+    cgroup.write_text(membership)
+    return mountinfo, cgroup
+
+
+def test_version_1_hierarchies_are_found_below_the_own_group(tmp_path: Path) -> None:
+    (tmp_path / "memory/mine").mkdir(parents=True)
+    (tmp_path / "cpu").mkdir()
+    facts = write_facts(
+        tmp_path,
+        [
+            f"{tmp_path}/memory rw,relatime - cgroup cgroup rw,memory",
+            f"{tmp_path}/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct",
+        ],
+        "4:memory:/mine\n1:cpu,cpuacct:/\n",
+    )
+    found = detect(*facts)
+    assert found.mode is CgroupMode.V1
+    assert found.v1 == {"memory": tmp_path / "memory/mine/cove", "cpu": tmp_path / "cpu/cove"}
+    assert Cgroups(found).enforceable == {"memory_mb", "vcpu"}
+
+
+def test_version_2_controllers_are_found(tmp_path: Path) -> None:
+    (tmp_path / "v2").mkdir()
+    (tmp_path / "v2/cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+    facts = write_facts(tmp_path, [f"{tmp_path}/v2 rw - cgroup2 cgroup2 rw,nsdelegate"], "0::/user.slice\n")
+    found = detect(*facts)
+    assert found.mode is CgroupMode.V2
+    assert Cgroups(found).enforceable == {"memory_mb", "pids", "vcpu"}
+
+
+def test_on_a_hybrid_host_limits_are_version_1(tmp_path: Path) -> None:
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "v2").mkdir()
+    (tmp_path / "v2/cgroup.controllers").write_text("\n")
+    facts = write_facts(
+        tmp_path,
+        [f"{tmp_path}/pids rw - cgroup cgroup rw,pids", f"{tmp_path}/v2 rw - cgroup2 cgroup2 rw"],
+        "8:pids:/\n0::/\n",
+    )
+    found = detect(*facts)
+    assert found.mode is CgroupMode.HYBRID
+    assert Cgroups(found).enforceable == {"pids"}
+
+
+def test_without_hierarchies_nothing_is_claimed(tmp_path: Path) -> None:
+    cgroups = Cgroups(detect(*write_facts(tmp_path, [], "0::/\n")))
+    assert cgroups.mode is CgroupMode.NONE
+    assert cgroups.enforceable == frozenset()
+    assert cgroups.create(NAME, Limits()) == ()
+
+
+def test_version_2_limits_are_written(tmp_path: Path) -> None:
+    base = tmp_path / "cove"
+    controllers = frozenset({"memory", "pids", "cpu"})
+    (tmp_path / "cgroup.subtree_control").touch()
+    base.mkdir()
+    (base / "cgroup.subtree_control").touch()
+    cgroups = Cgroups(Hierarchies({}, base, controllers))
+    # A plain directory has no control files: the first write says what the kernel would have made.
+    with pytest.raises(CoveError) as caught:
+        cgroups.create(NAME, Limits())
+    assert caught.value.code == "LIMIT_NOT_ENFORCEABLE"
+    assert "memory.max" in caught.value.details["path"]
+    assert cgroups.names() == set(), "a failed create leaves nothing behind"
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
+@pytest.fixture
+def cgroups(as_root: None) -> Iterator[Cgroups]:
+    found = Cgroups(detect())
+    if not found.enforceable:
+        pytest.skip("no writable cgroup controller")
+    yield found
+    found.kill(found.groups_of(NAME))
+    found.remove(found.groups_of(NAME))
+
+
+def test_limits_bite(cgroups: Cgroups) -> None:
+    groups = cgroups.create(NAME, Limits(memory_mb=64, pids=16))
+    # The child waits for a line, so that it is in its groups before it takes memory.
+    code = f"input(); x = bytearray({100 * MIB}); print('survived')"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        cgroups.attach(groups, process.pid)
+        output, _ = process.communicate(b"\n", timeout=30)
+    assert process.returncode == -9
+    assert output == b""
+    assert cgroups.usage(groups).oom_kills == 1
+
+
+def test_the_same_program_survives_without_the_limit(cgroups: Cgroups) -> None:
+    groups = cgroups.create(NAME, Limits(memory_mb=512))
+    code = f"input(); x = bytearray({100 * MIB}); print('survived')"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        cgroups.attach(groups, process.pid)
+        output, _ = process.communicate(b"\n", timeout=30)
+    assert output == b"survived\n"
+    assert cgroups.usage(groups).memory_peak_bytes > 100 * MIB
+
+
+def test_freezing_stops_and_thawing_continues(cgroups: Cgroups) -> None:
+    groups = cgroups.create(NAME, Limits())
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        cgroups.attach(groups, process.pid)
+        cgroups.freeze(groups, frozen=True)
+        process.stdin.write(b"hello\n")
+        process.stdin.flush()
+        cgroups.freeze(groups, frozen=False)
+        assert process.stdout.readline() == b"hello\n"
+        cgroups.kill(groups)
+        assert process.wait(timeout=10) == -9
+
+
+def test_removal_leaves_nothing(cgroups: Cgroups) -> None:
+    groups = cgroups.create(NAME, Limits())
+    assert NAME in cgroups.names()
+    cgroups.remove(groups)
+    assert NAME not in cgroups.names()
+    cgroups.remove(groups)

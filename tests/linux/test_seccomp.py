@@ -1,0 +1,120 @@
+"""The filter: what it lets through and what it refuses, tried in a real process."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cove.linux.seccomp import compile_filter
+from cove.linux.syscall_numbers import AARCH64, X86_64
+from cove.linux.syscall_policy import CONDITIONAL, FAMILIES
+
+ATTEMPTS = """
+import ctypes, errno, json, os, socket, subprocess, sys, threading
+from cove.linux.privileges import forbid_new_privileges
+from cove.linux.seccomp import compile_filter, install_filter
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *arguments):
+    result = libc.syscall(number, *arguments)
+    return "ok" if result >= 0 else errno.errorcode[ctypes.get_errno()]
+def attempt(action):
+    try:
+        action()
+    except OSError as problem:
+        return errno.errorcode[problem.errno]
+    return "ok"
+def tries():
+    return {
+        "unshare": call(272, 0x10000000),
+        "mount": call(165, b"none", b"/nowhere", b"tmpfs", 0, None),
+        "bpf": call(321, 0, None, 0),
+        "ptrace": call(101, 16, 999999, 0, 0),
+        "io_uring_setup": call(425, 1, None),
+        "userfaultfd": call(323, 1),
+        "keyctl": call(250, 0, -1, 0),
+        "perf_event_open": call(298, None, 0, -1, -1, 0),
+        "clone3": call(435, None, 0),
+        "unknown": call(2000),
+        "vsock": attempt(lambda: socket.socket(40, socket.SOCK_STREAM).close()),
+        "packet": attempt(lambda: socket.socket(17, socket.SOCK_RAW).close()),
+        "raw": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close()),
+        "tcp": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()),
+        "udp6": attempt(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()),
+        "unix": attempt(lambda: socket.socketpair()[0].close()),
+        "route": attempt(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close()),
+        "audit": attempt(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9).close()),
+        "process": attempt(lambda: subprocess.run(["true"], check=True)),
+        "thread": attempt(lambda: (t := threading.Thread(target=int), t.start(), t.join())),
+        "tiocsti": attempt(lambda: __import__("fcntl").ioctl(0, 0x5412, b"x")),
+        "personality": call(135, 0x0040000),
+    }
+if sys.argv[1] == "filtered":
+    forbid_new_privileges()
+    install_filter(compile_filter())
+print(json.dumps(tries()))
+"""
+
+
+def tried(mode: str) -> dict[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", ATTEMPTS, mode], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif("x86_64" not in sys.implementation._multiarch, reason="the attempts use x86_64 numbers")
+def test_dangerous_calls_are_refused_and_ordinary_ones_work() -> None:
+    refused = {
+        "unshare": "EPERM",
+        "mount": "EPERM",
+        "bpf": "EPERM",
+        "ptrace": "EPERM",
+        "io_uring_setup": "EPERM",
+        "userfaultfd": "EPERM",
+        "keyctl": "EPERM",
+        "perf_event_open": "EPERM",
+        "clone3": "ENOSYS",
+        "unknown": "ENOSYS",
+        "vsock": "EAFNOSUPPORT",
+        "packet": "EAFNOSUPPORT",
+        "raw": "EPERM",
+        "audit": "EAFNOSUPPORT",
+        "tiocsti": "EPERM",
+        "personality": "EPERM",
+    }
+    allowed = ("tcp", "udp6", "unix", "route", "process", "thread")
+    filtered = tried("filtered")
+    assert {name: filtered[name] for name in refused} == refused
+    assert {name: filtered[name] for name in allowed} == dict.fromkeys(allowed, "ok")
+
+
+@pytest.mark.skipif("x86_64" not in sys.implementation._multiarch, reason="the attempts use x86_64 numbers")
+def test_without_the_filter_the_answers_differ() -> None:
+    """The control: what the filter refuses is answered otherwise, or works, without it."""
+    control = tried("plain")
+    assert control["personality"] == "ok"
+    assert control["clone3"] == "EINVAL"
+    assert control["mount"] != "EPERM" or control["unshare"] == "ok"
+
+
+def test_every_name_has_a_number_and_a_reason() -> None:
+    names = {name for family in FAMILIES for name in family.calls} | CONDITIONAL.keys()
+    assert names == X86_64.keys()
+    assert AARCH64.keys() < names
+    assert all(family.reason for family in FAMILIES)
+
+
+def test_what_reaches_far_is_not_in_the_table() -> None:
+    names = {name for family in FAMILIES for name in family.calls}
+    far = "bpf mount umount2 pivot_root unshare setns ptrace keyctl add_key userfaultfd io_uring_setup kexec_load"
+    far += " init_module finit_module open_by_handle_at perf_event_open process_vm_readv pidfd_getfd fsopen move_mount"
+    assert names.isdisjoint(far.split())
+
+
+def test_a_filter_exists_for_both_machines() -> None:
+    assert len(compile_filter("x86_64")) % 8 == 0
+    assert len(compile_filter("aarch64")) % 8 == 0
+    with pytest.raises(OSError, match="no system call table"):
+        compile_filter("mips")
