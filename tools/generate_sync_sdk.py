@@ -59,8 +59,8 @@ NAMES = {
 }
 
 HEADER = "# Generated from {source} by tools/generate_sync_sdk.py. Do not edit.\n\n"
-# Names that are not used any more, and loops that only `async` made necessary.
-TIDY = ["--select", "I,F401,UP028,C416", "--fix", "--unsafe-fixes"]
+# Names that are not used any more, and loops and blocks that only `async` made necessary.
+TIDY = ["--select", "I,F401,UP028,C416,SIM117", "--fix", "--unsafe-fixes"]
 DROPPED_LINE = "# async only"
 _WORD = re.compile(r"\w+")
 
