@@ -1,0 +1,184 @@
+"""The kernel process: takes calls from the agent, one after the other, and runs them in the shell."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+from cove.agent.execution.frames import encode_frame
+from cove.agent.execution.interpreter.call_scope import KernelEnvironment, working_directory
+from cove.agent.execution.interpreter.displays import RichOutputs
+from cove.agent.execution.interpreter.orphans import OrphanReaper
+from cove.agent.execution.interpreter.shell import KernelShell, adopt_main, build_shell
+from cove.agent.execution.interpreter.streams import StandardStreams
+from cove.agent.execution.spawning import CONTROL_DESCRIPTOR, arrange_descriptors
+
+_LENGTH = struct.Struct(">I")
+_RECEIVE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of the agent.
+
+    Attributes:
+        environment: the sandbox's variables, when they have changed.
+        variables: for this call only.
+        stdout, stderr: pipes of this call.
+    """
+
+    code: str
+    workdir: str | None
+    environment: Mapping[str, str] | None
+    variables: Mapping[str, str]
+    rich: bool
+    result_limit: int
+    stdout: int
+    stderr: int
+
+
+def run_kernel(control: int, environment: Mapping[str, str], workspace: str) -> NoReturn:
+    """Never returns. To be called in a freshly forked process; `control` is its end of the channel."""
+    arrange_descriptors(stdout=1, stderr=2, control=control)
+    os.set_inheritable(CONTROL_DESCRIPTOR, False)
+    _forget_event_loop()
+    _reseed()
+    kernel = Kernel(socket.socket(fileno=CONTROL_DESCRIPTOR), KernelEnvironment(environment))
+    _enter(workspace)
+    kernel.serve()
+
+
+class Kernel:
+    """Runs calls in the shell until the agent closes the channel."""
+
+    def __init__(self, control: socket.socket, environment: KernelEnvironment) -> None:
+        self._control = control
+        self._environment = environment
+        self._pid = os.getpid()
+        self._running = False
+        self._streams = StandardStreams()
+        self._rich = RichOutputs(self._send)
+        self._orphans = OrphanReaper()
+        self._shell: KernelShell = build_shell()
+        self._shell.connect(self._rich, self._streams.errors)
+        adopt_main(self._shell)
+        self._streams.disconnect()
+        self._orphans.install()
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit', or Ctrl-D.")
+
+    def serve(self) -> NoReturn:
+        """Take calls; ends the process when the channel closes."""
+        while True:
+            call = self._receive()
+            if call is None:
+                os._exit(0)
+            self._send(encode_frame(self._run(call)))
+
+    def _run(self, call: Call) -> dict[str, Any]:
+        self._orphans.reap()
+        self._streams.connect(call.stdout, call.stderr)
+        self._shell.error_stream = self._streams.errors
+        self._shell.last_result = None
+        self._rich.begin(enabled=call.rich)
+        self._shell.figures.begin()
+        exit_code = self._in_scope(call)
+        if os.getpid() != self._pid:
+            os._exit(exit_code)  # a fork of the user's that came to the end of the code
+        note = self._rich.note()
+        if note is not None:
+            self._streams.errors.write(note + "\n")
+        self._streams.disconnect()
+        result = self._shell.last_result
+        return {
+            "kind": "finished",
+            "exit_code": exit_code,
+            "result": None if result is None else result[: call.result_limit],
+        }
+
+    def _in_scope(self, call: Call) -> int:
+        if call.environment is not None:
+            self._environment.update(call.environment)
+        try:
+            with working_directory(call.workdir), self._environment.overlaid(call.variables):
+                return self._execute(call)
+        except OSError as problem:
+            self._streams.errors.write(f"working directory: {problem}\n")
+            return 1
+
+    def _execute(self, call: Call) -> int:
+        try:
+            self._running = True
+            result = self._shell.run_cell(call.code, store_history=True)
+            exit_code = _exit_code(result.error_before_exec or result.error_in_exec)
+            if os.getpid() == self._pid:
+                self._shell.figures.finish(show=call.rich)
+            self._running = False
+            return exit_code
+        except BaseException:
+            # An interrupt between two steps of the machinery, or a figure that cannot be drawn.
+            self._running = False
+            self._shell.showtraceback()
+            return 1
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._running:
+            raise KeyboardInterrupt
+
+    def _receive(self) -> Call | None:
+        head, descriptors, _, _ = socket.recv_fds(self._control, _RECEIVE_BYTES, 2)
+        if not head or len(descriptors) != 2:
+            return None
+        data = bytearray(head)
+        while len(data) < _LENGTH.size or len(data) < _LENGTH.size + _LENGTH.unpack_from(data)[0]:
+            chunk = self._control.recv(_RECEIVE_BYTES)
+            if not chunk:
+                return None
+            data += chunk
+        request = json.loads(data[_LENGTH.size :])
+        return Call(**request, stdout=descriptors[0], stderr=descriptors[1])
+
+    def _send(self, frame: bytes) -> None:
+        self._control.sendall(frame)
+
+
+def _exit_code(problem: BaseException | None) -> int:
+    if problem is None:
+        return 0
+    if not isinstance(problem, SystemExit):
+        return 1
+    if problem.code is None:
+        return 0
+    return problem.code & 0xFF if isinstance(problem.code, int) else 1
+
+
+def _forget_event_loop() -> None:
+    # The agent's loop runs further up this very stack; in this process it is gone.
+    asyncio._set_running_loop(None)
+    asyncio.set_event_loop_policy(None)
+    asyncio.set_event_loop(None)
+
+
+def _reseed() -> None:
+    """All sandboxes of a template, and all kernels of a sandbox, are forks of one process."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _enter(directory: str) -> None:
+    try:
+        os.chdir(directory)
+    except OSError:
+        os.chdir("/")

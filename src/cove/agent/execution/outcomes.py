@@ -1,0 +1,53 @@
+"""What one run of a program came to, before it becomes an answer."""
+
+from dataclasses import dataclass
+
+from cove.agent.execution.frames import Displayed
+from cove.agent.execution.output import Capture, Captured, OutputFiles
+
+TIMEOUT_EXIT_CODE = 124
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a program ended.
+
+    Attributes:
+        pid: of its root process; 0 when none was started.
+        restarted: the stateful interpreter lost its state.
+        notes: lines of ours for standard error.
+    """
+
+    exit_code: int
+    pid: int = 0
+    timed_out: bool = False
+    restarted: bool = False
+    notes: tuple[str, ...] = ()
+    displayed: tuple[Displayed, ...] = ()
+    result: str | None = None
+
+
+class Recording:
+    """The output of one execution while it is being collected."""
+
+    def __init__(self, execution_id: str, limit: int, files: OutputFiles) -> None:
+        self.stdout = Capture(limit, lambda: files.create(execution_id, "stdout"))
+        self.stderr = Capture(limit, lambda: files.create(execution_id, "stderr"))
+
+    def finish(self, notes: tuple[str, ...]) -> tuple[Captured, Captured]:
+        """Both streams; `notes` become lines at the end of standard error."""
+        errors = self.stderr.finish("stderr")
+        text = errors.text
+        for note in notes:
+            text += ("" if not text or text.endswith("\n") else "\n") + note + "\n"
+        return self.stdout.finish("stdout"), Captured(text, errors.truncated, errors.file)
+
+
+def timeout_note(seconds: float) -> str:
+    """The line that tells of a timeout."""
+    return f"timeout: ended after {seconds:g} s"
+
+
+def loss_note(language: str, cause: str) -> str:
+    """The line that tells that an interpreter was lost."""
+    return f"{language}: the interpreter {cause}; its variables and imports are gone, a fresh one was started"
