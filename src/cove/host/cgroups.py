@@ -112,8 +112,10 @@ def _available(base: Path) -> frozenset[str]:
 class Cgroups:
     """Makes, reads and removes the groups of sandboxes."""
 
-    def __init__(self, hierarchies: Hierarchies) -> None:
+    def __init__(self, hierarchies: Hierarchies, *, prefix: str = "") -> None:
+        """`prefix` tells the groups of several hosts on one machine apart: each sees only its own."""
         self._hierarchies = hierarchies
+        self._prefix = prefix
         self._prepared = False
 
     @property
@@ -138,13 +140,14 @@ class Cgroups:
         """
         self._prepare()
         made: list[str] = []
+        directory = self._prefix + name
         try:
             for controller, base in self._hierarchies.v1.items():
-                made.append(_make(base / name))
-                _limit_v1(controller, base / name, limits)
+                made.append(_make(base / directory))
+                _limit_v1(controller, base / directory, limits)
             if self._hierarchies.v2:
-                made.append(_make(self._hierarchies.v2 / name))
-                _limit_v2(self._hierarchies.v2_controllers, self._hierarchies.v2 / name, limits)
+                made.append(_make(self._hierarchies.v2 / directory))
+                _limit_v2(self._hierarchies.v2_controllers, self._hierarchies.v2 / directory, limits)
         except OSError as problem:
             self.remove(tuple(made))
             raise _explain(problem) from problem
@@ -209,14 +212,16 @@ class Cgroups:
                 time.sleep(_REMOVE_PAUSE)
 
     def names(self) -> set[str]:
-        """Names of all groups that exist below our directories."""
-        bases = [*self._hierarchies.v1.values(), *([self._hierarchies.v2] if self._hierarchies.v2 else [])]
-        return {path.name for base in bases if base.is_dir() for path in base.iterdir() if path.is_dir()} - {_LEAF}
+        """Names of all groups of ours that exist."""
+        found = {path.name for base in self._bases() if base.is_dir() for path in base.iterdir() if path.is_dir()}
+        return {name.removeprefix(self._prefix) for name in found if name.startswith(self._prefix)}
 
     def groups_of(self, name: str) -> tuple[str, ...]:
         """The directories that `create` would make for `name`."""
-        bases = [*self._hierarchies.v1.values(), *([self._hierarchies.v2] if self._hierarchies.v2 else [])]
-        return tuple(str(base / name) for base in bases)
+        return tuple(str(base / (self._prefix + name)) for base in self._bases())
+
+    def _bases(self) -> list[Path]:
+        return [*self._hierarchies.v1.values(), *([self._hierarchies.v2] if self._hierarchies.v2 else [])]
 
     def _prepare(self) -> None:
         if self._prepared:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from cove.hostd.assembly import build_host
+from cove.hostd.assembly import build_host, clean_after_dead
 from cove.hostd.daemon import Daemon
 from cove.models.errors import CoveError, error
 
@@ -46,6 +46,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await host.start()
+        await clean_after_dead(arguments.data_dir)
         daemon = Daemon(host)
         await daemon.listen(arguments.data_dir / "run" / SOCKET_NAME)
         _log.info("hostd_ready", pid=os.getpid(), data_dir=str(arguments.data_dir))

@@ -1,8 +1,14 @@
 """Put a host together from its parts: the one place that knows which drivers there are."""
 
+import asyncio
+import hashlib
 import os
+import shutil
 import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from cove.drivers.base import RuntimeDriver
 from cove.drivers.namespace.driver import NamespaceDriver
@@ -15,6 +21,9 @@ from cove.hostd.local_host import LocalHost
 from cove.models.errors import error
 from cove.models.isolation import Isolation
 
+_EMBEDDED: Final = "embedded-"
+_EMBEDDED_SANDBOXES: Final = 16
+
 
 def template_store(data_dir: Path) -> TemplateStore:
     """The templates below `data_dir`, owned as sandboxes expect it."""
@@ -26,22 +35,46 @@ def run_directory(data_dir: Path) -> Path:
     return data_dir / "run"
 
 
-def build_host(
-    data_dir: Path, *, isolation: str = "auto", max_sandboxes: int = 1000, run_name: str = "run"
-) -> LocalHost:
-    """A host on this machine; nothing is started yet.
+def build_host(data_dir: Path, *, isolation: str = "auto", max_sandboxes: int = 1000) -> LocalHost:
+    """The host of a daemon; nothing is started yet. Its sandboxes outlive it and are adopted by the next one.
 
     Args:
         isolation: a level to use by default, or `auto` for the strongest that works.
-        run_name: directory below `data_dir` for what runs; two hosts must not share one.
 
     Raises:
         CoveError: ISOLATION_UNAVAILABLE for a level that this version has no driver for; INVALID_REQUEST when the
             data directory cannot be used.
     """
-    _prepare(data_dir)
-    run_dir = data_dir / run_name
-    drivers: dict[Isolation, RuntimeDriver] = {Isolation.NAMESPACE: _namespace_driver(run_dir)}
+    return _build(data_dir, run_directory(data_dir), isolation, max_sandboxes, embedded=False)
+
+
+@asynccontextmanager
+async def embedded_host(data_dir: Path, *, isolation: str = "auto") -> AsyncGenerator[LocalHost]:
+    """A host inside this very process, for one command. Its sandboxes end with it, however it ends.
+
+    Their templates' modules are not imported ahead: that pays only from the second sandbox on.
+    """
+    run_dir = data_dir / f"{_EMBEDDED}{os.getpid()}"
+    host = _build(data_dir, run_dir, isolation, _EMBEDDED_SANDBOXES, embedded=True)
+    try:
+        yield host
+    finally:
+        await host.close(destroy=True)
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+async def clean_after_dead(data_dir: Path) -> None:
+    """Remove what embedded hosts left behind that were killed: files, empty cgroups."""
+    for run_dir in data_dir.glob(f"{_EMBEDDED}*"):
+        if not Path(f"/proc/{run_dir.name.removeprefix(_EMBEDDED)}").exists():
+            driver = _namespace_driver(run_dir, embedded=True)
+            await driver.sweep(frozenset())
+            await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
+
+
+def _build(data_dir: Path, run_dir: Path, isolation: str, max_sandboxes: int, *, embedded: bool) -> LocalHost:
+    _prepare(run_dir)
+    drivers: dict[Isolation, RuntimeDriver] = {Isolation.NAMESPACE: _namespace_driver(run_dir, embedded=embedded)}
     return LocalHost(
         host_id=socket.gethostname(),
         drivers=drivers,
@@ -49,12 +82,15 @@ def build_host(
         records=RecordStore(run_dir / "sandboxes"),
         templates=template_store(data_dir),
         max_sandboxes=max_sandboxes,
+        preload=not embedded,
     )
 
 
-def _namespace_driver(run_dir: Path) -> NamespaceDriver:
+def _namespace_driver(run_dir: Path, *, embedded: bool) -> NamespaceDriver:
     disks = LoopDisks(run_dir / "disks", owner=TEMPLATE_OWNER) if os.geteuid() == 0 else None
-    return NamespaceDriver(run_dir, cgroups=Cgroups(detect()), disks=disks)
+    prefix = hashlib.blake2b(str(run_dir.absolute()).encode(), digest_size=4).hexdigest() + "-"
+    cgroups = Cgroups(detect(), prefix=prefix)
+    return NamespaceDriver(run_dir, cgroups=cgroups, disks=disks, outlive_host=not embedded)
 
 
 def _wanted(isolation: str, drivers: dict[Isolation, RuntimeDriver]) -> Isolation | None:
@@ -66,13 +102,12 @@ def _wanted(isolation: str, drivers: dict[Isolation, RuntimeDriver]) -> Isolatio
     return Isolation(isolation)
 
 
-def _prepare(data_dir: Path) -> None:
+def _prepare(run_dir: Path) -> None:
     try:
-        data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        (data_dir / "run").mkdir(mode=0o755, exist_ok=True)
+        run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as problem:
         raise error(
             "INVALID_REQUEST",
-            f"The data directory {data_dir} cannot be used: {problem.strerror}.",
+            f"The data directory {run_dir.parent} cannot be used: {problem.strerror}.",
             remedy="Choose another with --data-dir or COVE_DATA_DIR.",
         ) from problem

@@ -38,8 +38,14 @@ class LocalHost:
         records: RecordStore,
         templates: TemplateStore,
         max_sandboxes: int,
+        preload: bool = True,
     ) -> None:
-        """`default_isolation` None means: the strongest driver whose probe succeeds."""
+        """
+        Args:
+            default_isolation: None means the strongest driver whose probe succeeds.
+            preload: let warm processes import the template's modules ahead.
+        """
+        self._preload = preload
         self._host_id = host_id
         self._drivers = drivers
         self._default_isolation = default_isolation
@@ -189,7 +195,10 @@ class LocalHost:
         """Manifests are read once; a rebuild drops the old one."""
         manifest = self._loaded.get(name)
         if manifest is None:
-            manifest = self._loaded[name] = await asyncio.to_thread(self._templates.get, name)
+            manifest = await asyncio.to_thread(self._templates.get, name)
+            if not self._preload:
+                manifest = manifest.model_copy(update={"preload": ()})
+            self._loaded[name] = manifest
         return manifest
 
     async def _driver(self, wanted: Isolation | None) -> RuntimeDriver:
@@ -210,6 +219,8 @@ class LocalHost:
         return driver
 
     async def _strongest(self) -> RuntimeDriver:
+        if len(self._drivers) == 1:  # nothing to choose: if it does not work, the create says why
+            return next(iter(self._drivers.values()))
         problems: list[str] = []
         for isolation in _STRONGEST_FIRST:
             driver = self._drivers.get(isolation)

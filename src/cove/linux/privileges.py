@@ -1,11 +1,13 @@
 """Give up privileges for good: capabilities(7), prctl(2)."""
 
 import ctypes
+import signal
 import struct
 from typing import Final
 
 from cove.linux.calls import libc_call, syscall
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -46,3 +48,8 @@ def forbid_new_privileges() -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Whether processes of the same user may trace this one and read its memory."""
     libc_call("prctl", _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends (prctl(2): PR_SET_PDEATHSIG)."""
+    libc_call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

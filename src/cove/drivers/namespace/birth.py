@@ -37,7 +37,13 @@ def write_id_maps(pid: int, slot: int) -> None:
 
 
 def birth_of(
-    spec: SandboxSpec, template: TemplateManifest, *, mapped_root: bool, has_disk: bool, highest_capability: int
+    spec: SandboxSpec,
+    template: TemplateManifest,
+    *,
+    mapped_root: bool,
+    has_disk: bool,
+    highest_capability: int,
+    ends_with_server: bool,
 ) -> Birth:
     """What the new process is told."""
     return Birth(
@@ -49,6 +55,7 @@ def birth_of(
         open_files=spec.limits.open_files,
         processes=spec.limits.pids,
         highest_capability=highest_capability,
+        ends_with_server=ends_with_server,
         outer_uid=os.geteuid(),
         outer_gid=os.getegid(),
         boot=AgentBoot(

@@ -52,8 +52,15 @@ class _Held:
 class NamespaceDriver:
     """Implements `RuntimeDriver`. See ARCHITECTURE.md, "How a namespace sandbox starts"."""
 
-    def __init__(self, run_dir: Path, *, cgroups: Cgroups, disks: LoopDisks | None) -> None:
-        """`run_dir` takes sockets, mount points and logs; without `disks`, a tmpfs charged to memory is the disk."""
+    def __init__(self, run_dir: Path, *, cgroups: Cgroups, disks: LoopDisks | None, outlive_host: bool = True) -> None:
+        """
+        Args:
+            run_dir: takes sockets, mount points and logs.
+            disks: bounded disks; without, a tmpfs charged to memory is the disk.
+            outlive_host: sandboxes go on when this process dies, for a daemon that adopts them; otherwise they
+                die with it.
+        """
+        self._outlive_host = outlive_host
         self._run_dir = run_dir
         self._cgroups = cgroups
         self._disks = disks
@@ -236,6 +243,7 @@ class NamespaceDriver:
                 mapped_root=self._privileged,
                 has_disk=parts.disk is not None,
                 highest_capability=self._highest_capability,
+                ends_with_server=not self._outlive_host,
             )
 
             async def attach() -> None:

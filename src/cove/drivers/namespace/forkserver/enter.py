@@ -13,7 +13,13 @@ from cove.drivers.namespace.forkserver.protocol import DEVICES, DISK, LAYERS, RO
 from cove.linux.clone import CLONE_NEWCGROUP, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, attach, bind, mount, pivot_root, remount
 from cove.linux.network import bring_loopback_up
-from cove.linux.privileges import drop_bounding_set, drop_capabilities, forbid_new_privileges, set_dumpable
+from cove.linux.privileges import (
+    drop_bounding_set,
+    drop_capabilities,
+    end_with_parent,
+    forbid_new_privileges,
+    set_dumpable,
+)
 from cove.linux.seccomp import install_filter
 
 _SHARED_MEMORY_MIB: Final = 64
@@ -155,3 +161,5 @@ def _give_up_privileges(birth: Birth) -> None:
     forbid_new_privileges()
     # Same user as the code that will run here: it must not read or trace the agent.
     set_dumpable(False)
+    if birth.ends_with_server:
+        end_with_parent()  # last: a change of user clears it

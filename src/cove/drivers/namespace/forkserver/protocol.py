@@ -46,6 +46,7 @@ class Birth(Contract):
             process maps just its own user, to 1000.
         open_files, processes: resource limits (setrlimit(2)).
         highest_capability: as the host's kernel says.
+        ends_with_server: it is killed when the fork server ends (for hosts without a daemon).
     """
 
     hostname: str
@@ -56,6 +57,7 @@ class Birth(Contract):
     open_files: int
     processes: int
     highest_capability: int
+    ends_with_server: bool = False
     outer_uid: int = 0
     outer_gid: int = 0
     boot: AgentBoot

@@ -1,0 +1,57 @@
+"""`cove`: the commands, and how errors end."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import cove
+from cove.cli import doctor, keys, run, sandboxes, serve, templates
+
+app = typer.Typer(
+    name="cove",
+    help="Run untrusted code in isolated sandboxes on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("run")(run.run)
+app.command("serve")(serve.serve)
+app.command("doctor")(doctor.doctor)
+app.add_typer(sandboxes.app, name="sandboxes", help="List, show and kill sandboxes of a server.")
+app.add_typer(templates.app, name="templates", help="List and build templates.")
+app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cove {cove.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run untrusted code in isolated sandboxes on this machine."""
+
+
+def main() -> None:
+    """Entry point of the `cove` program."""
+    from cove.models.errors import CoveError
+
+    try:
+        app()
+    except CoveError as problem:
+        from cove.cli.output import fail
+
+        fail(problem)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

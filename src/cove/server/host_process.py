@@ -1,0 +1,116 @@
+"""The host daemon as a child of `cove serve`: started, watched, started again, ended."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from cove.models.errors import error
+
+_READY_SECONDS: Final = 60.0
+_END_SECONDS: Final = 30.0
+_LONGEST_PAUSE: Final = 30.0
+_log = structlog.get_logger(__name__)
+
+
+class HostProcess:
+    """Keeps one host daemon running on a data directory.
+
+    A daemon that already runs there (started on its own, or left by a server that was killed) is used as it is;
+    only one that this object started is ended with it.
+    """
+
+    def __init__(self, data_dir: Path, *, isolation: str, max_sandboxes: int, keep_sandboxes: bool) -> None:
+        self.socket_path = data_dir / "run" / "hostd.sock"
+        self._arguments = [
+            *("--data-dir", str(data_dir), "--isolation", isolation, "--max-sandboxes", str(max_sandboxes)),
+            *(["--keep-sandboxes"] if keep_sandboxes else []),
+        ]
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Return when a daemon answers.
+
+        Raises:
+            CoveError: HOST_UNAVAILABLE with what the daemon printed last being on stderr.
+        """
+        if not await self._answers():
+            await self._launch()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """End the daemon that was started here, sandboxes included unless they shall be kept."""
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        if self._process and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+
+    async def _answers(self) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(self.socket_path)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async def _launch(self) -> None:
+        ready, ready_for_child = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cove.hostd", *self._arguments, "--ready-fd", str(ready_for_child)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                pass_fds=(ready_for_child,),
+                # Its own group: Ctrl-C reaches the server, which ends the daemon in order.
+                start_new_session=True,
+            )
+        finally:
+            os.close(ready_for_child)
+        try:
+            await asyncio.wait_for(self._said_ready(ready), _READY_SECONDS)
+        except (TimeoutError, EOFError) as problem:
+            raise error(
+                "HOST_UNAVAILABLE", "The host daemon did not start.", remedy="`cove doctor` looks for the reason."
+            ) from problem
+
+    async def _said_ready(self, descriptor: int) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+            try:
+                if await reader.read(1) != b"!":
+                    raise EOFError
+            finally:
+                transport.close()
+
+    async def _watch(self) -> None:
+        """Start the daemon again when it has died; it adopts the sandboxes of the dead one."""
+        pause = 0.1
+        while True:
+            await self._ended()
+            _log.warning("hostd_died", restart_in_seconds=pause)
+            await asyncio.sleep(pause)
+            try:
+                await self._launch()
+                pause = 0.1
+            except Exception as problem:
+                _log.exception("hostd_restart_failed", problem=str(problem))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _ended(self) -> None:
+        if self._process:
+            await self._process.wait()
+            return
+        while await self._answers():  # noqa: ASYNC110 (another program's daemon: there is nothing to wait on)
+            await asyncio.sleep(1.0)
