@@ -1,4 +1,5 @@
 import marshal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,26 @@ def test_a_package_that_is_not_to_be_had_is_explained(workspace: Workspace) -> N
         PackagesLayer(recipe, find_interpreter()).build(workspace)
     assert caught.value.code == "TEMPLATE_BUILD_FAILED"
     assert "cove-no-such-package-at-all" in caught.value.message
+    assert "pip config list" in caught.value.remedy
+
+
+def test_an_index_that_does_not_answer_is_a_network_error(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with socket.socket() as closed:
+        # Bound and not listening: connections are refused, and nobody else can take the port.
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/simple")
+        recipe = PythonRecipe(requirements=("covedemo>=1",))
+        with pytest.raises(CoveError) as caught:
+            PackagesLayer(recipe, find_interpreter()).build(workspace)
+
+    assert caught.value.code == "NETWORK_ERROR"
+    assert "index" in caught.value.message
     assert "pip config list" in caught.value.remedy
 
 

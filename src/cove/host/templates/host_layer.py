@@ -13,7 +13,7 @@ from cove.host.templates.layers import Workspace
 from cove.host.templates.loader import DynamicLoader, MissingLibrary, is_elf
 from cove.host.templates.python_tree import compile_tree, copy_interpreter
 from cove.host.templates.recipes import HostRecipe
-from cove.host.templates.rootfs import Rootfs, merged
+from cove.host.templates.rootfs import merged
 from cove.models.errors import error
 
 LDCONFIG_TIMEOUT = 60.0
@@ -168,17 +168,22 @@ def _regular_files(top: Path) -> Iterator[Path]:
 
 def _write_loader_cache(work: Workspace) -> None:
     """Make /etc/ld.so.cache with the host's ldconfig(8). Without it programs start too, a little slower."""
-    command = find_command("ldconfig")
-    if command is None or os.geteuid() != 0:
-        work.notes.append("ld.so.cache: left out, it needs ldconfig and root")
+    command, unshare = find_command("ldconfig"), find_command("unshare")
+    # `ldconfig -r` calls chroot(2); an ordinary user may in a user namespace of his own.
+    prefix = [] if os.geteuid() == 0 else [str(unshare), "--user", "--map-root-user"]
+    if command is None or (prefix and unshare is None):
+        work.notes.append("ld.so.cache: left out, the host has no ldconfig")
         return
     done = subprocess.run(
-        [command, "-r", str(work.rootfs.root)], env={"LC_ALL": "C"}, capture_output=True, timeout=LDCONFIG_TIMEOUT,
+        [*prefix, str(command), "-r", str(work.rootfs.root)],
+        env={"LC_ALL": "C"},
+        capture_output=True,
+        timeout=LDCONFIG_TIMEOUT,
         check=False,
-    )  # fmt: skip
+    )
     if done.returncode != 0:
         work.notes.append("ld.so.cache: left out, ldconfig failed")
-    Rootfs(work.rootfs.root).locate("/var/cache/ldconfig/aux-cache").unlink(missing_ok=True)
+    work.rootfs.locate("/var/cache/ldconfig/aux-cache").unlink(missing_ok=True)
 
 
 def _stamp(path: Path) -> list[str | int]:

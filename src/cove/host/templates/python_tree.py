@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from cove.host.templates.interpreter import Interpreter
+from cove.host.templates.interpreter import PREFIX_INSIDE, Interpreter
 from cove.host.templates.rootfs import Rootfs
 from cove.models.errors import error
 
@@ -16,9 +16,12 @@ def copy_interpreter(rootfs: Rootfs, interpreter: Interpreter, *, exclude: Seque
     executable = Path(interpreter.executable)
     inside = interpreter.inside(str(executable))
     rootfs.copy_file(executable, inside)
-    rootfs.copy_tree(
-        Path(interpreter.stdlib), interpreter.inside(interpreter.stdlib), exclude=(*exclude, "*/EXTERNALLY-MANAGED")
-    )
+    stdlib = interpreter.inside(interpreter.stdlib)
+    # Byte code holds the path of its source: that of a moved interpreter is made anew.
+    outdated = ("*__pycache__",) if interpreter.relocated else ("*.opt-[12].pyc",)
+    rootfs.copy_tree(Path(interpreter.stdlib), stdlib, exclude=(*exclude, *outdated))
+    if interpreter.relocated:
+        _rename_prefix(rootfs.locate(stdlib), interpreter.prefix)
     directory = str(Path(interpreter.command).parent)
     for name in ("python3", "python"):
         rootfs.link(f"{directory}/{name}", inside)
@@ -28,6 +31,11 @@ def copy_interpreter(rootfs: Rootfs, interpreter: Interpreter, *, exclude: Seque
     for place in (f"python{major}.{minor}", f"python{major}.{minor}/site-packages"):
         rootfs.directory(f"/home/user/.local/lib/{place}", mode=0o777)
     rootfs.directory(interpreter.inside(interpreter.purelib))
+
+
+def _rename_prefix(stdlib: Path, prefix: str) -> None:
+    for path in stdlib.glob("_sysconfigdata*.py"):
+        path.write_text(path.read_text(encoding="utf-8").replace(prefix, PREFIX_INSIDE), encoding="utf-8")
 
 
 def compile_tree(rootfs: Rootfs, interpreter: Interpreter, inside: str, *, skip: str = "") -> None:
