@@ -1,7 +1,7 @@
 """Work that must go on when the request that began it has gone."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 import structlog
@@ -16,6 +16,7 @@ class Background:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._loops: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("cove.background")
 
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
@@ -45,19 +46,18 @@ class Background:
 
     def keep(self, work: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> asyncio.Task[None]:
         """Start a loop that has to run as long as the server: a failure is logged and it starts again."""
-        return self.spawn(self._keep(work, name), name=name)
+        task = asyncio.create_task(self._keep(work, name), name=name)
+        self._loops.add(task)
+        return task
 
     async def close(self, *, grace_seconds: float) -> None:
-        """Let tasks finish for a while, then cancel the rest."""
+        """End the loops, let tasks finish for a while, then cancel the rest."""
+        await _cancel(self._loops, grace_seconds)
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_seconds
-        while self._tasks and loop.time() < end:
-            await asyncio.wait(self._tasks, timeout=end - loop.time())
-        rest = list(self._tasks)
-        for task in rest:
-            task.cancel()
-        if rest:
-            await asyncio.wait(rest, timeout=grace_seconds)
+        while self._tasks and (left := end - loop.time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+        await _cancel(self._tasks, grace_seconds)
 
     async def _keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         while True:
@@ -76,3 +76,11 @@ class Background:
         elif abandoned is not None:
             undo = self.spawn(abandoned(task.result()), name=f"undo {task.get_name()}")
             undo.add_done_callback(lambda done: self._left_alone(done, None))
+
+
+async def _cancel(tasks: Collection[asyncio.Task[Any]], grace_seconds: float) -> None:
+    doomed = list(tasks)
+    for task in doomed:
+        task.cancel()
+    if doomed:
+        await asyncio.wait(doomed, timeout=grace_seconds)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -57,7 +57,10 @@ class SqlUnitOfWork:
 
 
 class Database:
-    """Implements the core's `Store`. Use it as an async context manager: it migrates on entry and closes at the end."""
+    """Implements the core's `Store` (`work` gets an `SqlUnitOfWork`).
+
+    Use it as an async context manager: it migrates on entry and closes at the end.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -99,11 +102,11 @@ class Database:
         """Finish what has begun and close all connections. Idempotent."""
         await asyncio.to_thread(self._shut_down)
 
-    async def write(self, work: Callable[[SqlUnitOfWork], T]) -> T:
+    async def write(self, work: Callable[[Any], T]) -> T:
         """Run `work` in a transaction that commits when it returns, and leaves nothing when it raises."""
         return await self._run(self._writers, lambda: self._transact(work))
 
-    async def read(self, work: Callable[[SqlUnitOfWork], T]) -> T:
+    async def read(self, work: Callable[[Any], T]) -> T:
         """Run `work`, which only reads; several statements need not see the same state."""
         return await self._run(self._readers, lambda: self._look(work))
 
@@ -113,14 +116,14 @@ class Database:
         except SQLAlchemyError as failure:
             raise as_cove_error(failure) from failure
 
-    def _transact(self, work: Callable[[SqlUnitOfWork], T]) -> T:
+    def _transact(self, work: Callable[[Any], T]) -> T:
         try:
             with self._writing.begin() as connection:
                 return work(SqlUnitOfWork(connection))
         except SQLAlchemyError as failure:
             raise as_cove_error(failure) from failure
 
-    def _look(self, work: Callable[[SqlUnitOfWork], T]) -> T:
+    def _look(self, work: Callable[[Any], T]) -> T:
         try:
             with self._engine.connect() as connection:
                 return work(SqlUnitOfWork(connection))

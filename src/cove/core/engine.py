@@ -1,0 +1,117 @@
+"""The core, put together: all that is needed to run sandboxes on a host, without a network interface."""
+
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from cove.core.background import Background
+from cove.core.catalog import TemplateCatalog
+from cove.core.clock import Clock
+from cove.core.creation import Creator, GuestEnvironment
+from cove.core.deadlines import Deadlines
+from cove.core.directory import LiveDirectory
+from cove.core.endings import Endings
+from cove.core.lifecycle import Lifecycle
+from cove.core.locks import KeyedLocks
+from cove.core.planning import CreationPolicy
+from cove.core.pool import WarmPool
+from cove.core.ports import Host
+from cove.core.reconciler import Reconciler
+from cove.core.retention import Retention
+from cove.core.storage import Store
+from cove.core.tokens import AgentTokens
+
+_LOCK_SECONDS = 30.0
+_GRACE_SECONDS = 10.0
+
+
+class SandboxEngine:
+    """Owns the parts and the loops between them. The store has to be open while it is started.
+
+    Attributes:
+        directory: where the agents of running sandboxes are.
+        catalog, pool, creator, lifecycle, reconciler, deadlines: the parts, each for its own purpose.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        store: Store,
+        *,
+        tokens: AgentTokens,
+        guests: GuestEnvironment,
+        policy: CreationPolicy,
+        pool_targets: Mapping[str, int],
+        reconcile_seconds: float = 3.0,
+        clock: Clock = time.time,
+    ) -> None:
+        self.directory = LiveDirectory()
+        self.deadlines = Deadlines(clock=clock)
+        self._background = Background()
+        self._retention = Retention(store, clock=clock)
+        locks = KeyedLocks(wait_seconds=_LOCK_SECONDS)
+        self.catalog = TemplateCatalog(host, store, clock=clock)
+        self.pool = WarmPool(
+            host,
+            targets=pool_targets,
+            limits=policy.limits,
+            isolation=policy.isolation,
+            create_seconds=policy.create_seconds,
+        )
+        endings = Endings(host, store, self.directory, self.deadlines, clock=clock)
+        self.creator = Creator(
+            host=host,
+            store=store,
+            catalog=self.catalog,
+            pool=self.pool,
+            directory=self.directory,
+            deadlines=self.deadlines,
+            endings=endings,
+            tokens=tokens,
+            guests=guests,
+            background=self._background,
+            policy=policy,
+            clock=clock,
+        )
+        self.lifecycle = Lifecycle(
+            host=host,
+            store=store,
+            endings=endings,
+            deadlines=self.deadlines,
+            tokens=tokens,
+            background=self._background,
+            locks=locks,
+            clock=clock,
+        )
+        self.reconciler = Reconciler(
+            host=host,
+            store=store,
+            catalog=self.catalog,
+            pool=self.pool,
+            creator=self.creator,
+            endings=endings,
+            directory=self.directory,
+            deadlines=self.deadlines,
+            locks=locks,
+            clock=clock,
+            interval_seconds=reconcile_seconds,
+        )
+
+    async def start(self) -> None:
+        """Adopt what runs, then start the loops. A host that does not answer yet is no reason to fail.
+
+        Raises:
+            CoveError: STORE_UNAVAILABLE.
+        """
+        await self.catalog.load()
+        await self.reconciler.try_pass()
+        self._background.keep(lambda: self.deadlines.run(self.lifecycle.expire), name="deadlines")
+        self._background.keep(self.reconciler.run, name="reconciler")
+        self._background.keep(self.pool.run, name="pool")
+        self._background.keep(self._retention.run, name="retention")
+
+    async def stop(self) -> None:
+        """Finish what is under way, end the loops and the warm pool. Sandboxes go on running."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.pool.close)
+            await self._background.close(grace_seconds=_GRACE_SECONDS)

@@ -1,0 +1,53 @@
+"""The HTTP application: routes, what stands before them, and how errors are answered."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from cove import __version__
+from cove.core.keys import ApiKeys
+from cove.models.errors import CoveError
+from cove.server.api.authentication import Authentication
+from cove.server.api.document import describe
+from cove.server.api.errors import on_cove_error, on_http_exception, on_validation_error
+from cove.server.api.front import BodyLimit, RequestContext
+from cove.server.metrics import Metrics
+from cove.server.settings import Settings
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def build_application(
+    settings: Settings, *, routers: Sequence[APIRouter], keys: ApiKeys, metrics: Metrics, lifespan: Lifespan
+) -> FastAPI:
+    """Put it together. It never redirects, and serves no page that would load scripts from elsewhere."""
+    app = FastAPI(
+        title="Cove",
+        version=__version__,
+        description="Self-hosted code-execution sandboxes for AI agents.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    for router in routers:
+        app.include_router(router)
+    app.add_exception_handler(CoveError, on_cove_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
+    # The last one added is the outermost.
+    app.add_middleware(Authentication, keys=keys, dev=settings.dev, origins=frozenset(settings.allowed_origins))
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestContext, metrics=metrics)
+    app.openapi = partial(_document_once, app)
+    return app
+
+
+def _document_once(app: FastAPI) -> dict[str, object]:
+    if app.openapi_schema is None:
+        app.openapi_schema = describe(app)
+    return app.openapi_schema

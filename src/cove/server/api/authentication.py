@@ -1,0 +1,76 @@
+"""Who is asking: an API key in `X-API-Key` or `Authorization: Bearer`. Every path is closed unless listed here."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cove.core.keys import ApiKeys
+from cove.core.principal import DEVELOPER, Principal
+from cove.models.errors import error
+from cove.server.api.context import header_of, set_principal
+
+OPEN_PATHS = frozenset({"/health", "/openapi.json"})
+_BEARER = "bearer "
+_MAX_KEY_CHARACTERS = 512
+
+
+class Authentication:
+    """ASGI middleware: puts a principal into the scope, or refuses."""
+
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, dev: bool, origins: frozenset[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._dev = dev
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] == "http":
+            self._check_origin(scope)
+            if scope["path"] not in OPEN_PATHS:
+                principal = await self._principal(scope)
+                structlog.contextvars.bind_contextvars(namespace=principal.namespace, actor=principal.actor)
+                set_principal(scope, principal)
+        await self._app(scope, receive, send)
+
+    async def _principal(self, scope: Scope) -> Principal:
+        if self._dev:
+            return DEVELOPER
+        key = _sent_key(scope)
+        if not key:
+            raise error("AUTHENTICATION_REQUIRED", "This request carries no API key.")
+        if len(key) > _MAX_KEY_CHARACTERS:
+            raise error("AUTHENTICATION_REQUIRED", "The API key is malformed.")
+        return await self._keys.verify(key)
+
+    def _check_origin(self, scope: Scope) -> None:
+        """Refuse pages of other sites: a browser sends their requests from the user's machine, where `--dev` asks
+        for no key (Fetch Standard, `Origin` header)."""
+        origin = header_of(scope, b"origin")
+        if origin is None or origin.rstrip("/") in self._origins:
+            return
+        if urlsplit(origin).netloc != header_of(scope, b"host") or origin == "null":
+            raise error(
+                "FORBIDDEN",
+                "This server takes no requests from web pages of other origins.",
+                remedy="Add the page's origin to COVE_ALLOWED_ORIGINS.",
+            )
+
+
+def _sent_key(scope: Scope) -> str | None:
+    key = header_of(scope, b"x-api-key")
+    if key:
+        return key.strip()
+    authorization = header_of(scope, b"authorization") or ""
+    return authorization[len(_BEARER) :].strip() if authorization.lower().startswith(_BEARER) else None
+
+
+SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}

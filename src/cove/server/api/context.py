@@ -1,0 +1,55 @@
+"""What belongs to one request and travels in its ASGI scope: its id, and whose it is."""
+
+import re
+from collections.abc import MutableMapping
+from typing import Any
+
+from cove.core.principal import Principal
+from cove.models.errors import error
+from cove.models.identifiers import new_request_id
+
+Scope = MutableMapping[str, Any]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_ID_KEY = "cove.request_id"
+_PRINCIPAL_KEY = "cove.principal"
+
+
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """The first header of that (lower-case) name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return None
+
+
+def choose_request_id(scope: Scope) -> str:
+    """Keep the id that the client sent if it is harmless in a header and a log, or make one."""
+    sent = header_of(scope, b"x-request-id")
+    chosen = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new_request_id()
+    scope[_ID_KEY] = chosen
+    return chosen
+
+
+def request_id_of(scope: Scope) -> str:
+    """The request's id."""
+    found: str | None = scope.get(_ID_KEY)
+    return choose_request_id(scope) if found is None else found
+
+
+def set_principal(scope: Scope, principal: Principal) -> None:
+    """Note on whose behalf the request is."""
+    scope[_PRINCIPAL_KEY] = principal
+
+
+def principal_of(scope: Scope) -> Principal:
+    """On whose behalf the request is.
+
+    Raises:
+        CoveError: AUTHENTICATION_REQUIRED when nobody authenticated it: routes that need a principal stay closed
+            even if authentication was forgotten in front of them.
+    """
+    principal: Principal | None = scope.get(_PRINCIPAL_KEY)
+    if principal is None:
+        raise error("AUTHENTICATION_REQUIRED", "This request is not authenticated.")
+    return principal

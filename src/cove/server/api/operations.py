@@ -1,0 +1,47 @@
+"""Routes for those who run the server: health and metrics."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from cove import __version__
+from cove.core.pool import WarmPool
+from cove.core.storage import Store
+from cove.models.base import Contract
+from cove.models.errors import error
+from cove.server.api.answers import answer
+from cove.server.api.context import principal_of, request_id_of
+from cove.server.metrics import CONTENT_TYPE, Metrics
+
+
+class ServerHealth(Contract):
+    """Answer to `GET /health`. `status` is what clients test; `message` is for people."""
+
+    status: str = "healthy"
+    message: str
+    version: str = __version__
+    request_id: str | None = None
+
+
+def operation_routes(store: Store, pool: WarmPool, metrics: Metrics, *, host_answers: Callable[[], bool]) -> APIRouter:
+    """The routes, over these objects."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/health", response_model=ServerHealth)
+    async def health(request: Request) -> Response:
+        """Whether this server answers. Needs no key."""
+        message = "Cove is ready." if host_answers() else "Cove is up, but the host daemon does not answer."
+        return answer(ServerHealth(message=message, request_id=request_id_of(request.scope)))
+
+    @router.get("/metrics", response_class=Response)
+    async def prometheus(request: Request) -> Response:
+        """Figures in Prometheus' text format. Only for keys of the namespace `default`: they are about everyone."""
+        if not principal_of(request.scope).is_operator:
+            raise error(
+                "FORBIDDEN", "Metrics are about the whole server.", remedy="Use a key of the namespace `default`."
+            )
+        counts = await store.read(lambda work: work.sandboxes.count_by_status())
+        return Response(metrics.render(counts, pool.sizes()), media_type=CONTENT_TYPE)
+
+    return router

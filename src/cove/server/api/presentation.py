@@ -1,0 +1,76 @@
+"""From what is stored to what clients see."""
+
+from cove.core.catalog import CatalogEntry
+from cove.core.clock import utc
+from cove.models.isolation import ISOLATION_SUMMARY
+from cove.models.limits import Limits
+from cove.models.sandboxes import AgentToken, CreatedSandbox, Resources, SandboxInfo
+from cove.models.stored import StoredSandbox
+from cove.models.templates import TemplateInfo, TemplateResources
+
+
+class Presentation:
+    """Knows under which address this server is reached."""
+
+    def __init__(self, *, base_url: str, limits: Limits) -> None:
+        self._base_url = base_url
+        self._default_resources = TemplateResources(
+            vcpu=limits.vcpu, memory_mb=limits.memory_mb, disk_gb=max(1, limits.disk_mb // 1024)
+        )
+
+    def sandbox(self, row: StoredSandbox, request_id: str | None = None) -> SandboxInfo:
+        """A sandbox."""
+        return SandboxInfo.model_construct(None, **self._facts(row, request_id))
+
+    def created(self, row: StoredSandbox, token: AgentToken, request_id: str) -> CreatedSandbox:
+        """A sandbox that was just made, and its first token."""
+        return CreatedSandbox.model_construct(
+            None,
+            **self._facts(row, request_id),
+            auth_token=token.auth_token,
+            token_expires_at=token.token_expires_at,
+        )
+
+    def template(self, entry: CatalogEntry, request_id: str | None = None) -> TemplateInfo:
+        """A template. Its build has the same id: clients use the two interchangeably."""
+        template = entry.template
+        return TemplateInfo(
+            id=str(template.id),
+            name=template.name,
+            display_name=template.display_name,
+            description=template.description,
+            category="development",
+            language=template.languages[0] if template.languages else None,
+            features=template.languages,
+            is_active=entry.built,
+            status="active" if entry.built else "archived",
+            build_id=str(template.id),
+            default_resources=self._default_resources,
+            created_at=utc(template.created_at),
+            updated_at=utc(template.updated_at),
+            request_id=request_id,
+        )
+
+    def _facts(self, row: StoredSandbox, request_id: str | None) -> dict[str, object]:
+        """Values of our own, so they are not validated again: this is on the hot path."""
+        address = f"{self._base_url}/sandboxes/{row.id}"
+        return {
+            "id": row.id,
+            "status": row.status,
+            "template_id": row.template_id,
+            "template_name": row.template_name,
+            "node_id": row.host_id,
+            "region": row.region,
+            "public_host": address,
+            "direct_url": address,
+            "resources": Resources.model_construct(
+                None, vcpu=row.limits.vcpu, memory_mb=row.limits.memory_mb, disk_mb=row.limits.disk_mb
+            ),
+            "internet_access": row.internet_access,
+            "timeout_seconds": row.timeout_seconds,
+            "expires_at": None if row.deadline is None else utc(row.deadline),
+            "created_at": utc(row.created_at),
+            "isolation": row.isolation,
+            "isolation_summary": ISOLATION_SUMMARY[row.isolation],
+            "request_id": request_id,
+        }

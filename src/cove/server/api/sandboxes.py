@@ -1,0 +1,154 @@
+"""Routes of sandboxes (contract 2.3). Every success has a JSON body: clients parse even the answer to a kill."""
+
+import time
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from cove.core.clock import utc
+from cove.core.creation import Creator
+from cove.core.lifecycle import Lifecycle
+from cove.core.pages import MAX_PAGE
+from cove.core.states import Action
+from cove.models.errors import CoveError
+from cove.models.sandboxes import (
+    AgentToken,
+    CreatedSandbox,
+    CreateSandbox,
+    SandboxInfo,
+    SandboxPage,
+    SandboxStatus,
+    SetTimeout,
+    StatusAnswer,
+    TimeoutAnswer,
+)
+from cove.server.api.answers import answer
+from cove.server.api.context import principal_of, request_id_of
+from cove.server.api.presentation import Presentation
+from cove.server.metrics import Metrics
+
+_CLIENT_GONE = 499
+_ONE = "/v1/sandboxes/{sandbox_id}"
+
+
+def sandbox_routes(creator: Creator, lifecycle: Lifecycle, presentation: Presentation, metrics: Metrics) -> APIRouter:
+    """The routes, over these objects."""
+    router = APIRouter(tags=["sandboxes"])
+    _add_creation(router, creator, presentation, metrics)
+    _add_reading(router, lifecycle, presentation)
+    _add_ending(router, lifecycle)
+    _add_states(router, lifecycle)
+    return router
+
+
+def _add_creation(router: APIRouter, creator: Creator, presentation: Presentation, metrics: Metrics) -> None:
+    @router.post("/v1/sandboxes", status_code=201, response_model=CreatedSandbox)
+    async def create_sandbox(request: Request, body: CreateSandbox) -> Response:
+        """Create a sandbox. It runs, and its agent answers, when this returns."""
+        started = time.perf_counter()
+        try:
+            creation = await creator.create(principal_of(request.scope), body)
+        except CoveError as failure:
+            metrics.refused(failure.code)
+            raise
+        if await request.is_disconnected():
+            await creator.abandon(creation)
+            metrics.refused("CLIENT_GONE")
+            return Response(status_code=_CLIENT_GONE)
+        metrics.created(time.perf_counter() - started, pooled=creation.pooled)
+        return answer(presentation.created(creation.sandbox, creation.token, request_id_of(request.scope)), 201)
+
+
+def _add_reading(router: APIRouter, lifecycle: Lifecycle, presentation: Presentation) -> None:
+    @router.get("/v1/sandboxes", response_model=SandboxPage)
+    async def list_sandboxes(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+        cursor: str | None = None,
+        status: SandboxStatus | None = None,
+        region: str | None = None,
+    ) -> Response:
+        """List sandboxes, newest first. Those that have ended appear only with `status=deleted`."""
+        page = await lifecycle.list(
+            principal_of(request.scope), limit=limit, cursor=cursor, status=status, region=region
+        )
+        return answer(
+            SandboxPage.model_construct(
+                None,
+                data=tuple(presentation.sandbox(row) for row in page.sandboxes),
+                has_more=page.next_cursor is not None,
+                next_cursor=page.next_cursor,
+                request_id=request_id_of(request.scope),
+            )
+        )
+
+    @router.get(_ONE, response_model=SandboxInfo)
+    async def get_sandbox(request: Request, sandbox_id: str) -> Response:
+        """Get a sandbox; a 404 says why it is gone."""
+        row = await lifecycle.get(principal_of(request.scope), sandbox_id)
+        return answer(presentation.sandbox(row, request_id_of(request.scope)))
+
+
+def _add_ending(router: APIRouter, lifecycle: Lifecycle) -> None:
+    @router.delete(_ONE, response_model=StatusAnswer)
+    async def delete_sandbox(request: Request, sandbox_id: str) -> Response:
+        """Kill a sandbox; nothing of it is left when this returns."""
+        _note(sandbox_id)
+        await lifecycle.delete(principal_of(request.scope), sandbox_id)
+        return _status(request, sandbox_id, SandboxStatus.DELETED)
+
+    @router.put(_ONE + "/timeout", response_model=TimeoutAnswer)
+    async def set_timeout(request: Request, sandbox_id: str, body: SetTimeout) -> Response:
+        """Let it end so many seconds from now; 0 means never."""
+        _note(sandbox_id)
+        row = await lifecycle.set_timeout(principal_of(request.scope), sandbox_id, body.timeout_seconds)
+        return answer(
+            TimeoutAnswer(
+                id=row.id,
+                timeout_seconds=body.timeout_seconds,
+                expires_at=None if row.deadline is None else utc(row.deadline),
+                request_id=request_id_of(request.scope),
+            )
+        )
+
+    @router.post(_ONE + "/token/refresh", response_model=AgentToken)
+    async def refresh_token(request: Request, sandbox_id: str) -> Response:
+        """Get a new token for the sandbox's agent."""
+        _note(sandbox_id)
+        return answer(await lifecycle.refresh_token(principal_of(request.scope), sandbox_id))
+
+
+def _add_states(router: APIRouter, lifecycle: Lifecycle) -> None:
+    @router.post(_ONE + "/pause", response_model=StatusAnswer)
+    async def pause_sandbox(request: Request, sandbox_id: str) -> Response:
+        """Freeze all processes; memory stays. Idempotent."""
+        _note(sandbox_id)
+        row = await lifecycle.pause(principal_of(request.scope), sandbox_id)
+        return _status(request, row.id, row.status)
+
+    @router.post(_ONE + "/resume", response_model=StatusAnswer)
+    async def resume_sandbox(request: Request, sandbox_id: str) -> Response:
+        """Let a paused sandbox go on. Idempotent."""
+        _note(sandbox_id)
+        row = await lifecycle.resume(principal_of(request.scope), sandbox_id)
+        return _status(request, row.id, row.status)
+
+    @router.post(_ONE + "/stop", response_model=StatusAnswer)
+    async def stop_sandbox(request: Request, sandbox_id: str) -> None:
+        """Not possible with today's drivers: answers UNSUPPORTED."""
+        await lifecycle.refuse(principal_of(request.scope), sandbox_id, Action.STOP)
+
+    @router.post(_ONE + "/start", response_model=StatusAnswer)
+    async def start_sandbox(request: Request, sandbox_id: str) -> None:
+        """Not possible with today's drivers: answers UNSUPPORTED."""
+        await lifecycle.refuse(principal_of(request.scope), sandbox_id, Action.START)
+
+
+def _status(request: Request, sandbox_id: str, status: SandboxStatus) -> Response:
+    return answer(StatusAnswer(id=sandbox_id, status=status, request_id=request_id_of(request.scope)))
+
+
+def _note(sandbox_id: str) -> None:
+    structlog.contextvars.bind_contextvars(sandbox_id=sandbox_id[:64])

@@ -1,0 +1,159 @@
+"""The composition root: the one file that knows every layer of the control plane."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from cove.core.clock import Clock
+from cove.core.creation import GuestEnvironment
+from cove.core.directory import LiveDirectory
+from cove.core.engine import SandboxEngine
+from cove.core.keys import ApiKeys
+from cove.core.planning import CreationPolicy
+from cove.core.ports import Host
+from cove.core.tokens import AgentTokens
+from cove.server.api.application import build_application
+from cove.server.api.operations import operation_routes
+from cove.server.api.presentation import Presentation
+from cove.server.api.sandboxes import sandbox_routes
+from cove.server.api.templates import template_routes
+from cove.server.guests import AgentEnvironment
+from cove.server.metrics import Metrics
+from cove.server.settings import Settings
+from cove.store.database import Database
+
+
+def open_store(settings: Settings) -> Database:
+    """The store that the settings name; not opened yet. `Database` is an async context manager."""
+    if settings.database_url is not None:
+        return Database.at(settings.database_url)
+    return Database.at_path(settings.data_dir / "cove.db")
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncGenerator[ApiKeys]:
+    """The API keys of a data directory, for programs other than the server; it may run at the same time."""
+    async with open_store(settings) as store:
+        yield ApiKeys(store)
+
+
+def token_key_path(data_dir: Path) -> Path:
+    """Where the key that signs agent tokens is kept."""
+    return data_dir / "keys" / "agent-tokens.pem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlane:
+    """Everything that runs. The app's lifespan starts and stops it.
+
+    Attributes:
+        app: the ASGI application of the REST API.
+        directory: where agents are, for the gateway.
+        tokens: verifies agent tokens, for the gateway.
+        keys: API keys.
+        engine: the core, for programs that need no HTTP.
+    """
+
+    settings: Settings
+    app: FastAPI
+    tokens: AgentTokens
+    keys: ApiKeys
+    store: Database
+    engine: SandboxEngine
+    metrics: Metrics
+
+    @property
+    def directory(self) -> LiveDirectory:
+        """Implements `AgentDirectory`."""
+        return self.engine.directory
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Open the store, adopt what runs, start the loops; at the end finish what is under way. Sandboxes go on.
+
+        Raises:
+            CoveError: STORE_UNAVAILABLE, DISK_FULL.
+        """
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.store)
+            stack.push_async_callback(self.keys.flush)
+            noting = asyncio.create_task(self.keys.run(), name="keys")
+            stack.push_async_callback(_end, noting)
+            stack.push_async_callback(self.engine.stop)
+            await self.engine.start()
+            yield
+
+
+def build_control_plane(
+    settings: Settings, host: Host, *, clock: Clock = time.time, guests: GuestEnvironment | None = None
+) -> ControlPlane:
+    """Put the control plane of one server together over `host`. Nothing is started yet.
+
+    Raises:
+        CoveError: INTERNAL_ERROR when the data directory holds something else than it should.
+    """
+    store = open_store(settings)
+    tokens = AgentTokens.load(token_key_path(settings.data_dir), clock=clock)
+    keys, metrics = ApiKeys(store, clock=clock), Metrics()
+    engine = SandboxEngine(
+        host,
+        store,
+        tokens=tokens,
+        guests=guests or AgentEnvironment(),
+        policy=_policy(settings),
+        pool_targets=dict.fromkeys(settings.pool_templates, settings.pool_size),
+        reconcile_seconds=settings.reconcile_seconds,
+        clock=clock,
+    )
+    app = _application(settings, store, engine, keys, metrics)
+    plane = ControlPlane(
+        settings=settings, app=app, tokens=tokens, keys=keys, store=store, engine=engine, metrics=metrics
+    )
+    app.state.control_plane = plane
+    return plane
+
+
+def _application(
+    settings: Settings, store: Database, engine: SandboxEngine, keys: ApiKeys, metrics: Metrics
+) -> FastAPI:
+    presentation = Presentation(base_url=settings.base_url, limits=settings.limits)
+    return build_application(
+        settings,
+        routers=(
+            operation_routes(store, engine.pool, metrics, host_answers=lambda: engine.reconciler.host_answers),
+            sandbox_routes(engine.creator, engine.lifecycle, presentation, metrics),
+            template_routes(engine.catalog, presentation),
+        ),
+        keys=keys,
+        metrics=metrics,
+        lifespan=_lifespan,
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    plane: ControlPlane = app.state.control_plane
+    async with plane.running():
+        yield
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _policy(settings: Settings) -> CreationPolicy:
+    return CreationPolicy(
+        isolation=settings.driver,
+        default_timeout_seconds=settings.default_timeout_seconds,
+        max_sandboxes=settings.max_sandboxes,
+        limits=settings.limits,
+        max_limits=settings.max_limits,
+        create_seconds=settings.create_timeout_seconds,
+    )

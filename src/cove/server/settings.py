@@ -1,0 +1,134 @@
+"""Every setting of the server, read once at start from arguments and `COVE_...` variables."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cove.models.isolation import Isolation
+from cove.models.limits import Limits
+from cove.models.sandboxes import MAX_TIMEOUT_SECONDS
+
+_NOTHING_HERE = frozenset({Isolation.FAKE})
+
+
+def default_data_dir() -> Path:
+    """`/var/lib/cove` for root; for others below `XDG_DATA_HOME` (XDG Base Directory Specification)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/cove")
+    home = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "share") / "cove"
+
+
+class Settings(BaseSettings):
+    """The settings. Each is also read from the variable `COVE_` + its name in upper case.
+
+    Attributes:
+        host, port: where the server listens.
+        data_dir: store, keys, templates and the state of sandboxes.
+        database_url: an SQLAlchemy URL; None means an SQLite file in `data_dir`.
+        isolation: `auto` takes the strongest driver whose boot probe succeeds; requests may not ask for a weaker one
+            than is named here.
+        dev: no API key is needed; only on a loopback address.
+        public_url: how clients reach this server, if not by `http://HOST:PORT`.
+        allowed_origins: web pages that may call the API from a browser (scheme://host:port).
+        pool_size: warm sandboxes kept for each of `pool_templates`.
+        default_timeout_seconds: for creates that name none; 0 means never.
+        max_sandboxes: of everybody together.
+        vcpu, memory_mb, disk_mb: what a sandbox gets if nothing is asked for; `max_...` is the most that may be.
+        create_timeout_seconds: a start that takes longer counts as failed.
+        max_body_bytes: of a request to the control plane.
+        log_format: `auto` is for people on a terminal or with `dev`, and JSON otherwise.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="COVE_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=5555, ge=0, le=65535)
+    data_dir: Path = Field(default_factory=default_data_dir)
+    database_url: str | None = None
+    isolation: Isolation | Literal["auto"] = "auto"
+    dev: bool = False
+    public_url: str | None = None
+    allowed_origins: tuple[str, ...] = ()
+    pool_size: int = Field(default=4, ge=0, le=1000)
+    pool_templates: tuple[str, ...] = ("code-interpreter",)
+    default_timeout_seconds: int = Field(default=3600, ge=0, le=MAX_TIMEOUT_SECONDS)
+    max_sandboxes: int = Field(default=1000, ge=1, le=100_000)
+    vcpu: int = Field(default=Limits().vcpu, ge=1, le=256)
+    memory_mb: int = Field(default=Limits().memory_mb, ge=64, le=1024 * 1024)
+    disk_mb: int = Field(default=Limits().disk_mb, ge=64, le=1024 * 1024)
+    max_vcpu: int = Field(default=16, ge=1, le=256)
+    max_memory_mb: int = Field(default=16 * 1024, ge=64, le=1024 * 1024)
+    max_disk_mb: int = Field(default=64 * 1024, ge=64, le=1024 * 1024)
+    create_timeout_seconds: float = Field(default=60.0, gt=0, le=600, allow_inf_nan=False)
+    reconcile_seconds: float = Field(default=3.0, gt=0, le=60, allow_inf_nan=False)
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("public_url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("public_url is an address like https://sandboxes.example.com, with scheme and host")
+        return url.rstrip("/")
+
+    @field_validator("isolation")
+    @classmethod
+    def _real(cls, isolation: Isolation | Literal["auto"]) -> Isolation | Literal["auto"]:
+        if isolation in _NOTHING_HERE:
+            raise ValueError("isolation 'fake' isolates nothing and is for unit tests only")
+        return isolation
+
+    @model_validator(mode="after")
+    def _dev_stays_at_home(self) -> Self:
+        if self.dev and not self.is_loopback:
+            raise ValueError(
+                f"--dev needs no key, so it only listens on a loopback address, and {self.host} is not one; "
+                "leave --dev out and make a key with `cove keys create NAME`"
+            )
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def base_url(self) -> str:
+        """How clients reach this server; never ends with a slash."""
+        if self.public_url is not None:
+            return self.public_url
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+
+    @property
+    def limits(self) -> Limits:
+        """What a sandbox gets if nothing is asked for."""
+        return Limits(vcpu=self.vcpu, memory_mb=self.memory_mb, disk_mb=self.disk_mb)
+
+    @property
+    def max_limits(self) -> Limits:
+        """The most that a create may ask for."""
+        return Limits(vcpu=self.max_vcpu, memory_mb=self.max_memory_mb, disk_mb=self.max_disk_mb)
+
+    @property
+    def driver(self) -> Isolation | None:
+        """The isolation that is insisted on; None leaves the choice to the host."""
+        return None if self.isolation == "auto" else self.isolation
