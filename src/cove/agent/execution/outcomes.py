@@ -50,4 +50,4 @@ def timeout_note(seconds: float) -> str:
 
 def loss_note(language: str, cause: str) -> str:
     """The line that tells that an interpreter was lost."""
-    return f"{language}: the interpreter {cause}; its variables and imports are gone, a fresh one was started"
+    return f"{language}: the interpreter {cause}; its variables and imports are gone; the next code runs in a fresh one"
