@@ -51,6 +51,7 @@ class TemplateManifest(Contract):
 
     Attributes:
         name: for example `code-interpreter`.
+        category, language, features, tags: as in `TemplateInfo`.
         digest: content address of the whole (hash of the layer digests and of what follows).
         layers: directories that make up the read-only root filesystem, the topmost first (overlayfs order).
         python: the interpreter inside, an absolute path in the root filesystem.
@@ -68,6 +69,10 @@ class TemplateManifest(Contract):
     name: str
     display_name: str
     description: str
+    category: str = "development"
+    language: str = "python"
+    features: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     digest: str
     layers: tuple[str, ...]
     python: str

@@ -14,6 +14,7 @@ from cove.host.templates.interpreter import find_interpreter
 from cove.host.templates.layers import Layer, Workspace
 from cove.host.templates.plan import Plan, make_plan
 from cove.host.templates.recipes import load_recipe
+from cove.host.templates.store import Planner
 from cove.models.errors import CoveError, error
 from cove.models.templates import BuildProgress
 
@@ -47,12 +48,15 @@ class FileLayer:
 RECIPE = load_recipe("base").model_copy(update={"checks": ()})
 
 
-def make_store(data_dir: Path, *layers: FileLayer) -> TemplateStore:
-    def planner(recipe: Recipe, _memory: Path) -> Plan:
-        stack: tuple[Layer, ...] = layers
-        return Plan(recipe, find_interpreter(), stack)
+def store_planner(*layers: Layer) -> Planner:
+    def plan(recipe: Recipe, _memory: Path) -> Plan:
+        return Plan(recipe, find_interpreter(), layers)
 
-    return TemplateStore(data_dir, owner=None, planner=planner)
+    return plan
+
+
+def make_store(data_dir: Path, *layers: FileLayer) -> TemplateStore:
+    return TemplateStore(data_dir, owner=None, planner=store_planner(*layers))
 
 
 def ignore(_progress: BuildProgress) -> None:
@@ -96,6 +100,17 @@ def test_only_what_changed_is_built_again(tmp_path: Path) -> None:
     assert store.remove_unused() == 1
     assert not Path(first.layers[0]).exists()
     assert store.get("base") == second
+
+
+def test_layers_of_another_owner_are_not_used_again(tmp_path: Path) -> None:
+    layer = FileLayer("only")
+    store = make_store(tmp_path, layer)
+    store.build_recipe(RECIPE, on_progress=ignore)
+    other = TemplateStore(tmp_path, owner=os.getuid(), planner=store_planner(layer))
+
+    assert not other.is_current("base")
+    other.build_recipe(RECIPE, on_progress=ignore)
+    assert len(layer.builds) == 2
 
 
 def test_building_again_without_a_change_does_nothing(tmp_path: Path) -> None:

@@ -82,9 +82,13 @@ class Layer(Protocol):
         ...
 
 
-def digest_of(layer: Layer) -> str:
-    """The content address of a layer: 32 hexadecimal digits (mount options are limited to one page)."""
-    return digest_of_json({"format": FORMAT, "kind": layer.kind, "inputs": layer.inputs()})
+def digest_of(layer: Layer, *, owner: int | None = None) -> str:
+    """The content address of a layer: 32 hexadecimal digits (mount options are limited to one page).
+
+    Args:
+        owner: user id that will own its files, if not the user who builds.
+    """
+    return digest_of_json({"format": FORMAT, "kind": layer.kind, "owner": owner, "inputs": layer.inputs()})
 
 
 def digest_of_json(value: object) -> str:

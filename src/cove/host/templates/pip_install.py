@@ -137,10 +137,11 @@ class _PipOutput:
     def _line(self, line: str) -> None:
         if line:
             self._lines.append(line)
-        if line.startswith("Collecting "):
+        # A wheel that lies in a directory is "processed", one from an index "collected".
+        if line.startswith(("Collecting ", "Processing ")):
             self._collected += 1
             share = self._collected / (self._collected + self._expected / 2)
-            self._report(f"Fetching {line.split()[1]}", 0.6 * share)
+            self._report(f"Fetching {line.split()[1].rsplit('/', 1)[-1]}", 0.6 * share)
         elif line.startswith("Installing collected packages:"):
             self._installing = line.count(",") + 1
             self.tick()

@@ -27,16 +27,18 @@ class Plan:
 
     Attributes:
         layers: the lowest first.
+        owner: user id that will own all files, if not the user who builds.
     """
 
     recipe: Recipe
     interpreter: Interpreter
     layers: tuple[Layer, ...]
+    owner: int | None = None
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """Content addresses of the layers, the lowest first."""
-        return tuple(digest_of(layer) for layer in self.layers)
+        return tuple(digest_of(layer, owner=self.owner) for layer in self.layers)
 
     @cached_property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class TemplateStore:
         """
         self._templates = data_dir.absolute() / "templates"
         self._layers = LayerStore(data_dir.absolute() / "layers", owner=owner)
+        self._owner = owner
         self._planner = planner
 
     def recipes(self) -> tuple[Recipe, ...]:
@@ -118,7 +120,7 @@ class TemplateStore:
             return self._layers.remove_except(kept | {Path(layer).name for layer in in_use})
 
     def _plan(self, recipe: Recipe) -> Plan:
-        return self._planner(recipe, self._templates / ".interpreter")
+        return replace(self._planner(recipe, self._templates / ".interpreter"), owner=self._owner)
 
     def _read(self, name: str) -> TemplateManifest | None:
         if not _NAME.fullmatch(name):
@@ -200,6 +202,10 @@ def _manifest(plan: Plan, records: list[LayerRecord], paths: list[Path]) -> Temp
         name=plan.recipe.name,
         display_name=plan.recipe.display_name,
         description=plan.recipe.description,
+        category=plan.recipe.category,
+        language=plan.recipe.language,
+        features=plan.recipe.features,
+        tags=plan.recipe.tags,
         digest=plan.digest,
         layers=tuple(str(path) for path in reversed(paths)),
         python=plan.interpreter.command,
