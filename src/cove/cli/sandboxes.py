@@ -1,0 +1,147 @@
+"""`cove sandboxes`: the sandboxes of a running server."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cove.cli import output
+
+if TYPE_CHECKING:
+    from cove.models.sandboxes import SandboxInfo
+    from cove.sdk import ControlPlane
+
+app = typer.Typer(no_args_is_help=True)
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="Address of the server [default: COVE_BASE_URL, else http://127.0.0.1:5555].",
+        show_default=False,
+    ),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", help="API key [default: COVE_API_KEY].", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_sandboxes(
+    status: Annotated[str | None, typer.Option(help="Only those with this status, for example running.")] = None,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the sandboxes that exist."""
+    from cove.sdk import ControlPlane
+
+    with output.reporting(as_json=as_json), ControlPlane(base_url=base_url, api_key=api_key) as control:
+        found = [*control.sandboxes(status=status)]
+    if as_json:
+        output.print_json(found)
+    elif found:
+        output.print_table(("ID", "TEMPLATE", "STATUS", "ISOLATION", "AGE", "EXPIRES"), [_row(info) for info in found])
+    else:
+        typer.echo("No sandboxes.", err=True)
+
+
+@app.command("info")
+def info(
+    sandbox_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the sandbox.")],
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one sandbox. A paused one stays paused."""
+    from cove.sdk import ControlPlane
+
+    with output.reporting(as_json=as_json), ControlPlane(base_url=base_url, api_key=api_key) as control:
+        found = control.get(sandbox_id)
+    if as_json:
+        output.print_json(found)
+        return
+    output.print_fields(
+        {
+            "id": found.id,
+            "status": found.status,
+            "template": found.template_name or found.template_id,
+            "isolation": f"{found.isolation} ({found.isolation_summary})"
+            if found.isolation_summary
+            else found.isolation,
+            "resources": _resources(found),
+            "internet": "reachable" if found.internet_access else "not reachable",
+            "region": found.region,
+            "created": f"{found.created_at.isoformat()} ({output.since(found.created_at)} ago)",
+            "expires": output.until(found.expires_at),
+            "agent": found.public_host,
+        }
+    )
+
+
+@app.command("kill")
+def kill(
+    sandbox_ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids of the sandboxes.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Kill all that this key can see.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Kill sandboxes. Ends with 1 when one of them could not be killed; the others are killed nevertheless."""
+    from cove.sdk import ControlPlane
+
+    if every == bool(sandbox_ids):
+        raise typer.BadParameter("give ids, or --all")
+    with output.reporting(as_json=as_json), ControlPlane(base_url=base_url, api_key=api_key) as control:
+        chosen = sandbox_ids or [found.id for found in control.sandboxes()]
+        if every and chosen and not yes:
+            _confirm(len(chosen), as_json=as_json)
+        killed, failed = _kill(control, chosen, gone_is_fine=every)
+    if as_json:
+        output.print_json({"killed": killed, "failed": failed})
+    else:
+        for sandbox_id in killed:
+            typer.echo(sandbox_id)
+        for failure in failed:
+            typer.echo(output.plain(f"{failure['id']}: {failure['error']['message']}"), err=True)
+    sys.exit(1 if failed else 0)
+
+
+def _confirm(count: int, *, as_json: bool) -> None:
+    if as_json or not sys.stdin.isatty():
+        raise typer.BadParameter(f"{count} sandboxes would be killed; give --yes to say that this is meant")
+    typer.confirm(f"Kill {count} sandboxes?", abort=True, err=True)
+
+
+def _kill(
+    control: "ControlPlane", sandbox_ids: list[str], *, gone_is_fine: bool
+) -> tuple[list[str], list[dict[str, Any]]]:
+    from cove.models.errors import Conflict, InvalidRequest, NotFound
+
+    killed: list[str] = []
+    failed: list[dict[str, Any]] = []
+    for sandbox_id in dict.fromkeys(sandbox_ids):
+        try:
+            control.delete(sandbox_id)
+        except (Conflict, InvalidRequest, NotFound) as problem:
+            if not gone_is_fine or not isinstance(problem, NotFound):
+                failed.append({"id": sandbox_id, "error": output.error_fields(problem)})
+            continue
+        killed.append(sandbox_id)
+    return killed, failed
+
+
+def _row(info: "SandboxInfo") -> tuple[object, ...]:
+    template = info.template_name or info.template_id or "-"
+    return info.id, template, info.status, info.isolation, output.since(info.created_at), output.until(info.expires_at)
+
+
+def _resources(info: "SandboxInfo") -> str:
+    given = info.resources
+    if given is None:
+        return ""
+    return f"{given.vcpu} vCPU, {given.memory_mb} MiB memory, {given.disk_mb} MiB disk"
