@@ -24,26 +24,36 @@ ROUTES: tuple[Route, ...] = (
     *metrics.ROUTES,
     *absent.ROUTES,
 )
-_PATHS = tuple(route.path for route in ROUTES if "{" not in route.path)
+_PATHS = frozenset(route.path for route in ROUTES if "{" not in route.path)
 
 
-def build_app(boot: AgentBoot, executor: Engine, environment: Variables) -> Starlette:
-    """The application for one sandbox. It starts nothing; the caller starts and closes `executor`."""
-    traffic = Traffic(_PATHS)
-    app = Starlette(
-        routes=ROUTES,
-        middleware=[Middleware(Boundary, traffic=traffic)],
-        exception_handlers={HTTPException: _to_the_boundary},
-    )
-    # A redirect would lose the body of a POST, and half of the clients do not follow any.
-    app.router.redirect_slashes = False
+def build_app(
+    boot: AgentBoot, executor: Engine, environment: Variables, *, skeleton: Starlette | None = None
+) -> Starlette:
+    """The application for one sandbox. It starts nothing; the caller starts and closes `executor`.
+
+    With `skeleton`, that one is completed instead of a new one being built.
+    """
+    app = build_skeleton() if skeleton is None else skeleton
     app.state.agent = AgentState(
         boot=boot,
         engine=executor,
         variables=environment,
-        traffic=traffic,
+        traffic=Traffic(_PATHS),
         usage=ResourceUsage(boot.limits, boot.workspace),
     )
+    return app
+
+
+def build_skeleton() -> Starlette:
+    """The part of the application that is the same in every sandbox."""
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[Middleware(Boundary)],
+        exception_handlers={HTTPException: _to_the_boundary},
+    )
+    # A redirect would lose the body of a POST, and half of the clients do not follow any.
+    app.router.redirect_slashes = False
     app.middleware_stack = app.build_middleware_stack()
     return app
 

@@ -5,6 +5,9 @@ import json
 import socket
 from collections.abc import Mapping
 
+from starlette.applications import Starlette
+from uvicorn.config import Config
+
 from cove.agent.app import build_app
 from cove.agent.engine import Counters
 from cove.agent.http.server import AgentServer
@@ -21,33 +24,37 @@ _REQUESTS = (
 )
 
 
-def rehearse() -> None:
-    """Answer some requests over a socket pair, on an event loop that is closed again. Runs no program."""
+def rehearse(skeleton: Starlette, config: Config) -> None:
+    """Answer some requests over a socket, on an event loop that is closed again. Runs no program."""
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        runner.run(asyncio.wait_for(_rehearse(), TIMEOUT_SECONDS))
+        runner.run(asyncio.wait_for(_rehearse(skeleton, config), TIMEOUT_SECONDS))
+    del skeleton.state.agent
 
 
-async def _rehearse() -> None:
+async def _rehearse(skeleton: Starlette, config: Config) -> None:
     boot = AgentBoot(sandbox_id="", template="", isolation="")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # An autobound abstract address (unix(7)): nothing is left in a file system.
-    listener.bind("")
-    listener.listen(1)
-    server = AgentServer(build_app(boot, _Resting(), _NoVariables()), listener)
-    await server.start()
-    try:
-        reader, writer = await asyncio.open_unix_connection(listener.getsockname())
-        for method, target, body in _REQUESTS:
-            writer.write(
-                b"%s %s HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%s"
-                % (method.encode(), target.encode(), len(body), body)
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(_content_length(head))
-        writer.close()
-        await writer.wait_closed()
-    finally:
-        await server.close(grace=0.1)
+    app = build_app(boot, _Resting(), _NoVariables(), skeleton=skeleton)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        # An autobound abstract address (unix(7)): nothing is left in a file system.
+        listener.bind("")
+        listener.listen(1)
+        server = AgentServer(app, listener, config=config)
+        await server.start()
+        try:
+            await _ask(listener.getsockname())
+        finally:
+            await server.close(grace=0.1)
+
+
+async def _ask(address: str) -> None:
+    reader, writer = await asyncio.open_unix_connection(address)
+    for method, target, body in _REQUESTS:
+        head = f"{method} {target} HTTP/1.1\r\nhost: agent\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode("ascii") + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(_content_length(answer))
+    writer.close()
+    await writer.wait_closed()
 
 
 def _content_length(head: bytes) -> int:

@@ -27,27 +27,27 @@ _log = logging.getLogger("cove.agent")
 class Boundary:
     """ASGI middleware that answers every request, whatever happens inside."""
 
-    def __init__(self, app: ASGIApp, *, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        traffic: Traffic = scope["app"].state.agent.traffic
         exchange = _Exchange(scope, receive, send)
         began = time.perf_counter()
-        self._traffic.begin()
+        traffic.begin()
         try:
-            await self._answer(exchange)
+            if traffic.active > MAX_ACTIVE_REQUESTS:
+                await exchange.refuse(_overloaded())
+            else:
+                await self._answer(exchange)
         finally:
-            self._traffic.end(scope["path"], exchange.status, time.perf_counter() - began)
+            traffic.end(scope["path"], exchange.status, time.perf_counter() - began)
 
     async def _answer(self, exchange: "_Exchange") -> None:
         try:
-            if self._traffic.active > MAX_ACTIVE_REQUESTS:
-                await exchange.refuse(_overloaded())
-                return
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except CoveError as failure:
             await exchange.refuse(failure)

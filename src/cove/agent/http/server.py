@@ -21,10 +21,11 @@ class AgentServer:
     protocol needs only a configuration and the shared state, so those are used without the server.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, *, config: Config | None = None) -> None:
+        """`config` is what `server_config(app)` returned, when that was called before."""
         self._listener = listener
         self._state = ServerState()
-        self._config = server_config(app)
+        self._config = config or server_config(app)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
