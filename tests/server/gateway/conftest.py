@@ -5,10 +5,10 @@ import contextlib
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -99,7 +99,7 @@ class Client:
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         """Signals belong to pytest."""
         yield
 
@@ -131,11 +131,14 @@ class Harness:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             tasks.add(asyncio.current_task())  # type: ignore[arg-type]
             self.accepted[path.name] = self.accepted.get(path.name, 0) + 1
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                await handler(reader, writer)
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+            try:
+                with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                    await handler(reader, writer)
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+            finally:
+                writer.transport.abort()
 
         server = await asyncio.start_unix_server(serve, str(path))
 
@@ -160,7 +163,9 @@ class Harness:
 
     async def asgi(self, path: Path, app: Any, **options: Any) -> None:
         """Starts an upstream that is `app` in uvicorn."""
-        config = uvicorn.Config(app, lifespan="off", log_level="error", access_log=False, **options)
+        config = uvicorn.Config(
+            app, lifespan="off", log_level="critical", access_log=False, timeout_graceful_shutdown=1, **options
+        )
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(str(path))
         sock.listen(128)
@@ -168,7 +173,7 @@ class Harness:
         task = asyncio.create_task(server.serve(sockets=[sock]))
 
         async def stop() -> None:
-            server.should_exit = server.force_exit = True
+            server.should_exit = True
             await task
             sock.close()
 
@@ -179,7 +184,7 @@ class Harness:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
 
         async def close() -> None:
-            writer.close()
+            writer.transport.abort()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
@@ -220,7 +225,7 @@ async def start() -> AsyncIterator[Start]:
                 control_plane=folder / "control.sock",
                 directory=directory,
                 tokens=Tokens(),
-                settings=GatewaySettings(**{"linger_seconds": 0.2, **settings}),
+                settings=GatewaySettings(**cast(dict[str, Any], {"linger_seconds": 0.2, **settings})),
             )
             sock = socket.create_server(("127.0.0.1", 0))
             port = sock.getsockname()[1]
@@ -235,6 +240,8 @@ async def start() -> AsyncIterator[Start]:
             return Harness(gateway, port, folder, directory, stack)
 
         yield begin
+    for _ in range(5):  # the loop tells transports of their end in later turns
+        await asyncio.sleep(0)
     shutil.rmtree(folder)
 
 

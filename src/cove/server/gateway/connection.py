@@ -264,6 +264,12 @@ class ClientConnection(asyncio.Protocol):
 
     # --- responses
 
+    def upstream_made(self, upstream: Upstream) -> None:
+        """The upstream is connected; the client may have gone meanwhile."""
+        self._shared.upstreams += 1
+        if self._phase is Phase.CLOSED:
+            upstream.abort()
+
     def upstream_received(self, upstream: Upstream, data: bytes) -> None:
         """The upstream has sent bytes."""
         exchange = self._exchange
@@ -305,6 +311,7 @@ class ClientConnection(asyncio.Protocol):
 
     def upstream_lost(self, upstream: Upstream, error: Exception | None) -> None:
         """The upstream's connection is gone: the end of the response, or a failure."""
+        self._shared.forget_upstream()
         exchange = self._exchange
         if exchange is None or exchange.upstream is not upstream:
             self._idle.discard(upstream)

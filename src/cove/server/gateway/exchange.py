@@ -32,8 +32,9 @@ class Surroundings:
     """What all connections of a gateway share.
 
     Attributes:
+        upstreams: connections to upstreams that are open.
         draining: the gateway is closing; each connection ends after its present exchange.
-        emptied: set whenever the last connection has ended.
+        emptied: set whenever the last connection of either kind has ended.
     """
 
     control_plane: Path
@@ -42,6 +43,7 @@ class Surroundings:
     settings: GatewaySettings
     counters: GatewayCounters = field(default_factory=GatewayCounters)
     connections: set[Drainable] = field(default_factory=set[Drainable])
+    upstreams: int = 0
     draining: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,7 +51,20 @@ class Surroundings:
         """Takes note of the end of a connection."""
         self.connections.discard(connection)
         self.counters.connections_open -= 1
-        if not self.connections:
+        self._note_emptied()
+
+    def forget_upstream(self) -> None:
+        """Takes note of the end of a connection to an upstream."""
+        self.upstreams -= 1
+        self._note_emptied()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no connection of either kind is open."""
+        return not self.connections and not self.upstreams
+
+    def _note_emptied(self) -> None:
+        if self.empty:
             self.emptied.set()
 
 

@@ -85,7 +85,7 @@ class Gateway:
 
     async def _emptied(self, seconds: float) -> None:
         """Waits until no connection is left, at most `seconds`."""
-        if not self._shared.connections:
+        if self._shared.empty:
             return
         self._shared.emptied.clear()
         try:

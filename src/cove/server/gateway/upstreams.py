@@ -14,6 +14,10 @@ _BACKLOG_RETRY_SECONDS = 0.005
 class UpstreamOwner(Protocol):
     """The client connection, as its upstreams see it."""
 
+    def upstream_made(self, upstream: "Upstream") -> None:
+        """It is connected; `upstream_lost` will follow once."""
+        ...
+
     def upstream_received(self, upstream: "Upstream", data: bytes) -> None:
         """Bytes came."""
         ...
@@ -50,6 +54,7 @@ class Upstream(asyncio.Protocol):
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self._owner.upstream_made(self)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
