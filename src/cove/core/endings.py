@@ -32,19 +32,33 @@ class Endings:
         self._log = structlog.get_logger("cove.endings")
 
     async def end(
-        self, sandbox_id: str, *, reason: EndReason, actor: str = SYSTEM_ACTOR, due: float | None = None
+        self,
+        sandbox_id: str,
+        *,
+        reason: EndReason,
+        actor: str = SYSTEM_ACTOR,
+        due: float | None = None,
+        namespace: str | None = None,
     ) -> StoredSandbox | None:
         """Write the tombstone, let nobody through any more, then free what the host holds.
 
         Returns:
-            The tombstone, or None when the sandbox was not live (with `due`: or its deadline is later than that).
+            The tombstone, or None when the sandbox was not live (with `due`: or its deadline is later than that;
+            with `namespace`: or it is in another one).
 
         Raises:
             CoveError: the store's, then nothing has changed; or the host's, then the sandbox has ended for
                 everyone and the reconciler goes on trying to remove the rest.
         """
         now = self._clock()
-        ended = await self._store.write(lambda work: _end(work, sandbox_id, reason, actor, now, due))
+
+        def change(work: UnitOfWork) -> StoredSandbox | None:
+            ended = work.sandboxes.end(sandbox_id, reason=reason, at=now, due=due, namespace=namespace)
+            if ended is not None:
+                work.events.add(_event(ended, actor, now))
+            return ended
+
+        ended = await self._store.write(change)
         if ended is None:
             return None
         self._directory.remove(sandbox_id)
@@ -76,19 +90,12 @@ class Endings:
         self._left &= present
 
 
-def _end(
-    work: UnitOfWork, sandbox_id: str, reason: EndReason, actor: str, now: float, due: float | None
-) -> StoredSandbox | None:
-    ended = work.sandboxes.end(sandbox_id, reason=reason, at=now, due=due)
-    if ended is not None:
-        work.events.add(
-            StoredEvent(
-                at=now,
-                namespace=ended.namespace,
-                actor=actor,
-                action="sandbox.ended",
-                subject=sandbox_id,
-                details={"reason": reason.value},
-            )
-        )
-    return ended
+def _event(ended: StoredSandbox, actor: str, at: float) -> StoredEvent:
+    return StoredEvent(
+        at=at,
+        namespace=ended.namespace,
+        actor=actor,
+        action="sandbox.ended",
+        subject=ended.id,
+        details={"reason": ended.end_reason and ended.end_reason.value},
+    )

@@ -133,12 +133,13 @@ class Lifecycle:
         return row
 
     async def _delete(self, principal: Principal, sandbox_id: str) -> None:
-        row = await self._row(principal, sandbox_id)
-        ended = await self._endings.end(sandbox_id, reason=EndReason.KILLED, actor=principal.actor)
-        if ended is not None:
+        if is_sandbox_id(sandbox_id) and await self._endings.end(
+            sandbox_id, reason=EndReason.KILLED, actor=principal.actor, namespace=principal.namespace
+        ):
             return
+        row = await self._row(principal, sandbox_id)
         if not self._endings.is_left(sandbox_id):
-            raise _ended(await self._row(principal, row.id))
+            raise _ended(row)
         await self._endings.remove(sandbox_id)
 
     async def _set_timeout(self, principal: Principal, sandbox_id: str, seconds: int) -> StoredSandbox:

@@ -43,8 +43,19 @@ class SandboxRepository(Protocol):
         """Move to `target` if the row is in one of `sources`; the row after the change, or None."""
         ...
 
-    def end(self, sandbox_id: str, *, reason: EndReason, at: float, due: float | None = None) -> StoredSandbox | None:
-        """Turn a live row into a tombstone; with `due`, only if its deadline is not later than that."""
+    def end(
+        self,
+        sandbox_id: str,
+        *,
+        reason: EndReason,
+        at: float,
+        due: float | None = None,
+        namespace: str | None = None,
+    ) -> StoredSandbox | None:
+        """Turn a live row into a tombstone; the row after the change, or None.
+
+        With `due`, only if its deadline is not later than that; with `namespace`, only if it is in that one.
+        """
         ...
 
     def set_deadline(

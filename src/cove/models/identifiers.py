@@ -10,7 +10,13 @@ SANDBOX_ID = re.compile(r"[0-9]{10}[a-z0-9]{8}\Z")
 
 
 def _random(length: int) -> str:
-    return "".join(secrets.choice(_LOWER) for _ in range(length))
+    """Random characters from one read of the kernel's generator: 8 bits for each of 5.2 leave no bias to speak of."""
+    number = int.from_bytes(secrets.token_bytes(length))
+    characters: list[str] = []
+    for _ in range(length):
+        number, index = divmod(number, len(_LOWER))
+        characters.append(_LOWER[index])
+    return "".join(characters)
 
 
 def new_sandbox_id() -> str:

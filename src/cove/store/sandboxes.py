@@ -69,9 +69,19 @@ class SqlSandboxRepository:
         change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, SANDBOXES.c.status.in_(sorted(sources)))
         return self._change(change.values(status=target))
 
-    def end(self, sandbox_id: str, *, reason: EndReason, at: float, due: float | None = None) -> StoredSandbox | None:
-        """Turn a live row into a tombstone; with `due`, only if its deadline is not later than that."""
+    def end(
+        self,
+        sandbox_id: str,
+        *,
+        reason: EndReason,
+        at: float,
+        due: float | None = None,
+        namespace: str | None = None,
+    ) -> StoredSandbox | None:
+        """Turn a live row into a tombstone, or None if it is not live, is due later, or is in another namespace."""
         change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, _LIVE)
+        if namespace is not None:
+            change = change.where(SANDBOXES.c.namespace == namespace)
         if due is not None:
             change = change.where(SANDBOXES.c.deadline <= due)
         return self._change(change.values(status=SandboxStatus.DELETED, ended_at=at, end_reason=reason))
