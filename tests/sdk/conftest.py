@@ -363,6 +363,7 @@ class ScriptedServer:
     def __init__(self) -> None:
         self.script: list[bytes | None] = []
         self.requests: list[bytes] = []
+        self._goodbye = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(WAIT_SECONDS)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -382,6 +383,10 @@ class ScriptedServer:
     def hang_up(self) -> None:
         """Script one more closed connection."""
         self.script.append(None)
+
+    def wait_for_goodbye(self) -> None:
+        """Until a client has closed a connection that was left open."""
+        assert self._goodbye.wait(WAIT_SECONDS)
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -403,6 +408,7 @@ class ScriptedServer:
         while True:
             request = self._read(connection)
             if request is None:
+                self._goodbye.set()
                 return
             self.requests.append(request)
             answer = self.script.pop(0) if self.script else None
@@ -439,11 +445,6 @@ def unused_url() -> str:
     """An address at which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio  # async only
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -264,3 +265,14 @@ async def test_errors_show_no_key(planes: Planes) -> None:
     planes.api_key = key
     assert key not in repr(caught.value) + str(caught.value)
     assert key not in repr(AsyncControlPlane().wire.endpoint)
+
+
+async def test_a_cancelled_call_closes_its_connection(scripted: ScriptedServer) -> None:  # async only
+    sandbox = await sandbox_on(scripted)  # async only
+    scripted.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")  # async only
+    with pytest.raises(TimeoutError):  # async only
+        async with asyncio.timeout(0.2):  # async only
+            await sandbox.run_code("1")  # async only
+    await asyncio.to_thread(scripted.wait_for_goodbye)  # async only
+    await sandbox.aclose()  # async only
+    assert len(scripted.requests) == 2  # async only

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from cove import AsyncSandbox
@@ -236,6 +237,16 @@ async def test_a_unix_socket_carries_both_planes(planes: Planes) -> None:
     async with AsyncSandbox.create(base_url=f"http+unix://{planes.socket_path}") as sandbox:
         assert (await sandbox.run_code("1")).success
     assert [seen.headers["host"] for seen in planes.to("/v1/sandboxes")] == ["localhost"]
+
+
+async def test_a_given_transport_carries_everything_and_stays_open(planes: Planes, unused_url: str) -> None:
+    transport = httpx2.AsyncHTTPTransport(uds=planes.socket_path)
+    for _ in range(2):
+        async with AsyncSandbox.create(base_url=unused_url, transport=transport) as sandbox:
+            assert (await sandbox.run_code("1")).success
+            (listed,) = await AsyncSandbox.list(base_url=unused_url, transport=transport)
+            assert (await listed.run_code("2")).stdout == "2"
+    await transport.aclose()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
+import ssl
+
 import pytest
 
 from cove.models.errors import InvalidRequest
-from cove.sdk._endpoint import DEFAULT_BASE_URL, Endpoint, resolve_endpoint
+from cove.sdk._endpoint import DEFAULT_BASE_URL, Endpoint, resolve_endpoint, tls_context
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +47,9 @@ def test_a_unix_socket(url: str) -> None:
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest, match="COVE_BASE_URL"):
         resolve_endpoint(base_url=url)
+
+
+def test_a_transport_for_plain_http_trusts_nobody() -> None:
+    context = tls_context(secure=False)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert context.cert_store_stats()["x509_ca"] == 0

@@ -48,3 +48,22 @@ def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="Sandpit"):
         _ = cove.Sandpit
+
+
+def test_every_exported_name_exists() -> None:
+    import cove
+    from cove import sdk
+
+    for module in (cove, sdk):
+        assert module.__all__ == sorted(module.__all__)
+        assert all(getattr(module, name) is not None for name in module.__all__)
+    with pytest.raises(AttributeError, match="Sandpit"):
+        _ = sdk.Sandpit
+
+
+def test_blocking_code_loads_no_event_loop() -> None:
+    code = (
+        "import sys, cove; cove.Sandbox;print([name for name in ('asyncio', 'cove.sdk._async') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from cove import Sandbox
@@ -234,6 +235,16 @@ def test_a_unix_socket_carries_both_planes(planes: Planes) -> None:
     with Sandbox.create(base_url=f"http+unix://{planes.socket_path}") as sandbox:
         assert (sandbox.run_code("1")).success
     assert [seen.headers["host"] for seen in planes.to("/v1/sandboxes")] == ["localhost"]
+
+
+def test_a_given_transport_carries_everything_and_stays_open(planes: Planes, unused_url: str) -> None:
+    transport = httpx2.HTTPTransport(uds=planes.socket_path)
+    for _ in range(2):
+        with Sandbox.create(base_url=unused_url, transport=transport) as sandbox:
+            assert (sandbox.run_code("1")).success
+            (listed,) = Sandbox.list(base_url=unused_url, transport=transport)
+            assert (listed.run_code("2")).stdout == "2"
+    transport.close()
 
 
 @pytest.mark.parametrize(

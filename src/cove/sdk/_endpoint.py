@@ -60,15 +60,15 @@ def resolve_endpoint(*, base_url: str | None = None, api_key: str | None = None)
 
 def async_transport(endpoint: Endpoint, *, secure: bool) -> httpx2.AsyncBaseTransport:
     """Connections to `endpoint`; `secure` loads the certificate authorities that https needs."""
-    return httpx2.AsyncHTTPTransport(verify=_trust(secure=secure), limits=_POOL, uds=endpoint.socket_path)
+    return httpx2.AsyncHTTPTransport(verify=tls_context(secure=secure), limits=_POOL, uds=endpoint.socket_path)
 
 
 def transport(endpoint: Endpoint, *, secure: bool) -> httpx2.BaseTransport:
     """As `async_transport`, for blocking callers."""
-    return httpx2.HTTPTransport(verify=_trust(secure=secure), limits=_POOL, uds=endpoint.socket_path)
+    return httpx2.HTTPTransport(verify=tls_context(secure=secure), limits=_POOL, uds=endpoint.socket_path)
 
 
-def _trust(*, secure: bool) -> ssl.SSLContext:
+def tls_context(*, secure: bool) -> ssl.SSLContext:
     """Loading the authorities takes 40 ms, which plain http need not pay. Without them every https peer is refused."""
     return httpx2.create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
