@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from cove.host.templates import Recipe, TemplateStore
 from cove.host.templates.interpreter import find_interpreter
 from cove.host.templates.layers import Layer, Workspace
 from cove.host.templates.plan import Plan, make_plan
-from cove.host.templates.recipes import load_recipe
-from cove.host.templates.store import Planner
+from cove.host.templates.recipes import Recipe, load_recipe
+from cove.host.templates.store import Planner, TemplateStore
 from cove.models.errors import CoveError, error
 from cove.models.templates import BuildProgress
 
