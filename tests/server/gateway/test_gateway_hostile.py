@@ -182,6 +182,16 @@ async def test_a_missing_agent_and_a_missing_control_plane(gw: Harness) -> None:
     assert gw.gateway.counters.upstream_failures == 2
 
 
+async def test_a_sandbox_that_ends_during_a_request_is_not_found_rather_than_repeated(gw: Harness) -> None:
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        gw.directory.clear()
+
+    await gw.raw(gw.agent(A), die)
+    reply = await gw.ask(GET + b"\r\n")
+    assert (reply.status, json.loads(reply.body)["code"]) == (404, "SANDBOX_NOT_FOUND")
+
+
 async def test_a_body_over_the_limit_is_refused_at_the_head_or_while_counting(start: Start) -> None:
     gw = await start(max_agent_body_bytes=1000, max_control_body_bytes=10)
     received = 0

@@ -5,26 +5,24 @@ phase has a deadline.
 """
 
 import asyncio
-import re
 from pathlib import Path
-from typing import cast
 
 import structlog
 
+from cove.server.gateway.client_side import ClientSide
 from cove.server.gateway.deadline import Deadline
 from cove.server.gateway.exchange import Exchange, Phase, Surroundings
 from cove.server.gateway.framing import LengthReader
 from cove.server.gateway.heads import FramingError, HeadBuffer, RequestHead, parse_request
-from cove.server.gateway.refusals import Plane, Refuse, new_request_id, refuse, render
-from cove.server.gateway.relay import BodyTooLarge, Peer, RequestRelay, ResponseRelay
+from cove.server.gateway.refusals import Plane, Refuse, new_request_id, refuse, request_id_of, too_large
+from cove.server.gateway.relay import BodyTooLarge, RequestRelay, ResponseRelay
 from cove.server.gateway.routing import ToAgent, decide
 from cove.server.gateway.settings import MAX_HEAD_BYTES
-from cove.server.gateway.upstreams import WRITE_BUFFER, IdleUpstreams, Upstream, connect
+from cove.server.gateway.upstreams import IdleUpstreams, Upstream, connect
 
 READ_AHEAD = 2 * MAX_HEAD_BYTES
 """Bytes of later requests that are kept while one is answered; more than a head, so that any head can complete."""
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
 _log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
@@ -43,30 +41,22 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._drained = LengthReader(0)
-        self._peer = Peer(b"", b"http")
         self._head_begun = False
-        self._reading = True
-        self._client_full = False
         self._upstream_full = False
-        self._stalled_seconds = 0.0
-        self._transport: asyncio.Transport
+        self._client: ClientSide
 
     # --- the client's side, called by the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        name = cast(object, transport.get_extra_info("peername"))
-        address = str(cast(tuple[object, ...], name)[0]) if isinstance(name, tuple) and name else ""
-        self._peer = Peer(address.encode("ascii", "replace"), self._settings.public_scheme.encode("ascii"))
+        self._client = ClientSide(transport, self._settings, self._counters)
         self._counters.connections += 1
         self._counters.connections_open += 1
         self._shared.connections.add(self)
         if len(self._shared.connections) > self._settings.max_connections:
-            message = "There are too many connections."
-            self._write_refusal(refuse("CAPACITY_EXHAUSTED", message, Plane.CONTROL), new_request_id(), close=True)
-            self._linger()
+            crowded = refuse("CAPACITY_EXHAUSTED", "There are too many connections.", Plane.CONTROL)
+            self._client.refuse(crowded, new_request_id(), close=True)
+            self._close()
         else:
             self._deadline.set(self._settings.head_seconds)
 
@@ -103,10 +93,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.upstream.write_eof()
             self._deadline.set(self._settings.linger_seconds)
             return True
-        self._release_upstream()
-        if self._phase is not Phase.CLOSED:
-            self._phase = Phase.LINGER
-            self._deadline.set(self._settings.linger_seconds)
+        self._close()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -119,13 +106,13 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client reads too slowly: its upstream waits."""
-        self._client_full = True
+        self._client.full = True
         self._steer()
         self._touch()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self._client_full = False
+        self._client.full = False
         self._steer()
         self._touch()
         self._next_request()
@@ -139,12 +126,12 @@ class ClientConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Ends the connection at once."""
-        self._transport.abort()
+        self._client.abort()
 
     # --- requests
 
     def _next_request(self) -> None:
-        if self._phase is not Phase.HEAD or self._client_full:
+        if self._phase is not Phase.HEAD or self._client.full:
             return
         try:
             self._buffer.skip_empty_line()
@@ -155,7 +142,7 @@ class ClientConnection(asyncio.Protocol):
             head = parse_request(raw)
         except FramingError as error:
             refusal = refuse(error.code, str(error), Plane.CONTROL, status=error.status)
-            self._write_refusal(refusal, new_request_id(), close=True)
+            self._client.refuse(refusal, new_request_id(), close=True)
             self._linger()
             return
         self._head_begun = False
@@ -169,7 +156,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> None:
         self._counters.requests += 1
-        request_id = _request_id_of(head)
+        request_id = request_id_of(head.first(b"x-request-id"))
         route = decide(head, self._settings, self._shared.tokens, self._shared.directory)
         if isinstance(route, Refuse):
             self._refuse(head, route, request_id)
@@ -177,10 +164,10 @@ class ClientConnection(asyncio.Protocol):
         to_agent = isinstance(route, ToAgent)
         limit = self._settings.max_agent_body_bytes if to_agent else self._settings.max_control_body_bytes
         if (head.framing.length or 0) > limit:
-            self._refuse(head, _too_large(limit, Plane.AGENT if to_agent else Plane.CONTROL), request_id)
+            self._refuse(head, too_large(limit, Plane.AGENT if to_agent else Plane.CONTROL), request_id)
             return
         request = RequestRelay(
-            head, route.target, to_agent=to_agent, request_id=request_id, peer=self._peer, max_body=limit
+            head, route.target, to_agent=to_agent, request_id=request_id, peer=self._client.peer, max_body=limit
         )
         response = ResponseRelay(head, from_agent=to_agent, request_id=request_id)
         self._exchange = Exchange(route, request, response, request_id)
@@ -233,7 +220,7 @@ class ClientConnection(asyncio.Protocol):
         except BodyTooLarge:
             to_agent = exchange.request.to_agent
             limit = self._settings.max_agent_body_bytes if to_agent else self._settings.max_control_body_bytes
-            self._fail(_too_large(limit, exchange.plane))
+            self._fail(too_large(limit, exchange.plane))
             return
         exchange.upstream.write(framed)
         if rest:
@@ -277,7 +264,7 @@ class ClientConnection(asyncio.Protocol):
             self._idle.discard(upstream)
             return
         if self._phase is Phase.SPLICE:
-            self._write(data)
+            self._client.write(data)
             self._touch()
             return
         request, response = exchange.request, exchange.response
@@ -290,7 +277,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if response.started and not was_started:
             exchange.closing = close
-        self._write(out)
+        self._client.write(out)
         if response.upgraded:
             self._start_splice(exchange, upstream)
         elif response.done:
@@ -304,8 +291,7 @@ class ClientConnection(asyncio.Protocol):
         if self._phase is not Phase.SPLICE or exchange is None or exchange.upstream is not upstream or exchange.ended:
             return False
         exchange.ended = True
-        if not self._transport.is_closing():
-            self._transport.write_eof()
+        self._client.write_eof()
         self._deadline.set(self._settings.linger_seconds)
         return True
 
@@ -317,10 +303,7 @@ class ClientConnection(asyncio.Protocol):
             self._idle.discard(upstream)
             return
         if self._phase is Phase.SPLICE:
-            client_ended = exchange.ended
-            self._linger()
-            if client_ended:
-                self._transport.close()
+            self._close() if exchange.ended else self._linger()
             return
         if error is not None:
             self._upstream_failed("the connection was broken")
@@ -330,7 +313,7 @@ class ClientConnection(asyncio.Protocol):
         except FramingError:
             self._upstream_failed("it closed the connection before the end of its answer")
             return
-        self._write(out)
+        self._client.write(out)
         self._finish(exchange, upstream)
 
     def upstream_full(self, upstream: Upstream, full: bool) -> None:
@@ -355,7 +338,7 @@ class ClientConnection(asyncio.Protocol):
     def _start_splice(self, exchange: Exchange, upstream: Upstream) -> None:
         self._phase = Phase.SPLICE
         self._counters.websockets_open += 1
-        self._write(exchange.response.rest)
+        self._client.write(exchange.response.rest)
         upstream.write(self._buffer.take_rest())
         self._steer()
         self._touch()
@@ -380,10 +363,18 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None:
             return
         if isinstance(exchange.route, ToAgent):
-            message = f"The agent of sandbox {exchange.route.sandbox_id} failed: {reason}."
-            self._fail(refuse("AGENT_UNREACHABLE", message, Plane.AGENT))
+            self._agent_failed(exchange.route.sandbox_id, reason)
         else:
             self._fail(refuse("HOST_UNAVAILABLE", f"The control plane failed: {reason}.", Plane.CONTROL))
+
+    def _agent_failed(self, sandbox_id: str, reason: str) -> None:
+        # Clients repeat a request after a 502: of a sandbox that has ended meanwhile there is nothing to repeat.
+        if self._shared.directory.socket_of(sandbox_id) is None:
+            message = f"Sandbox {sandbox_id} was not found any more: it ended while the request was in progress."
+            self._fail(refuse("SANDBOX_NOT_FOUND", message, Plane.AGENT))
+        else:
+            message = f"The agent of sandbox {sandbox_id} failed: {reason}."
+            self._fail(refuse("AGENT_UNREACHABLE", message, Plane.AGENT))
 
     def _fail(self, refusal: Refuse) -> None:
         """Ends the exchange: with an answer if none has begun, else by breaking off."""
@@ -393,13 +384,13 @@ class ClientConnection(asyncio.Protocol):
         request = exchange.request
         self._release_upstream()
         if exchange.response.started:
-            self._transport.abort()
+            self._client.abort()
             return
         if exchange.upstream is None:
             self._refuse(request.head, refusal, exchange.request_id)
             return
         close = not request.head.persistent or not request.done or self._shared.draining
-        self._write_refusal(refusal, exchange.request_id, close=close, head_only=request.head.method == b"HEAD")
+        self._client.refuse(refusal, exchange.request_id, close=close, head_only=request.head.method == b"HEAD")
         if close:
             self._linger()
         else:
@@ -410,7 +401,7 @@ class ClientConnection(asyncio.Protocol):
         length = head.framing.length or 0
         unread = head.framing.chunked or length > self._settings.max_drained_body_bytes
         close = not head.persistent or self._shared.draining or unread or head.expects_continue
-        self._write_refusal(refusal, request_id, close=close, head_only=head.method == b"HEAD")
+        self._client.refuse(refusal, request_id, close=close, head_only=head.method == b"HEAD")
         if close:
             self._linger()
         elif length:
@@ -421,10 +412,6 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._await_next()
 
-    def _write_refusal(self, refusal: Refuse, request_id: bytes, *, close: bool, head_only: bool = False) -> None:
-        self._counters.refused(refusal.code)
-        self._write(render(refusal, request_id, close=close, head_only=head_only))
-
     def _linger(self) -> None:
         """Closes so that the client can read what was sent: a close with unread input would reset the connection."""
         self._release_upstream()
@@ -432,9 +419,16 @@ class ClientConnection(asyncio.Protocol):
             return
         self._phase = Phase.LINGER
         self._deadline.set(self._settings.linger_seconds)
-        if not self._transport.is_closing():
-            self._transport.write_eof()
-            self._steer()
+        self._client.write_eof()
+        self._steer()
+
+    def _close(self) -> None:
+        """Closes after what was written: the client has gone, or is not wanted."""
+        self._release_upstream()
+        if self._phase is not Phase.CLOSED:
+            self._phase = Phase.LINGER
+            self._deadline.set(self._settings.linger_seconds)
+            self._client.close()
 
     def _release_upstream(self) -> None:
         if self._phase is Phase.SPLICE:
@@ -453,28 +447,16 @@ class ClientConnection(asyncio.Protocol):
     def _steer(self) -> None:
         """Reads from each side only what the other side can take."""
         if self._exchange is not None and self._exchange.upstream is not None:
-            self._exchange.upstream.pause(self._client_full)
+            self._exchange.upstream.pause(self._client.full)
         ahead = len(self._buffer) >= READ_AHEAD
-        reading = self._phase in (Phase.LINGER, Phase.CLOSED) or not (self._upstream_full or ahead)
-        if reading == self._reading or self._transport.is_closing():
-            return
-        self._reading = reading
-        if reading:
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
-
-    def _write(self, data: bytes) -> None:
-        if data and not self._transport.is_closing():
-            self._counters.bytes_to_clients += len(data)
-            self._transport.write(data)
+        self._client.read(self._phase in (Phase.LINGER, Phase.CLOSED) or not (self._upstream_full or ahead))
 
     def _patience(self) -> float:
         """Seconds that the present phase may go without a byte."""
         exchange, settings = self._exchange, self._settings
         if self._phase is Phase.SPLICE and exchange is not None and exchange.ended:
             return settings.linger_seconds
-        if self._client_full:
+        if self._client.full:
             return settings.stall_seconds
         if self._phase is Phase.SPLICE:
             return settings.splice_idle_seconds
@@ -494,7 +476,7 @@ class ClientConnection(asyncio.Protocol):
         match self._phase:
             case Phase.HEAD if len(self._buffer):
                 late = refuse("TIMEOUT", "The request head did not come in time.", Plane.CONTROL, status=408)
-                self._write_refusal(late, new_request_id(), close=True)
+                self._client.refuse(late, new_request_id(), close=True)
                 self._linger()
             case Phase.HEAD | Phase.DRAIN | Phase.SPLICE:
                 self._linger()
@@ -503,37 +485,16 @@ class ClientConnection(asyncio.Protocol):
             case Phase.EXCHANGE:
                 self._exchange_expired()
             case Phase.LINGER:
-                self._linger_expired()
+                if self._client.linger():
+                    self._deadline.set(self._settings.linger_seconds)
             case Phase.CLOSED:
                 pass
 
     def _exchange_expired(self) -> None:
         exchange = self._exchange
-        if exchange is None or self._client_full:
-            self._transport.abort()
+        if exchange is None or self._client.full:
+            self._client.abort()
         elif not exchange.request.done and not self._upstream_full:
             self._fail(refuse("TIMEOUT", "The request body did not come in time.", exchange.plane, status=408))
         else:
             self._fail(refuse("TIMEOUT", "There was no answer in time.", exchange.plane))
-
-    def _linger_expired(self) -> None:
-        """A slow reader still gets what is on its way to it."""
-        self._stalled_seconds += self._settings.linger_seconds
-        if self._transport.get_write_buffer_size() and self._stalled_seconds < self._settings.stall_seconds:
-            self._deadline.set(self._settings.linger_seconds)
-        else:
-            self._transport.abort()
-
-
-def _request_id_of(head: RequestHead) -> bytes:
-    sent = head.first(b"x-request-id")
-    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new_request_id()
-
-
-def _too_large(limit: int, plane: Plane) -> Refuse:
-    return refuse(
-        "REQUEST_TOO_LARGE",
-        f"The request body is larger than {limit} bytes.",
-        plane,
-        remedy="Send less, or in parts.",
-    )

@@ -1,6 +1,7 @@
 """Answers that the gateway gives itself: the hybrid error bodies that every client of the two planes can read."""
 
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,8 @@ from http import HTTPStatus
 from typing import Any
 
 from cove.models.errors import CoveError, definition_of
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
 
 
 class Plane(StrEnum):
@@ -44,6 +47,17 @@ def refuse(code: str, message: str, plane: Plane, *, remedy: str = "", path: str
 def refuse_error(error: CoveError, plane: Plane, *, path: str = "") -> Refuse:
     """The refusal for a platform error."""
     return refuse(error.code, error.message, plane, remedy=error.remedy, path=path)
+
+
+def too_large(limit: int, plane: Plane) -> Refuse:
+    """The refusal of a request body beyond `limit` bytes."""
+    message = f"The request body is larger than {limit} bytes."
+    return refuse("REQUEST_TOO_LARGE", message, plane, remedy="Send less, or in parts.")
+
+
+def request_id_of(sent: bytes | None) -> bytes:
+    """The id that the client sent, if it is one that may be logged and echoed; else a new one."""
+    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new_request_id()
 
 
 def new_request_id() -> bytes:
