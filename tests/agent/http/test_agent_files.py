@@ -6,10 +6,13 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from cove.agent.files.listing import list_directory
 
 if TYPE_CHECKING:
     from conftest import RunningAgent
@@ -437,3 +440,52 @@ async def until(condition: Any) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def test_long_listings_are_cut_and_say_so(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / str(number)).write_text("")
+    whole = await list_directory(str(tmp_path), limit=12)
+    assert (whole.count, whole.truncated) == (12, False)
+    cut = await list_directory(str(tmp_path), limit=11)
+    assert (cut.count, cut.truncated) == (11, True)
+
+
+@pytest.mark.parametrize("content", [b"test", b"aGVsbG8=", b"plain text", b"abc", b"", b"dGVzdA==" * 100])
+@pytest.mark.parametrize("client", ["python-httpx/0.28.1", "curl/8", "axios/1.21.1"])
+async def test_clients_that_decode_downloads_get_what_is_stored(
+    agent: "RunningAgent", client: str, content: bytes
+) -> None:
+    (agent.workspace / "a").write_bytes(content)
+    received = (await agent.client.get("/files/download?path=a", headers={"user-agent": client})).content
+    if client.startswith("python-httpx/"):
+        received = as_hopx_clients_do(received)
+    assert received == content
+
+
+def as_hopx_clients_do(content: bytes) -> bytes:
+    try:
+        decoded = base64.b64decode(content, validate=True)
+    except ValueError:
+        return content
+    return decoded if base64.b64encode(decoded) == content else content
+
+
+async def test_a_broken_download_closes_its_file(agent: "RunningAgent") -> None:
+    with (agent.workspace / "big").open("wb") as file:
+        file.truncate(1 << 40)
+    before = open_files(agent.workspace / "big")
+    reader, writer = await asyncio.open_unix_connection(agent.address)
+    writer.write(b"GET /files/download?path=big HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert await asyncio.wait_for(reader.readexactly(100_000), 10)
+    assert open_files(agent.workspace / "big") == before + 1
+    writer.close()
+    await until(lambda: open_files(agent.workspace / "big") == before)
+
+
+def open_files(path: Path) -> int:
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found += os.readlink(descriptor) == str(path)
+    return found

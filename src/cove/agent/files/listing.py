@@ -12,8 +12,8 @@ MAX_ENTRIES = 100_000
 _ENTRIES_BETWEEN_TURNS = 500
 
 
-async def list_directory(path: str) -> FileList:
-    """The entries of a directory by name, at most `MAX_ENTRIES` of them, links not followed.
+async def list_directory(path: str, *, limit: int = MAX_ENTRIES) -> FileList:
+    """The entries of a directory by name, at most `limit` of them, links not followed.
 
     Raises:
         OSError: the kernel refused.
@@ -22,7 +22,7 @@ async def list_directory(path: str) -> FileList:
     truncated = False
     with os.scandir(path) as scan:
         for found in scan:
-            if len(entries) >= MAX_ENTRIES:
+            if len(entries) >= limit:
                 truncated = True
                 break
             entry = _entry(found)

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import os
 import stat
-from collections.abc import AsyncIterator, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from cove.agent.files.failures import not_regular
@@ -56,19 +56,6 @@ async def read_content(path: str, *, offset: int = 0, limit: int | None = None) 
         raise _too_long(path, len(data))
     content, encoding = _as_text(data)
     return FileContent(content=content, path=path, size=max(status.st_size, len(data)), encoding=encoding)
-
-
-async def chunks(descriptor: int, *, size: int | None = None) -> AsyncIterator[bytes]:
-    """The bytes of an open file, at most `size` of them (None: all that there are)."""
-    remaining = size
-    while remaining is None or remaining > 0:
-        data = os.read(descriptor, CHUNK_BYTES if remaining is None else min(CHUNK_BYTES, remaining))
-        if not data:
-            return
-        if remaining is not None:
-            remaining -= len(data)
-        yield data
-        await asyncio.sleep(0)
 
 
 async def _read_up_to(descriptor: int, offset: int, limit: int) -> bytes:

@@ -6,6 +6,7 @@ import secrets
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from cove.agent.http.errors import error_body, status_of
+from cove.agent.http.joining import JoiningTransport
 from cove.models.errors import CoveError, error
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -23,7 +24,7 @@ class AgentProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client came; it gets the keep-alive time to send its first request."""
-        super().connection_made(transport)
+        super().connection_made(JoiningTransport(transport, self.loop))
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
             return

@@ -1,16 +1,13 @@
 """`/execute...` and `/commands/run`."""
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from cove.agent.clock import timestamp
 from cove.agent.http.answers import json_answer, model_answer
 from cove.agent.http.body import read_model
+from cove.agent.http.disconnect import while_connected
 from cove.agent.state import AgentState, state_of
 from cove.models.errors import error
 from cove.models.execution import (
@@ -24,8 +21,6 @@ from cove.models.execution import (
 # JSON may take three bytes and more for one of the code; what is over this is over the limit for code as well.
 MAX_EXECUTE_BODY = 4 * MAX_CODE_BYTES
 _CODE_REMEDY = "Write it to a file with POST /files/upload and run that file."
-
-ResultT = TypeVar("ResultT")
 
 
 async def execute(request: Request) -> Response:
@@ -42,7 +37,7 @@ async def run_command(request: Request) -> Response:
     """Run a command."""
     body = await read_model(request, CommandRequest, limit=MAX_EXECUTE_BODY, remedy=_CODE_REMEDY)
     _check_size(body.command, "command")
-    return model_answer(await _while_connected(request, state_of(request).engine.run_command(body)))
+    return model_answer(await while_connected(request.receive, state_of(request).engine.run_command(body)))
 
 
 async def jupyter_sessions(request: Request) -> Response:
@@ -64,7 +59,7 @@ async def _execute(request: Request, *, exclude: set[str] | None) -> Response:
     body = await read_model(request, ExecuteRequest, limit=MAX_EXECUTE_BODY, remedy=_CODE_REMEDY)
     _check_size(body.code, "code")
     language = _language(body.language, state)
-    result = await _while_connected(request, state.engine.execute(body))
+    result = await while_connected(request.receive, state.engine.execute(body))
     if language is Language.PYTHON:
         state.last_python = timestamp()
     return model_answer(result, exclude=exclude)
@@ -93,38 +88,6 @@ def _check_size(text: str, field: str) -> None:
             field=field,
             limit_bytes=MAX_CODE_BYTES,
         )
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """The result of `work`, which is cancelled when the client goes away: nobody would read it.
-
-    Raises:
-        ClientDisconnect: the client went away.
-    """
-    watch = _Watch(request, asyncio.current_task())
-    watching = asyncio.create_task(watch.run())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if watch.gone:
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watching.cancel()
-
-
-class _Watch:
-    def __init__(self, request: Request, task: "asyncio.Task[Any] | None") -> None:
-        self._request = request
-        self._task = task
-        self.gone = False
-
-    async def run(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            continue
-        self.gone = True
-        if self._task is not None:
-            self._task.cancel()
 
 
 ROUTES = (

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cove.agent.clock import timestamp
-from cove.agent.files.downloads import download
 from cove.agent.files.failures import file_error, file_errors
 from cove.agent.files.listing import list_directory
 from cove.agent.files.paths import resolved
@@ -20,6 +19,7 @@ from cove.agent.files.uploads import Upload
 from cove.agent.files.writing import decoded_content, parsed_mode, write_file
 from cove.agent.http.answers import json_answer, model_answer
 from cove.agent.http.body import next_chunk, read_model
+from cove.agent.http.download import Download
 from cove.agent.http.query import PathArgument, byte_argument, path_argument
 from cove.agent.state import AgentState, state_of
 from cove.models.files import MAX_WRITE_BYTES, FileWritten, MakeDirectory, WriteFile
@@ -43,7 +43,7 @@ async def fetch(request: Request) -> Response:
     state = state_of(request)
     path = _existing(path_argument(request), state)
     with file_errors(path, state.boot.limits):
-        return await download(path, body=request.method != "HEAD")
+        return Download(path, double=_decodes_downloads(request))
 
 
 async def listing(request: Request) -> Response:
@@ -112,6 +112,11 @@ def _existing(argument: PathArgument, state: AgentState) -> str:
         return path
     literal = resolved(argument.literal, workspace=state.boot.workspace)
     return literal if os.path.lexists(literal) else path
+
+
+def _decodes_downloads(request: Request) -> bool:
+    # All versions of the Hopx clients for Python send this and nothing that tells them from other users of httpx.
+    return request.headers.get("user-agent", "").startswith("python-httpx/")
 
 
 def _written(path: str, size: int) -> Response:
