@@ -161,6 +161,14 @@ async def test_the_class_of_an_error_follows_its_code(
     assert caught.value.details == {"fact": 1, "request_id": "req_x"}
 
 
+async def test_a_remedy_that_the_message_repeats_is_said_once(planes: Planes) -> None:
+    body = {"error": "No such key. Make one.", "message": "No such key. Make one.", "remedy": "Make one."}
+    planes.answer_next("/v1/sandboxes", 401, body)
+    with pytest.raises(AuthenticationFailed) as caught:
+        await AsyncSandbox.create()
+    assert (caught.value.message, str(caught.value)) == ("No such key.", "No such key. Make one.")
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [

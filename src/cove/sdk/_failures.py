@@ -61,7 +61,9 @@ def failure_of_answer(status: int, body: bytes, *, url: str) -> CoveError:
         code = _CODE_OF_STATUS.get(status, "INVALID_REQUEST" if status < 500 else "INTERNAL_ERROR")
     message = _text(fields.get("message")) or _text(fields.get("error")) or f"The server answered {status} to {url}."
     details = _details(fields)
-    remedy = _text(fields.get("remedy")) or _text(details.get("remedy"))
+    remedy = _text(fields.get("remedy")) or _text(details.get("remedy")) or definition_of(code).remedy
+    # On the wire the message ends in the remedy, for clients that know of no other field.
+    message = message.removesuffix(remedy).rstrip() or message
     return definition_of(code).exception(code, message, remedy=remedy, details=details)
 
 
