@@ -1,7 +1,7 @@
 """Figures about executions, for metrics."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -33,7 +33,7 @@ class Tally:
         self._durations: dict[str, tuple[int, float]] = {}
 
     @contextmanager
-    def running(self, language: str) -> Iterator[Callable[[int], None]]:
+    def running(self, language: str) -> Generator[Callable[[int], None]]:
         """Count one execution; call what is yielded with its exit code."""
         codes: list[int] = []
         self._active += 1

@@ -4,6 +4,7 @@ import codecs
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +62,8 @@ class OutputFiles:
         above = os.open(parent, flags)
         try:
             _require_private(above)
-            try:
+            with suppress(FileExistsError):
                 os.mkdir(self._directory.name, 0o700, dir_fd=above)
-            except FileExistsError:
-                pass
             folder = os.open(self._directory.name, flags, dir_fd=above)
         finally:
             os.close(above)

@@ -43,25 +43,25 @@ def _warm_up(shell: KernelShell) -> None:
         shell.error_stream = errors
         shell.rich_outputs.begin(enabled=True)
         for code in (_WARM_UP, _WARM_UP_ERROR):
-            shell.run_cell(code)
+            shell.execute(code)
         if "pandas" in sys.modules:
             _draw_table(shell)
         if "matplotlib.pyplot" in sys.modules:
             _draw_figure(shell)
         shell.rich_outputs.begin(enabled=False)
-        shell.last_result = None
+        shell.forget()
     shell.error_stream = sys.stderr
 
 
 def _draw_table(shell: KernelShell) -> None:
     pandas = sys.modules["pandas"]
-    shell.display_formatter.format(pandas.DataFrame({"a": [1], "b": ["x"]}))
+    shell.format_object(pandas.DataFrame({"a": [1], "b": ["x"]}), rich=True)
 
 
 def _draw_figure(shell: KernelShell) -> None:
     figure = sys.modules["matplotlib.pyplot"].figure()
     figure.add_subplot().plot([0, 1])
-    shell.display_formatter.format(figure)
+    shell.format_object(figure, rich=True)
     shell.figures.finish(show=False)
 
 

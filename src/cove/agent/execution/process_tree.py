@@ -78,7 +78,7 @@ def read_process(pid: int) -> ProcessRecord | None:
 
 def read_processes() -> dict[int, ProcessRecord]:
     """All processes that are visible here, by pid."""
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
     return {record.pid: record for record in map(read_process, pids) if record is not None}
 
 

@@ -1,8 +1,9 @@
 """Environment and working directory of one call, inside the kernel process."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class KernelEnvironment:
@@ -23,7 +24,7 @@ class KernelEnvironment:
         self._applied = dict(variables)
 
     @contextmanager
-    def overlaid(self, variables: Mapping[str, str]) -> Iterator[None]:
+    def overlaid(self, variables: Mapping[str, str]) -> Generator[None]:
         """Set `variables` for the duration of one call; those that the program changes meanwhile stay."""
         before = {name: os.environ.get(name) for name in variables}
         os.environ.update(variables)
@@ -43,7 +44,7 @@ def _set(name: str, value: str | None) -> None:
 
 
 @contextmanager
-def working_directory(path: str | None) -> Iterator[None]:
+def working_directory(path: str | None) -> Generator[None]:
     """Work in `path` for the duration of one call; with None nothing changes and the program's own choice stays.
 
     Raises:
@@ -66,6 +67,6 @@ def working_directory(path: str | None) -> Iterator[None]:
 
 def _current_directory() -> str | None:
     try:
-        return os.getcwd()
+        return str(Path.cwd())
     except FileNotFoundError:
         return None

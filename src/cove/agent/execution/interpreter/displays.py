@@ -3,9 +3,9 @@
 import base64
 import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from IPython.core.formatters import BaseFormatter, DisplayFormatter
+from IPython.core.formatters import BaseFormatter
 from traitlets import ObjectName, Unicode
 
 from cove.agent.execution.frames import MAX_RICH_BYTES, MAX_RICH_OUTPUTS, encode_frame
@@ -63,10 +63,10 @@ class RichOutputs:
         return f"display: {self.dropped} rich outputs were left out ({limits})"
 
 
-def install_formatters(formatter: DisplayFormatter, figures: FigureDisplay) -> None:
-    """Teach `formatter` tables and figures; nothing is imported for it."""
-    formatters = cast(dict[str, BaseFormatter], formatter.formatters)
-    table = TableFormatter(parent=formatter)
+def install_formatters(formatter: Any, figures: FigureDisplay) -> None:
+    """Teach IPython's display formatter tables and figures; nothing is imported for it."""
+    formatters = formatter.formatters
+    table: Any = TableFormatter(parent=formatter)
     formatters[TABLE_TYPE] = table
     formatter.active_types = [*formatter.active_types, TABLE_TYPE]
     for module in _PANDAS_MODULES["DataFrame"]:

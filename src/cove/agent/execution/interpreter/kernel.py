@@ -74,7 +74,6 @@ class Kernel:
         self._streams.disconnect()
         self._orphans.install()
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, self._on_interrupt)
         warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit', or Ctrl-D.")
 
     def serve(self) -> NoReturn:
@@ -83,7 +82,10 @@ class Kernel:
             call = self._receive()
             if call is None:
                 os._exit(0)
-            self._send(encode_frame(self._run(call)))
+            try:
+                self._send(encode_frame(self._run(call)))
+            except OSError:  # the program closed descriptors of ours, so there is no way to go on
+                os._exit(128 + signal.SIGKILL)
 
     def _run(self, call: Call) -> dict[str, Any]:
         self._orphans.reap()
@@ -117,10 +119,11 @@ class Kernel:
             return 1
 
     def _execute(self, call: Call) -> int:
+        # A handler that an earlier call has left would make every later one deaf to timeouts.
+        signal.signal(signal.SIGINT, self._on_interrupt)
         try:
             self._running = True
-            result = self._shell.run_cell(call.code, store_history=True)
-            exit_code = _exit_code(result.error_before_exec or result.error_in_exec)
+            exit_code = _exit_code(self._shell.execute(call.code))
             if os.getpid() == self._pid:
                 self._shell.figures.finish(show=call.rich)
             self._running = False
@@ -165,7 +168,7 @@ def _exit_code(problem: BaseException | None) -> int:
 def _forget_event_loop() -> None:
     # The agent's loop runs further up this very stack; in this process it is gone.
     asyncio._set_running_loop(None)
-    asyncio.set_event_loop_policy(None)
+    asyncio.set_event_loop_policy(None)  # pyright: ignore[reportDeprecated]
     asyncio.set_event_loop(None)
 
 

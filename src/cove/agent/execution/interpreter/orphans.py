@@ -9,7 +9,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from cove.agent.execution.process_tree import children_of, read_process
 
@@ -38,12 +38,16 @@ class OrphanReaper:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 
+    def _note(self, result: object) -> None:
+        # forkpty(3) has a pid and a descriptor; 0 is the child itself.
+        pid = cast(tuple[int, int], result)[0] if isinstance(result, tuple) else result
+        if isinstance(pid, int) and pid:
+            self._own.add(pid)
+
     def _noting(self, start: Callable[..., Any]) -> Callable[..., Any]:
         def started(*arguments: Any, **options: Any) -> Any:
             result = start(*arguments, **options)
-            pid = result[0] if isinstance(result, tuple) else result
-            if pid:
-                self._own.add(pid)
+            self._note(result)
             return result
 
         return started

@@ -1,12 +1,11 @@
 """IPython's shell without a terminal: no history file, no profile, no colours, no prompts."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, TextIO
+from types import ModuleType, TracebackType
+from typing import Any, TextIO, cast
 
 from IPython.core.autocall import IPyAutocall
 from IPython.core.compilerop import CachingCompiler
@@ -46,8 +45,7 @@ class ResultHook(DisplayHook):
         return
 
     def compute_format_data(self, result: Any) -> Any:
-        only = None if self.shell.rich_outputs.enabled else {"text/plain"}
-        return self.shell.display_formatter.format(result, include=only)
+        return self.shell.format_object(result, rich=self.shell.rich_outputs.enabled)
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
         text = format_dict.get("text/plain")
@@ -58,10 +56,10 @@ class ResultHook(DisplayHook):
 
     def update_user_ns(self, result: Any) -> None:
         # `_` as in IPython, but without `Out`, which would keep every result alive.
-        namespace = self.shell.user_ns
+        namespace = self.shell.namespace
         if namespace.get("_") is self._:
-            self._, self.__, self.___ = result, self._, self.__
-            namespace.update({"_": self._, "__": self.__, "___": self.___})
+            namespace.update({"___": namespace.get("__"), "__": self._, "_": result})
+            self._ = result
 
     def log_output(self, format_dict: dict[str, Any]) -> None:
         return
@@ -113,14 +111,38 @@ class KernelShell(InteractiveShell):
 
     def init_user_ns(self) -> None:
         super().init_user_ns()
-        self.user_ns["exit"] = self.user_ns["quit"] = Leave(self)
+        self.namespace["exit"] = self.namespace["quit"] = Leave(self)
 
     def init_display_formatter(self) -> None:
         super().init_display_formatter()
         self.error_stream = sys.stderr
         self.rich_outputs = RichOutputs(lambda message: None)
         self.figures = FigureDisplay(self.rich_outputs.add)
-        install_formatters(self.display_formatter, self.figures)
+        install_formatters(self._formatter(), self.figures)
+
+    @property
+    def namespace(self) -> dict[str, Any]:
+        """The user's variables."""
+        return cast(dict[str, Any], self.user_ns)  # pyright: ignore[reportUnknownMemberType]
+
+    def execute(self, code: str) -> BaseException | None:
+        """Run one cell; returns how it failed."""
+        ended = self.run_cell(code, store_history=True)  # pyright: ignore[reportUnknownMemberType]
+        return ended.error_before_exec or ended.error_in_exec
+
+    def forget(self) -> None:
+        """Leave no trace of the cells that were run so far, apart from variables they have set."""
+        self.execution_count = 1
+        self.last_result = None
+        self.displayhook._ = self.displayhook.__ = self.displayhook.___ = ""
+        self.namespace.update({"_": "", "__": "", "___": ""})
+
+    def format_object(self, value: object, *, rich: bool) -> Any:
+        """`value` in all its representations, or as text only: (content by MIME type, metadata)."""
+        return self._formatter().format(value, include=None if rich else {"text/plain"})
+
+    def _formatter(self) -> Any:
+        return self.display_formatter
 
     def connect(self, rich_outputs: RichOutputs, error_stream: TextIO) -> None:
         """Give displayed objects and tracebacks their ways out of this process."""
@@ -131,8 +153,9 @@ class KernelShell(InteractiveShell):
     def system(self, cmd: str) -> None:
         """`!command`: with Bash, straight onto the call's own output."""
         sys.stdout.flush()
-        ended = subprocess.run(["bash", "-c", self.var_expand(cmd, depth=1)], stdin=subprocess.DEVNULL, check=False)
-        self.user_ns["_exit_code"] = ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
+        expanded = str(self.var_expand(cmd, depth=1))  # pyright: ignore[reportUnknownMemberType]
+        ended = subprocess.run(["bash", "-c", expanded], stdin=subprocess.DEVNULL, check=False)
+        self.namespace["_exit_code"] = ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
 
     def enable_gui(self, gui: str | None = None) -> None:
         return
@@ -168,7 +191,7 @@ class KernelShell(InteractiveShell):
         self.error_stream.flush()
 
     @contextmanager
-    def _tee(self, channel: str) -> Iterator[None]:
+    def _tee(self, channel: str) -> Generator[None]:
         # IPython keeps a copy of all output in its history; the agent collects it, bounded.
         yield
 
@@ -195,7 +218,6 @@ def build_shell() -> KernelShell:
 
 def adopt_main(shell: KernelShell) -> None:
     """Make the user's namespace the module `__main__`, as pickle and multiprocessing expect it."""
-    shell.user_module.__name__ = "__main__"
-    sys.modules["__main__"] = shell.user_module
-    sys.path.insert(0, "") if "" not in sys.path else None
-    os.environ.setdefault("PYTHONIOENCODING", "utf-8")
+    sys.modules["__main__"] = cast(ModuleType, shell.user_module)  # pyright: ignore[reportUnknownMemberType]
+    if "" not in sys.path:
+        sys.path.insert(0, "")

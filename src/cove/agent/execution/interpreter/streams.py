@@ -49,9 +49,7 @@ class StandardStreams:
 
 
 def _writer(descriptor: int) -> TextIO:
-    return open(
-        descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
-    )
+    return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
 
 
 def _flush(stream: TextIO | None) -> None:
