@@ -60,7 +60,7 @@ class SqlSandboxRepository:
         """How many rows there are in each state that is not an end state."""
         status = SANDBOXES.c.status
         result = self._connection.execute(select(status, func.count()).where(_LIVE).group_by(status))
-        return {SandboxStatus(name): count for name, count in result.tuples()}
+        return {SandboxStatus(name): count for name, count in result}
 
     def transition(
         self, sandbox_id: str, *, sources: frozenset[SandboxStatus], target: SandboxStatus
