@@ -18,7 +18,7 @@ def error_body(failure: CoveError, *, request_id: str, path: str) -> bytes:
 
     `path` is used where the error does not name a file of its own.
     """
-    text = str(failure)
+    text = _text(failure)
     body = {
         "error": text,
         "message": text,
@@ -57,6 +57,13 @@ def invalid_body(failure: ValidationError) -> CoveError:
         remedy=f"Correct `{field}` and send the request again.",
         field=field,
     )
+
+
+def _text(failure: CoveError) -> str:
+    if not failure.remedy:
+        return failure.message
+    stop = "" if failure.message.endswith((".", "!", "?")) else "."
+    return f"{failure.message}{stop} {failure.remedy}"
 
 
 def _problems(problems: Sequence[Any]) -> Iterator[str]:
