@@ -291,6 +291,8 @@ def test_ambiguous_responses_are_refused(raw: bytes) -> None:
         b"1\r\nx\n0\r\n\r\n",
         b"1\r\nx\r\r\n",
         b"1\r\nx0\r\n\r\n",
+        b"1\r\nxAB0\r\n\r\n",
+        b"1\r\nxAB1\r\nx\r\n0\r\n\r\n",
         b"fffffffffffffffff\r\n",
         b"1;" + b"a" * 2000,
         b"0\r\nbad\r\n\r\n",

@@ -141,6 +141,33 @@ async def test_bytes_that_come_after_the_answer_never_become_another_answer(gw: 
     assert (await client.reply()).body == b"2"
 
 
+async def test_an_idle_agent_cannot_answer_a_request_to_the_control_plane(gw: Harness) -> None:
+    speak, gone = asyncio.Event(), asyncio.Event()
+
+    async def poison(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await speak.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+        await reader.read()
+        gone.set()
+
+    async def control(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        speak.set()
+        await gone.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue")
+        await reader.read()
+
+    await gw.raw(gw.agent(A), poison)
+    await gw.raw(gw.control, control)
+    client = await gw.connect()
+    await client.send(GET + b"\r\n")
+    assert (await client.reply()).body == b"ok"
+    await client.send(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await client.reply()).body == b"true"
+
+
 async def test_a_switch_of_protocol_needs_both_sides(gw: Harness) -> None:
     switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
     await gw.answering(gw.agent(A), switch)
