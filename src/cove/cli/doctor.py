@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +38,7 @@ class Diagnosis:
     enforced_limits: list[str]
     drivers: list[dict[str, Any]]
     templates: list[str]
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding]
 
     @property
     def works(self) -> bool:

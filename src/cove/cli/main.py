@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import cove
-from cove.cli import doctor, keys, run, sandboxes, serve, templates
+from cove.cli import doctor, keys, run, sandboxes, serve, template_build, templates
 
 app = typer.Typer(
     name="cove",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
+templates.app.command("build")(template_build.build)
 app.add_typer(sandboxes.app, name="sandboxes", help="List, show and kill sandboxes of a server.")
 app.add_typer(templates.app, name="templates", help="List and build templates.")
 app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")

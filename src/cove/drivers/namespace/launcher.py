@@ -10,6 +10,7 @@ that sandboxes outlive the fork server; its child becomes the fork server.
 """
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -18,6 +19,7 @@ import sys
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.forkserver.serve import serve
 from cove.drivers.namespace.probe import report_self
+from cove.host.identities import TEMPLATE_OWNER
 from cove.linux.clone import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, bind, make_private, mount, pivot_root
 from cove.linux.privileges import drop_bounding_set, drop_capabilities, forbid_new_privileges, last_capability
@@ -31,6 +33,8 @@ _LINKS = {
     "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }
+
+_HOME = "/home/user"
 
 
 class Launch(Contract):
@@ -92,7 +96,7 @@ def _build_root(launch: Launch) -> None:
     else:
         bind(first, root, MS_RDONLY | MS_NOSUID | MS_NODEV)
     stage = root + protocol.STAGE
-    mount("tmpfs", stage, "tmpfs", MS_NOSUID, "mode=755,size=1m")
+    mount("tmpfs", stage, "tmpfs", MS_NOSUID, "mode=755,size=32m")
     for path in (protocol.LAYERS, protocol.DISK, protocol.ROOT, protocol.DEVICES):
         os.mkdir(root + path, 0o755)
     for index, layer in enumerate(launch.layers):
@@ -102,11 +106,27 @@ def _build_root(launch: Launch) -> None:
     _make_devices(root + protocol.DEVICES, privileged=launch.user is not None)
     bind(root + protocol.DEVICES, root + "/dev", recursive=True)
     mount("tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777,size=16m")
+    _make_home(root, launch.user)
+
+
+def _make_home(root: str, user: int | None) -> None:
+    """A writable copy of the template's home: libraries look at import whether their caches can be written, and
+    remember the answer."""
+    home, copy = root + _HOME, root + protocol.STAGE + "/home"
+    if not os.path.isdir(home):
+        return
+    shutil.copytree(home, copy, symlinks=True)
+    if user is not None:
+        for directory, names, files in os.walk(copy):
+            for name in (".", *names, *files):
+                os.chown(f"{directory}/{name}", user, user, follow_symlinks=False)
+    bind(copy, home)
 
 
 def _make_devices(directory: str, *, privileged: bool) -> None:
     """Ordinary users may not make device nodes: they get the host's, bound one by one."""
-    mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
+    owner = f",uid={TEMPLATE_OWNER},gid={TEMPLATE_OWNER}" if privileged else ""
+    mount("tmpfs", directory, "tmpfs", MS_NOSUID | MS_NOEXEC, f"mode=755,size=64k{owner}")
     for name, (major, minor) in _DEVICES.items():
         path = f"{directory}/{name}"
         if privileged:

@@ -10,6 +10,7 @@ from typing import IO, Any, Final
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.launcher import Launch
 from cove.host.identities import WARM_USER
+from cove.host.templates.paths import AGENT_PATH
 from cove.models.errors import CoveError, error
 from cove.models.templates import TemplateManifest
 
@@ -134,7 +135,8 @@ def _own_path() -> str:
 def _environment(template: TemplateManifest) -> dict[str, str]:
     """Of the fork server. One thread for numeric libraries: a process with threads cannot be forked safely."""
     single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-    return {**template.environment, **single, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
+    private = {"PYTHONPATH": AGENT_PATH, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
+    return {**template.environment, **single, **private}
 
 
 def _died(log: Path) -> CoveError:

@@ -1,0 +1,182 @@
+"""What `cove run` does: a host inside this process, one sandbox, one program, its output as it comes."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NoReturn, Self
+
+import pydantic
+
+from cove.host.templates.store import TemplateStore
+from cove.hostd.assembly import embedded_host, template_store
+from cove.hostd.local_host import LocalHost
+from cove.models.errors import error
+from cove.models.execution import LANGUAGE_ALIASES, ExecuteRequest
+from cove.models.hosts import SandboxRecord, SandboxSpec
+from cove.models.identifiers import new_sandbox_id
+
+_MAX_LINE: Final = 64 * 1024 * 1024
+_EXTRA_SECONDS: Final = 30.0
+_LIFETIME_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """What shall run, checked."""
+
+    request: ExecuteRequest
+    template: str
+    isolation: str
+
+    @classmethod
+    def checked(
+        cls, *, code: str, language: str, timeout: float, env: dict[str, str], template: str, isolation: str
+    ) -> Self:
+        """
+        Raises:
+            CoveError: INVALID_REQUEST, UNSUPPORTED_LANGUAGE.
+        """
+        if language.lower() not in LANGUAGE_ALIASES:
+            raise error("UNSUPPORTED_LANGUAGE", f"There is no language {language!r}.")
+        try:
+            request = ExecuteRequest(code=code, language=language, timeout=timeout, env=env)
+        except pydantic.ValidationError as problem:
+            first = problem.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise error("INVALID_REQUEST", f"{name}: {first['msg'].removeprefix('Value error, ')}.") from None
+        return cls(request, template, isolation)
+
+
+@dataclass
+class Timings:
+    """Milliseconds since the process began (from /proc, so that interpreter start and imports count)."""
+
+    marks: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+
+    def mark(self, name: str) -> None:
+        """Remember that `name` is done now."""
+        self.marks.append((name, _milliseconds_since_start()))
+
+    def print(self) -> None:
+        """A table on stderr."""
+        before = 0.0
+        for name, now in self.marks:
+            sys.stderr.write(f"{now - before:8.1f} ms  {name}\n")
+            before = now
+        sys.stderr.write(f"{before:8.1f} ms  in all\n")
+
+
+def run_once(program: Program, data_dir: Path, *, as_json: bool, timings: bool) -> int:
+    """Run `program` in a new sandbox and destroy it.
+
+    Returns:
+        The exit code to end with.
+
+    Raises:
+        CoveError: the template cannot be built, or no sandbox can be started.
+    """
+    watch = Timings()
+    watch.mark("start of Python, imports")
+    _make_template(template_store(data_dir), program.template)
+    try:
+        return asyncio.run(_run(program, data_dir, watch, as_json=as_json))
+    finally:
+        if timings:
+            watch.mark("destroy the sandbox")
+            watch.print()
+
+
+def _make_template(store: TemplateStore, name: str) -> None:
+    from cove.models.errors import CoveError
+
+    try:
+        store.get(name)
+    except CoveError as problem:
+        if problem.code != "TEMPLATE_NOT_BUILT":
+            raise
+        from cove.cli.build_progress import build_with_progress
+
+        build_with_progress(store, name)
+
+
+async def _run(program: Program, data_dir: Path, watch: Timings, *, as_json: bool) -> int:
+    running = asyncio.current_task()
+    assert running
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        async with embedded_host(data_dir, isolation=program.isolation) as host:
+            record = await _create(host, program)
+            watch.mark("start the warm process, fork the sandbox")
+            result = await _execute(record, program.request, echo=not as_json)
+            watch.mark("run the program")
+            return _finish(result, record, as_json=as_json)
+    except asyncio.CancelledError:
+        return 130
+
+
+async def _create(host: LocalHost, program: Program) -> SandboxRecord:
+    deadline = time.time() + program.request.timeout + _LIFETIME_SECONDS
+    return await host.create(SandboxSpec(sandbox_id=new_sandbox_id(), template=program.template, deadline=deadline))
+
+
+async def _execute(record: SandboxRecord, request: ExecuteRequest, *, echo: bool) -> dict[str, Any]:
+    """Ask the agent for the stream of events; pass output on; return the result."""
+    body = request.model_dump_json().encode()
+    reader, writer = await asyncio.open_unix_connection(record.socket_path, limit=_MAX_LINE)
+    try:
+        async with asyncio.timeout(request.timeout + _EXTRA_SECONDS):
+            writer.write(
+                b"POST /execute/events HTTP/1.0\r\nHost: sandbox\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.split(maxsplit=2)[1] != b"200":
+                _refuse(json.loads(await reader.read(_MAX_LINE)))
+            while line := await reader.readline():
+                event = json.loads(line)
+                if event["type"] == "result":
+                    return event
+                if echo:
+                    _pass_on(event["type"], event["data"])
+    except (OSError, ValueError, asyncio.IncompleteReadError) as problem:
+        raise error("AGENT_UNREACHABLE", f"The sandbox's agent broke off: {problem}.") from problem
+    finally:
+        writer.close()
+    raise error("AGENT_UNREACHABLE", "The sandbox ended before the program did.", remedy="Was it out of memory?")
+
+
+def _refuse(answer: dict[str, Any]) -> NoReturn:
+    raise error(str(answer.get("code", "INTERNAL_ERROR")), str(answer.get("message", "The agent refused.")))
+
+
+def _pass_on(kind: str, text: str) -> None:
+    stream = sys.stderr if kind == "stderr" else sys.stdout
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`): end quietly, as programs do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise asyncio.CancelledError from None
+
+
+def _finish(result: dict[str, Any], record: SandboxRecord, *, as_json: bool) -> int:
+    if as_json:
+        shown = {name: value for name, value in result.items() if name != "type" and value not in (None, [])}
+        print(json.dumps({**shown, "isolation": str(record.isolation)}, indent=2))
+    return int(result["exit_code"]) & 0xFF
+
+
+def _milliseconds_since_start() -> float:
+    with contextlib.suppress(OSError):
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
+        since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return 1000 * (since_boot - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+    return 0.0

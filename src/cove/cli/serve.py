@@ -1,0 +1,80 @@
+"""`cove serve`: the server of this machine."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cove.cli.locations import DataDir
+
+
+def serve(
+    dev: Annotated[bool, typer.Option("--dev", help="No API keys; only on a loopback address.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="5555")] = None,
+    data_dir: DataDir = None,
+    isolation: Annotated[
+        str | None, typer.Option(help="auto, or a level to insist on, e.g. namespace.", show_default="auto")
+    ] = None,
+    pool_size: Annotated[int | None, typer.Option(help="Warm sandboxes kept ready.", show_default="4")] = None,
+    max_sandboxes: Annotated[int | None, typer.Option(help="Of all users together.", show_default="1000")] = None,
+    public_url: Annotated[str | None, typer.Option(help="How clients reach this server.", show_default=False)] = None,
+    keep_sandboxes: Annotated[
+        bool, typer.Option("--keep-sandboxes", help="Let sandboxes run on when the server ends.")
+    ] = False,
+    log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
+) -> None:
+    """Serve the REST API, and everything that sandboxes need, until Ctrl-C.
+
+    Every option can also be set as a variable: COVE_PORT, COVE_DATA_DIR, COVE_POOL_SIZE ...
+    """
+    chosen = {
+        "dev": dev or None,
+        "host": host,
+        "port": port,
+        "data_dir": data_dir,
+        "isolation": isolation,
+        "pool_size": pool_size,
+        "max_sandboxes": max_sandboxes,
+        "public_url": public_url,
+        "log_format": log_format,
+    }
+    settings = _settings({name: value for name, value in chosen.items() if value is not None})
+
+    import uvloop
+
+    from cove.server import running
+    from cove.server.logs import configure_logging
+
+    configure_logging(settings)
+    built = _built_templates(settings.data_dir)
+    missing = [name for name in settings.pool_templates if name not in built]
+    if missing:
+        typer.echo(f"Template {', '.join(missing)} is not built yet: `cove templates build {missing[0]}`.", err=True)
+    uvloop.run(running.serve(settings, keep_sandboxes=keep_sandboxes, on_ready=_say_ready))
+
+
+def _settings(chosen: dict[str, Any]) -> Any:
+    import pydantic
+
+    from cove.models.errors import error
+    from cove.server.settings import Settings
+
+    try:
+        return Settings(**chosen)
+    except pydantic.ValidationError as problem:
+        first = problem.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        text = first["msg"].removeprefix("Value error, ")
+        raise error("INVALID_REQUEST", f"{name}: {text}." if name else f"{text}.") from None
+
+
+def _built_templates(data_dir: Path) -> set[str]:
+    from cove.hostd.assembly import template_store
+
+    return {manifest.name for manifest in template_store(data_dir).list()}
+
+
+def _say_ready(settings: Any) -> None:
+    how = "no key needed (--dev)" if settings.dev else "keys: `cove keys create NAME`"
+    typer.echo(f"Cove serves {settings.base_url}, {how}. Ctrl-C ends it.", err=True)

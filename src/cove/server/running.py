@@ -1,0 +1,154 @@
+"""Run everything of one machine: host daemon, control plane, gateway; end it in order."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from cove.hostd.client import RemoteHost
+from cove.models.errors import error
+from cove.server.app import ControlPlane, build_control_plane
+from cove.server.gateway.gateway import Gateway
+from cove.server.gateway.settings import GatewaySettings
+from cove.server.host_process import HostProcess
+from cove.server.settings import Settings
+
+_GRACE_SECONDS: Final = 10.0
+_START_SECONDS: Final = 60.0
+_log = structlog.get_logger(__name__)
+
+
+async def serve(
+    settings: Settings, *, keep_sandboxes: bool = False, on_ready: Callable[[Settings], None] | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        keep_sandboxes: let sandboxes run on at the end; the next server on this data directory adopts them.
+        on_ready: called with the settings in force (the real port, where 0 was asked for) when all answers.
+
+    Raises:
+        CoveError: the port is taken, the host daemon does not start, the store cannot be opened.
+    """
+    listener = _bind(settings.host, settings.port)
+    settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+    daemon = HostProcess(
+        settings.data_dir,
+        isolation=str(settings.isolation),
+        max_sandboxes=settings.max_sandboxes,
+        keep_sandboxes=keep_sandboxes,
+    )
+    stop = _stop_signal()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        stack.push_async_callback(daemon.close)
+        await daemon.start()
+        host = RemoteHost(daemon.socket_path)
+        stack.push_async_callback(host.close)
+        plane = build_control_plane(settings, host)
+        socket_path = settings.data_dir / "run" / "control.sock"
+        await stack.enter_async_context(_serving(plane.app, socket_path))
+        gateway = _gateway(plane, socket_path)
+        serving = asyncio.create_task(gateway.serve([listener]))
+        stack.push_async_callback(_close, gateway, serving)
+        _log.info("serving", url=settings.base_url, dev=settings.dev, isolation=str(settings.isolation))
+        if on_ready:
+            on_ready(settings)
+        await stop.wait()
+        _log.info("ending")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as problem:
+        raise error(
+            "CONFLICT",
+            f"Cannot listen on {host}:{port}: {problem.strerror}.",
+            remedy="Choose another with --port or --host; port 0 takes a free one.",
+        ) from problem
+    return listener
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: FastAPI, socket_path: Path) -> AsyncGenerator[None]:
+    """The control plane in uvicorn, on a socket that only the gateway uses."""
+    socket_path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(socket_path))
+    socket_path.chmod(0o600)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="on", timeout_keep_alive=60, server_header=False, ws="none"
+    )
+    server = _Uvicorn(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await _started(server, running)
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait({running}, timeout=_GRACE_SECONDS)
+        socket_path.unlink(missing_ok=True)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to `serve`, and says when it has started."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Nothing is captured."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As inherited, then tell."""
+        await super().startup(sockets)
+        self.is_up.set()
+
+
+async def _started(server: _Uvicorn, running: asyncio.Task[None]) -> None:
+    up = asyncio.ensure_future(server.is_up.wait())
+    await asyncio.wait({up, running}, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    up.cancel()
+    if not server.started:
+        raise error("INTERNAL_ERROR", "The control plane did not start; the log says why.")
+
+
+def _gateway(plane: ControlPlane, control_plane: Path) -> Gateway:
+    settings = plane.settings
+    return Gateway(
+        control_plane=control_plane,
+        directory=plane.directory,
+        tokens=plane.tokens,
+        settings=GatewaySettings(
+            # Bound to loopback, an unknown name in Host is a page that was made to resolve to this machine.
+            allowed_hosts=frozenset() if settings.is_loopback and settings.public_url is None else None,
+            max_control_body_bytes=settings.max_body_bytes,
+        ),
+    )
+
+
+async def _close(gateway: Gateway, serving: asyncio.Task[None]) -> None:
+    await gateway.close(_GRACE_SECONDS)
+    await asyncio.wait({serving}, timeout=_GRACE_SECONDS)
