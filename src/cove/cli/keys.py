@@ -59,7 +59,7 @@ def list_keys(
     rows = [
         {
             "name": key.name,
-            "key": f"{key.prefix}...",
+            "key": f"hopx_live_{key.id}...",
             "namespace": key.namespace,
             "created": moment(key.created_at),
             "expires": moment(key.expires_at) or "never",
@@ -83,7 +83,7 @@ def revoke(
 ) -> None:
     """Make a key useless, at once; a running server notices within two seconds."""
     revoked = _with_keys(data_dir, lambda keys: keys.revoke(reference))
-    typer.echo(f"Key {revoked.name!r} ({revoked.prefix}...) is revoked.", err=True)
+    typer.echo(f"Key {revoked.name!r} (hopx_live_{revoked.id}...) is revoked.", err=True)
 
 
 def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]) -> _T:
