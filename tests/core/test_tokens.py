@@ -108,7 +108,8 @@ def test_the_key_file_is_private_and_kept(tmp_path: Path) -> None:
 def test_processes_that_start_together_share_one_key(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     with ThreadPoolExecutor(8) as threads:
-        loaded = list(threads.map(lambda _: AgentTokens.load(path, clock=Clock()), range(8)))
+        begun = [threads.submit(AgentTokens.load, path, clock=Clock()) for _ in range(8)]
+        loaded = [each.result(timeout=10) for each in begun]
     for tokens in loaded:
         assert loaded[0].verify(tokens.issue(ID).auth_token) == ID
 

@@ -26,6 +26,7 @@ from cove.models.sandboxes import AgentToken, CreateSandbox, EndReason, SandboxS
 from cove.models.stored import StoredEvent, StoredSandbox
 
 _CLAIM_SECONDS = 5.0
+_POOL_ATTEMPTS = 3
 _MAY_HAVE_STARTED = frozenset({"HOST_UNAVAILABLE", "TIMEOUT", "INTERNAL_ERROR", "NETWORK_ERROR"})
 """After other errors of `Host.create` nothing is left behind, and the id may be somebody else's (CONFLICT)."""
 
@@ -136,7 +137,10 @@ class Creator:
 
     async def _from_pool(self, planned: CreationPlan) -> SandboxRecord | None:
         """A claimed member with the environment set, or None when the pool has none that is well."""
-        while planned.poolable and (member := self._pool.take(planned.template.name)) is not None:
+        for _ in range(_POOL_ATTEMPTS if planned.poolable else 0):
+            member = self._pool.take(planned.template.name)
+            if member is None:
+                return None
             self._creating.add(member.sandbox_id)
             try:
                 async with asyncio.timeout(_CLAIM_SECONDS):
