@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cove.models.version import VERSION
+
 if TYPE_CHECKING:
     from cove.models.errors import CoveError
     from cove.sdk import AsyncSandbox, Sandbox
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["AsyncSandbox", "CoveError", "Sandbox", "__version__"]
 
 

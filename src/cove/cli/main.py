@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-import cove
 from cove.cli import doctor, keys, run, sandboxes, serve, template_build, templates
+from cove.models.version import VERSION
 
 app = typer.Typer(
     name="cove",
@@ -27,7 +27,7 @@ app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"cove {cove.__version__}")
+        typer.echo(f"cove {VERSION}")
         raise typer.Exit
 
 

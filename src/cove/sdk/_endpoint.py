@@ -7,13 +7,13 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx2
 
-from cove import __version__
 from cove.models.errors import error
+from cove.models.version import VERSION
 
 DEFAULT_BASE_URL = "http://127.0.0.1:5555"
 BASE_URL_VARIABLE = "COVE_BASE_URL"
 API_KEY_VARIABLE = "COVE_API_KEY"
-USER_AGENT = f"cove-python/{__version__}"
+USER_AGENT = f"cove-python/{VERSION}"
 
 _UNIX_SCHEME = "http+unix"
 _POOL = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=15.0)

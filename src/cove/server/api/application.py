@@ -8,9 +8,9 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from cove import __version__
 from cove.core.keys import ApiKeys
 from cove.models.errors import CoveError
+from cove.models.version import VERSION
 from cove.server.api.authentication import Authentication
 from cove.server.api.document import describe
 from cove.server.api.errors import on_cove_error, on_http_exception, on_validation_error
@@ -27,7 +27,7 @@ def build_application(
     """Put it together. It never redirects, and serves no page that would load scripts from elsewhere."""
     app = FastAPI(
         title="Cove",
-        version=__version__,
+        version=VERSION,
         description="Self-hosted code-execution sandboxes for AI agents.",
         docs_url=None,
         redoc_url=None,

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from cove import __version__
 from cove.core.pool import WarmPool
 from cove.core.storage import Store
 from cove.models.base import Contract
 from cove.models.errors import error
+from cove.models.version import VERSION
 from cove.server.api.answers import answer
 from cove.server.api.context import principal_of, request_id_of
 from cove.server.metrics import CONTENT_TYPE, Metrics
@@ -20,7 +20,7 @@ class ServerHealth(Contract):
 
     status: str = "healthy"
     message: str
-    version: str = __version__
+    version: str = VERSION
     request_id: str | None = None
 
 

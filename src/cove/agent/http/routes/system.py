@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cove import __version__
 from cove.agent.clock import timestamp
 from cove.agent.http.answers import json_answer, model_answer
 from cove.agent.processes import ProcessTable
 from cove.agent.state import AgentState, state_of
 from cove.models.agent import AGENT_NAME, AgentHealth, AgentInfo, ProcessList
+from cove.models.version import VERSION
 
 ENDPOINTS = {
     "health": "GET /health",
@@ -33,7 +33,7 @@ async def health(request: Request) -> Response:
     state = state_of(request)
     return model_answer(
         AgentHealth(
-            version=__version__,
+            version=VERSION,
             uptime=round(state.uptime, 3),
             vm_id=state.boot.sandbox_id,
             features=features_of(state),
@@ -48,8 +48,8 @@ async def info(request: Request) -> Response:
     return model_answer(
         AgentInfo(
             vm_id=state.boot.sandbox_id,
-            agent_version=__version__,
-            version=__version__,
+            agent_version=VERSION,
+            version=VERSION,
             os="linux",
             arch={"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine, machine.machine),
             platform=f"linux/{machine.machine} python/{platform.python_version()}",
@@ -70,7 +70,7 @@ async def ping(request: Request) -> Response:
 
 async def index(request: Request) -> Response:
     """Which paths there are."""
-    return json_answer({"agent": AGENT_NAME, "version": __version__, "endpoints": ENDPOINTS})
+    return json_answer({"agent": AGENT_NAME, "version": VERSION, "endpoints": ENDPOINTS})
 
 
 async def system(request: Request) -> Response:
