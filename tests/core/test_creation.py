@@ -128,8 +128,9 @@ async def test_a_start_that_takes_too_long_fails_and_leaves_nothing(world: World
 async def test_a_store_that_fails_leaves_nothing_on_the_host(world: World) -> None:
     await world.engine.catalog.refresh()
     await world.database.close()
-    with pytest.raises((CoveError, RuntimeError)):
+    with pytest.raises(CoveError) as caught:
         await world.create()
+    assert caught.value.code == "STORE_UNAVAILABLE"
     assert world.host.ids == set()
     assert len(world.engine.directory) == 0
 

@@ -68,6 +68,7 @@ class Database:
         self._writers = ThreadPoolExecutor(writers_of(engine), thread_name_prefix="cove-store-write")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="cove-store-read")
         self._waiting = 0
+        self._closed = False
 
     @classmethod
     def at(cls, url: str) -> Self:
@@ -100,6 +101,7 @@ class Database:
 
     async def close(self) -> None:
         """Finish what has begun and close all connections. Idempotent."""
+        self._closed = True
         await asyncio.to_thread(self._shut_down)
 
     async def write(self, work: Callable[[Any], T]) -> T:
@@ -132,6 +134,8 @@ class Database:
 
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         """Wait for `work` on one of `threads`; both the wait and the queue are bounded."""
+        if self._closed:
+            raise error("STORE_UNAVAILABLE", "The store is closed: the server is stopping.")
         if self._waiting >= _MAX_WAITING:
             raise error("STORE_UNAVAILABLE", "The store is busy: too many requests wait for it.")
         self._waiting += 1
