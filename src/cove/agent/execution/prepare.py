@@ -1,8 +1,10 @@
 """What is done once, in the warm process, before sandboxes are forked from it."""
 
+import gc
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -13,6 +15,7 @@ from cove.agent.execution.interpreter.shell import KernelShell, build_shell
 
 _WARM_UP = "1 + 1\n"
 _WARM_UP_ERROR = "1 / 0\n"
+_WARM_UP_MACHINERY = "%pwd\n"
 
 
 def prepare(preload: Sequence[str]) -> None:
@@ -39,10 +42,11 @@ def _import(name: str) -> None:
 
 
 def _warm_up(shell: KernelShell) -> None:
+    warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit', or Ctrl-D.")
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as errors:
         shell.error_stream = errors
         shell.rich_outputs.begin(enabled=True)
-        for code in (_WARM_UP, _WARM_UP_ERROR):
+        for code in (_WARM_UP, _WARM_UP_ERROR, _WARM_UP_MACHINERY):
             shell.execute(code)
         if "pandas" in sys.modules:
             _draw_table(shell)
@@ -63,6 +67,12 @@ def _draw_figure(shell: KernelShell) -> None:
     figure.add_subplot().plot([0, 1])
     shell.format_object(figure, rich=True)
     shell.figures.finish(show=False)
+    del figure
+    # Fonts hold their files open; descriptors do not survive the fork into a sandbox.
+    get_font = getattr(sys.modules["matplotlib.font_manager"], "_get_font", None)
+    if get_font is not None:
+        get_font.cache_clear()
+    gc.collect()
 
 
 def _end_worker_threads() -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -74,7 +73,6 @@ class Kernel:
         self._streams.disconnect()
         self._orphans.install()
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit', or Ctrl-D.")
 
     def serve(self) -> NoReturn:
         """Take calls; ends the process when the channel closes."""

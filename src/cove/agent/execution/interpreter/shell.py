@@ -15,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Type
 from traitlets.config import Config
 
+from cove.agent.execution.interpreter.cells import PlainCells
 from cove.agent.execution.interpreter.displays import RichOutputs, install_formatters, shown_text
 from cove.agent.execution.interpreter.figures import FigureDisplay
 from cove.agent.execution.interpreter.tracebacks import format_error, format_syntax_error
@@ -53,6 +54,11 @@ class ResultHook(DisplayHook):
             self.shell.last_result = text
             print(text)  # noqa: T201
         self.shell.rich_outputs.add(format_dict, md_dict)
+
+    def quiet(self) -> bool:
+        cell = self.shell.current_cell
+        hook: Any = self
+        return ";" in cell and bool(hook.semicolon_at_end_of_expression(cell))
 
     def update_user_ns(self, result: Any) -> None:
         # `_` as in IPython, but without `Out`, which would keep every result alive.
@@ -99,6 +105,8 @@ class KernelShell(InteractiveShell):
     error_stream: TextIO
     rich_outputs: RichOutputs
     figures: FigureDisplay
+    plain_cells: PlainCells
+    current_cell: str = ""
 
     def init_ipython_dir(self, ipython_dir: str | None) -> None:
         return
@@ -127,6 +135,10 @@ class KernelShell(InteractiveShell):
 
     def execute(self, code: str) -> BaseException | None:
         """Run one cell; returns how it failed."""
+        self.current_cell = code
+        parts = self.plain_cells.compile(code)
+        if parts is not None:
+            return self.plain_cells.run(code, parts)
         ended = self.run_cell(code, store_history=True)  # pyright: ignore[reportUnknownMemberType]
         return ended.error_before_exec or ended.error_in_exec
 
@@ -153,7 +165,7 @@ class KernelShell(InteractiveShell):
     def system(self, cmd: str) -> None:
         """`!command`: with Bash, straight onto the call's own output."""
         sys.stdout.flush()
-        expanded = str(self.var_expand(cmd, depth=1))  # pyright: ignore[reportUnknownMemberType]
+        expanded = cast(str, self.var_expand(cmd, depth=1))  # pyright: ignore[reportUnknownMemberType]
         ended = subprocess.run(["bash", "-c", expanded], stdin=subprocess.DEVNULL, check=False)
         self.namespace["_exit_code"] = ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
 
@@ -211,6 +223,7 @@ def build_shell() -> KernelShell:
     main = sys.modules["__main__"]
     shell = KernelShell.instance(config=config)
     shell.db = {}
+    shell.plain_cells = PlainCells(shell)
     # The kernel process makes the user's module `__main__`; here it is still the agent's.
     sys.modules["__main__"] = main
     return shell
