@@ -25,6 +25,7 @@ class Daemon:
         self._host = host
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._path: Path | None = None
 
     async def listen(self, path: Path, *, mode: int = 0o600) -> None:
         """Listen at `path`; a socket that a dead daemon left there is replaced."""
@@ -33,13 +34,16 @@ class Daemon:
         mask = os.umask(0o777 & ~mode)
         try:
             self._server = await asyncio.start_unix_server(self._serve, path, limit=wire.MAX_LINE)
+            self._path = path
         finally:
             os.umask(mask)
 
     async def close(self) -> None:
-        """Stop accepting, end running calls."""
+        """Stop accepting, end running calls, remove the socket."""
         if self._server:
             self._server.close()
+        if self._path:
+            self._path.unlink(missing_ok=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
