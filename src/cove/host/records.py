@@ -28,8 +28,10 @@ class RecordStore:
 
     def load(self) -> tuple[SandboxRecord, ...]:
         """Every record; unreadable files are removed, since what they spoke of cannot be known."""
+        for unfinished in self._directory.glob("*.new"):
+            unfinished.unlink(missing_ok=True)
         records: list[SandboxRecord] = []
-        for path in self._directory.iterdir():
+        for path in self._directory.glob("*.json"):
             try:
                 records.append(SandboxRecord.model_validate_json(path.read_bytes()))
             except (pydantic.ValidationError, OSError):

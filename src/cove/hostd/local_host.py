@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import time
@@ -13,6 +14,7 @@ from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostState, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.identifiers import is_sandbox_id
 from cove.models.isolation import DriverReport, Isolation
 from cove.models.templates import BuildProgress, TemplateManifest
 
@@ -104,6 +106,8 @@ class LocalHost:
 
     async def create(self, spec: SandboxSpec) -> SandboxRecord:
         """Start a sandbox, at most a few at the same time: more at once only makes each of them slower."""
+        if not is_sandbox_id(spec.sandbox_id):
+            raise error("INVALID_REQUEST", f"{spec.sandbox_id[:64]!r} is not a sandbox id.")
         if spec.sandbox_id in self._records or spec.sandbox_id in self._creating:
             raise error("CONFLICT", f"Sandbox {spec.sandbox_id} exists already.")
         if len(self._records) + len(self._creating) >= self._max_sandboxes:
@@ -112,17 +116,26 @@ class LocalHost:
                 f"This host runs {self._max_sandboxes} sandboxes, its limit.",
                 remedy="Delete some, or raise --max-sandboxes.",
             )
-        template = await self._template(spec.template)
-        driver = await self._driver(spec.isolation)
         self._creating.add(spec.sandbox_id)
         try:
+            template = await self._template(spec.template)
+            driver = await self._driver(spec.isolation)
             async with self._starts:
                 record = await driver.create(spec, template)
-            self._store.save(record)
+            await self._keep(driver, record)
         finally:
             self._creating.discard(spec.sandbox_id)
         self._register(record)
         return record
+
+    async def _keep(self, driver: RuntimeDriver, record: SandboxRecord) -> None:
+        """A sandbox without a record would be lost at the next start: it is ended instead."""
+        try:
+            self._store.save(record)
+        except OSError as problem:
+            await driver.destroy(record)
+            code = "DISK_FULL" if problem.errno in (errno.ENOSPC, errno.EDQUOT) else "SANDBOX_START_FAILED"
+            raise error(code, f"The sandbox's record cannot be written: {problem.strerror}.") from problem
 
     async def destroy(self, sandbox_id: str) -> None:
         """End it; the record goes last, so that a crash in between is found again."""
@@ -249,7 +262,8 @@ class LocalHost:
             return
         driver = self._drivers[record.isolation]
         await (driver.pause(record) if state is HostState.PAUSED else driver.resume(record))
-        self._update(record.model_copy(update={"state": state}))
+        # Read again: its deadline may have changed meanwhile, or it may have ended.
+        self._update(self._existing(sandbox_id).model_copy(update={"state": state}))
 
     def _register(self, record: SandboxRecord) -> None:
         self._records[record.sandbox_id] = record
@@ -266,10 +280,14 @@ class LocalHost:
         while True:
             self._deadline_changed.clear()
             now = time.time()
-            due = [name for name, record in self._records.items() if record.deadline and record.deadline <= now]
+            due = [name for name, record in self._records.items() if _due(record, now)]
             await asyncio.gather(*(self.destroy(name) for name in due), return_exceptions=True)
-            deadlines = [record.deadline for record in self._records.values() if record.deadline]
+            deadlines = [record.deadline for record in self._records.values() if record.deadline is not None]
             pause = min([_LONGEST_SLEEP, *(deadline - time.time() for deadline in deadlines)])
             # One that could not be ended is overdue: it is tried again, but not in a tight loop.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._deadline_changed.wait(), max(pause, _RETRY_SECONDS))
+
+
+def _due(record: SandboxRecord, now: float) -> bool:
+    return record.deadline is not None and record.deadline <= now

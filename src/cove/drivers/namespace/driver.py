@@ -71,6 +71,7 @@ class NamespaceDriver:
         self._held: dict[str, _Held] = {}
         self._highest_capability = last_capability()
         self._report: DriverReport | None = None
+        self._probing = asyncio.Lock()
         for name in ("sockets", "warm", "logs"):
             (run_dir / name).mkdir(mode=0o755, parents=True, exist_ok=True)
 
@@ -87,22 +88,32 @@ class NamespaceDriver:
 
     async def check(self) -> DriverReport:
         """Start one empty sandbox in all the namespaces, with its maps, mounts and filter, and ask it."""
-        if self._report is None:
-            started = time.monotonic()
-            problem = await self._probe()
-            self._report = DriverReport(
-                isolation=self.isolation,
-                available=problem is None,
-                summary=ISOLATION_SUMMARY[self.isolation],
-                seconds=round(time.monotonic() - started, 3),
-                capabilities=self.capabilities,
-                problems=(problem.message,) if problem else (),
-                remedies=(problem.remedy,) if problem and problem.remedy else (),
-                lost=self._lost(),
-            )
-        return self._report
+        async with self._probing:
+            if self._report is None:
+                self._report = await self._probed()
+            return self._report
 
-    async def _probe(self) -> CoveError | None:
+    async def _probed(self) -> DriverReport:
+        started = time.monotonic()
+        problem: CoveError | None = None
+        try:
+            await self._probe()
+        except CoveError as failed:
+            problem = failed
+        except OSError as failed:
+            problem = error("SANDBOX_START_FAILED", f"The boot probe failed: {failed}.")
+        return DriverReport(
+            isolation=self.isolation,
+            available=problem is None,
+            summary=ISOLATION_SUMMARY[self.isolation],
+            seconds=round(time.monotonic() - started, 3),
+            capabilities=self.capabilities,
+            problems=(problem.message,) if problem else (),
+            remedies=(problem.remedy,) if problem and problem.remedy else (),
+            lost=self._lost(),
+        )
+
+    async def _probe(self) -> None:
         template = probe_template(self._run_dir / "probe", TEMPLATE_OWNER if self._privileged else None)
         spec = SandboxSpec(sandbox_id=new_sandbox_id(), template=template.name, limits=Limits(disk_mb=64))
         try:
@@ -111,10 +122,10 @@ class NamespaceDriver:
                 await read_facts(record.socket_path)
             finally:
                 await self.destroy(record)
-                self._warm.pop(template.digest).close()
-        except CoveError as problem:
-            return problem
-        return None
+        finally:
+            warm = self._warm.pop(template.digest, None)
+            if warm:
+                warm.close()
 
     def _lost(self) -> tuple[str, ...]:
         """What works only partly here."""
@@ -135,6 +146,8 @@ class NamespaceDriver:
 
     async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
         """Fork, limit, and let the new process take its place."""
+        if spec.sandbox_id in self._held:
+            raise error("CONFLICT", f"Sandbox {spec.sandbox_id} exists already.")
         warm = await self._warm_process(template)
         parts = _Parts(slot=self._slots.take())
         try:
@@ -155,25 +168,26 @@ class NamespaceDriver:
         held = self._held.get(record.sandbox_id) or self._find(record)
         if held:
             signal_process(held.pidfd, signal.SIGKILL)
-            if record.state is HostState.PAUSED:
-                with contextlib.suppress(CoveError, OSError):
-                    self._cgroups.freeze(_groups(record), frozen=False)
-            await asyncio.wait_for(held.ended.wait(), _END_SECONDS)
-            self._release(record.sandbox_id)
+            # A freezer of version 1 holds killed processes back; the record may not know of the last pause.
+            with contextlib.suppress(CoveError, OSError):
+                self._cgroups.freeze(_groups(record), frozen=False)
+            await self._await_end(record.sandbox_id, held)
         await asyncio.to_thread(self._clean, record.sandbox_id, _groups(record))
         self._slots.release(_slot(record))
 
     async def pause(self, record: SandboxRecord) -> None:
         """Freeze the cgroup."""
+        self._running(record)
         self._cgroups.freeze(_groups(record), frozen=True)
 
     async def resume(self, record: SandboxRecord) -> None:
         """Thaw the cgroup."""
+        self._running(record)
         self._cgroups.freeze(_groups(record), frozen=False)
 
     async def adopt(self, record: SandboxRecord) -> bool:
         """Hold a sandbox of an earlier daemon by its pid and start time."""
-        if self._find(record):
+        if record.sandbox_id in self._held or self._find(record):
             self._slots.occupy(_slot(record))
             return True
         await asyncio.to_thread(self._clean, record.sandbox_id, _groups(record))
@@ -187,8 +201,7 @@ class NamespaceDriver:
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image."""
-        if record.sandbox_id not in self._held:
-            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} does not run.")
+        self._running(record)
         used = self._disks.used_bytes(record.sandbox_id) if self._disks else 0
         return self._cgroups.usage(_groups(record)).model_copy(update={"disk_bytes": used})
 
@@ -209,11 +222,18 @@ class NamespaceDriver:
         for sandbox_id in list(self._held):
             self._release(sandbox_id)
 
+    def _running(self, record: SandboxRecord) -> None:
+        held = self._held.get(record.sandbox_id)
+        if held is None or held.ended.is_set():
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} does not run.")
+
     async def _warm_process(self, template: TemplateManifest) -> WarmProcess:
         lock = self._warming.setdefault(template.digest, asyncio.Lock())
         async with lock:
             warm = self._warm.get(template.digest)
             if warm is None or not warm.usable:
+                if warm:
+                    warm.close()
                 warm = self._warm[template.digest] = await start_warm_process(
                     template,
                     directory=self._run_dir / "warm" / template.digest[:16],
@@ -255,15 +275,19 @@ class NamespaceDriver:
     def _listen(self, sandbox_id: str) -> socket.socket:
         """The agent's listening socket; the sandbox gets the socket, never a directory of the host's."""
         path = self._socket_path(sandbox_id)
-        if len(path) > _LONGEST_SOCKET_PATH:
+        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
             raise error(
                 "SANDBOX_START_FAILED",
                 f"The path {path} is too long for a unix socket.",
                 remedy="Choose a shorter data directory (--data-dir).",
             )
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path)
-        listener.listen(_BACKLOG)
+        try:
+            listener.bind(path)
+            listener.listen(_BACKLOG)
+        except OSError as problem:
+            listener.close()
+            raise error("SANDBOX_START_FAILED", f"Cannot listen at {path}: {problem.strerror}.") from problem
         return listener
 
     def _socket_path(self, sandbox_id: str) -> str:
@@ -298,8 +322,7 @@ class NamespaceDriver:
         held = self._held.get(sandbox_id)
         if held:
             signal_process(held.pidfd, signal.SIGKILL)
-            await asyncio.wait_for(held.ended.wait(), _END_SECONDS)
-            self._release(sandbox_id)
+            await self._await_end(sandbox_id, held)
         await asyncio.to_thread(self._clean, sandbox_id, parts.groups)
         self._slots.release(parts.slot)
 
@@ -324,6 +347,19 @@ class NamespaceDriver:
 
         loop.add_reader(pidfd, end)
         return held
+
+    async def _await_end(self, sandbox_id: str, held: _Held) -> None:
+        """Wait for a process that was killed, and let go of it; several may wait for the same one."""
+        try:
+            await asyncio.wait_for(held.ended.wait(), _END_SECONDS)
+        except TimeoutError as problem:
+            raise error(
+                "INTERNAL_ERROR",
+                f"Sandbox {sandbox_id} was killed, but had not ended after {_END_SECONDS:.0f} s.",
+                remedy="A process of it may be stuck in the kernel (state D in `ps`); try again later.",
+            ) from problem
+        if self._held.get(sandbox_id) is held:
+            self._release(sandbox_id)
 
     def _release(self, sandbox_id: str) -> None:
         held = self._held.pop(sandbox_id)

@@ -43,6 +43,8 @@ class WarmProcess:
             CoveError: SANDBOX_START_FAILED.
         """
         async with self._lock:
+            if listener.fileno() < 0 or birth.fileno() < 0:
+                raise error("SANDBOX_START_FAILED", "The start was given up while it waited for its turn.")
             try:
                 protocol.send(self._channel, {"spawn": sandbox_id}, [listener.fileno(), birth.fileno()])
                 message, descriptors = await asyncio.wait_for(receive_packet(self._channel), _SPAWN_SECONDS)
@@ -56,6 +58,12 @@ class WarmProcess:
             raise error("SANDBOX_START_FAILED", "The template's warm process has ended.")
         if "error" in message:
             raise start_failure(message)
+        if not descriptors:
+            raise error(
+                "SANDBOX_START_FAILED",
+                "The new process could not be handed over: no free file descriptor.",
+                remedy="Raise the limit of open files of the host daemon (ulimit -n).",
+            )
         return descriptors[0]
 
     def close(self) -> None:
