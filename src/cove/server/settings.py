@@ -41,8 +41,10 @@ class Settings(BaseSettings):
         max_sandboxes: of everybody together.
         vcpu, memory_mb, disk_mb: what a sandbox gets if nothing is asked for; `max_...` is the most that may be.
         create_timeout_seconds: a start that takes longer counts as failed.
+        reconcile_seconds: between two comparisons of the store with the host.
         max_body_bytes: of a request to the control plane.
         log_format: `auto` is for people on a terminal or with `dev`, and JSON otherwise.
+        log_level: the least important messages that are written.
     """
 
     model_config = SettingsConfigDict(env_prefix="COVE_", frozen=True, extra="ignore")

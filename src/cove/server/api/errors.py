@@ -16,7 +16,7 @@ _SHOWN_PROBLEMS = 10
 _TOP_LEVEL = ("sandbox_id", "status", "created_at", "expires_at")
 """Facts that the JavaScript client reads beside the message, not in `details`."""
 
-_HTTP_CODES = {404: "RESOURCE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "REQUEST_TOO_LARGE"}
+_HTTP_CODES = {400: "INVALID_JSON", 404: "RESOURCE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "REQUEST_TOO_LARGE"}
 
 
 def render(failure: CoveError, request_id: str) -> Response:
@@ -62,6 +62,7 @@ async def on_http_exception(request: Request, failure: Exception) -> Response:
     texts = {
         "RESOURCE_NOT_FOUND": f"There is nothing at {path!r}.",
         "METHOD_NOT_ALLOWED": f"{request.method[:20]} is not possible at {path!r}.",
+        "INVALID_JSON": "The body could not be read as JSON.",
         "REQUEST_TOO_LARGE": "The body is too large.",
     }
     answer = render(error(code, texts.get(code, "The request could not be read.")), request_id_of(request.scope))

@@ -1,0 +1,106 @@
+"""A real control plane behind uvicorn on a unix socket, over a fake host."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from tests.core.fake_host import FakeHost
+
+from cove.server.app import ControlPlane, build_control_plane
+from cove.server.settings import Settings
+
+
+@dataclass
+class Plane:
+    """A running control plane, a client with a key of the namespace `default`, and one of another namespace."""
+
+    control: ControlPlane
+    host: FakeHost
+    socket: Path
+    client: httpx2.AsyncClient
+    stranger: httpx2.AsyncClient
+    nobody: httpx2.AsyncClient
+
+
+class Running:
+    """Starts control planes and stops them again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.host = FakeHost(directory)
+        self._serving: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
+        self._clients: list[httpx2.AsyncClient] = []
+
+    async def start(self, **settings: object) -> Plane:
+        fields = {"data_dir": self.directory, "pool_size": 0, "reconcile_seconds": 30.0, **settings}
+        control = build_control_plane(Settings.model_validate(fields), self.host)
+        socket = self.directory / "control.sock"
+        config = uvicorn.Config(control.app, uds=str(socket), log_config=None, access_log=False, lifespan="on")
+        server = uvicorn.Server(config)
+        self._serving.append((server, asyncio.create_task(server.serve())))
+        async with asyncio.timeout(20):
+            while not server.started:
+                await asyncio.sleep(0.005)
+        alice = await control.keys.create("alice")
+        bob = await control.keys.create("bob", namespace="other")
+        return Plane(
+            control,
+            self.host,
+            socket,
+            self.client(socket, {"X-API-Key": alice.key}),
+            self.client(socket, {"Authorization": f"Bearer {bob.key}"}),
+            self.client(socket, {}),
+        )
+
+    def client(self, socket: Path, headers: dict[str, str]) -> httpx2.AsyncClient:
+        made = httpx2.AsyncClient(
+            transport=httpx2.AsyncHTTPTransport(uds=str(socket)),
+            base_url="http://127.0.0.1:5555",
+            headers=headers,
+            timeout=20,
+        )
+        self._clients.append(made)
+        return made
+
+    async def stop_server(self) -> None:
+        """Stop what serves; the host goes on."""
+        for client in self._clients:
+            await client.aclose()
+        for server, task in self._serving:
+            server.should_exit = True
+            await asyncio.wait_for(task, 20)
+        self._clients.clear()
+        self._serving.clear()
+
+    async def stop(self) -> None:
+        self.host.hang.set()
+        self.host.driver.gate.set()
+        self.host.down = self.host.refuse_destroy = False
+        await self.stop_server()
+        await self.host.driver.close()
+
+
+@pytest.fixture
+def socket_dir() -> Iterator[Path]:
+    """A directory with a path short enough for unix sockets."""
+    path = Path(tempfile.mkdtemp(prefix="cove-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+async def running(socket_dir: Path) -> AsyncIterator[Running]:
+    made = Running(socket_dir)
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def plane(running: Running) -> Plane:
+    return await running.start()

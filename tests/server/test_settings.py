@@ -1,0 +1,98 @@
+"""Settings: closed by default, read once, refused when they contradict each other."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from cove.models.isolation import Isolation
+from cove.server.settings import Settings, default_data_dir
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"COVE_{name.upper()}", raising=False)
+
+
+def test_defaults_are_closed() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.dev) == ("127.0.0.1", 5555, False)
+    assert settings.base_url == "http://127.0.0.1:5555"
+    assert settings.driver is None
+    assert settings.default_timeout_seconds == 3600
+
+
+def test_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COVE_PORT", "8080")
+    monkeypatch.setenv("COVE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COVE_ISOLATION", "gvisor")
+    monkeypatch.setenv("COVE_POOL_TEMPLATES", '["base"]')
+    settings = Settings()
+    assert (settings.port, settings.data_dir, settings.driver) == (8080, tmp_path, Isolation.GVISOR)
+    assert settings.pool_templates == ("base",)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_dev_on_loopback(host: str) -> None:
+    assert Settings(host=host, dev=True).is_loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "", "localhost.example.com"])
+def test_dev_elsewhere_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="cove keys create"):
+        Settings(host=host, dev=True)
+    assert not Settings(host=host).is_loopback
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"public_url": "https://s.example.com/cove/"}, "https://s.example.com/cove"),
+        ({"host": "0.0.0.0", "port": 1}, "http://127.0.0.1:1"),
+        ({"host": "::", "port": 1}, "http://[::1]:1"),
+        ({"host": "::1", "port": 1}, "http://[::1]:1"),
+        ({"host": "10.0.0.7"}, "http://10.0.0.7:5555"),
+    ],
+)
+def test_addresses(fields: dict[str, object], url: str) -> None:
+    assert Settings.model_validate(fields).base_url == url
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"public_url": "example.com"},
+        {"public_url": "ftp://example.com"},
+        {"public_url": "https://"},
+        {"public_url": "https://a/?b"},
+        {"isolation": "fake"},
+        {"isolation": "none"},
+        {"port": 70000},
+        {"default_timeout_seconds": -1},
+        {"create_timeout_seconds": float("nan")},
+        {"max_sandboxes": 0},
+    ],
+)
+def test_what_cannot_be_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate(fields)
+
+
+def test_the_data_directory_of_ordinary_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert default_data_dir() == Path("/home/me/.local/share/cove")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert default_data_dir() == tmp_path / "cove"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    assert default_data_dir() == Path("/home/me/.local/share/cove")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert default_data_dir() == Path("/var/lib/cove")
+
+
+def test_every_setting_is_documented() -> None:
+    text = Settings.__doc__ or ""
+    for name in Settings.model_fields:
+        assert name in text or name in {"max_vcpu", "max_memory_mb", "max_disk_mb"}, name
