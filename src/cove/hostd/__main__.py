@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import sys
 from collections.abc import Generator
@@ -30,12 +31,19 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int, default=-1, help="descriptor that gets one byte when all is ready")
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    _allow_many_descriptors()
     try:
         asyncio.run(_run(arguments))
     except CoveError as problem:
         sys.stderr.write(f"cove hostd: {problem}\n")
         return 1
     return 0
+
+
+def _allow_many_descriptors() -> None:
+    """Each sandbox takes one, each client some more: the usual soft limit of 1024 is too low."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _run(arguments: argparse.Namespace) -> None:

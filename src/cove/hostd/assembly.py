@@ -73,6 +73,7 @@ async def clean_after_dead(data_dir: Path) -> None:
 
 
 def _build(data_dir: Path, run_dir: Path, isolation: str, max_sandboxes: int, *, embedded: bool) -> LocalHost:
+    run_dir = run_dir.absolute()  # helper programs work in another directory
     _prepare(run_dir)
     drivers: dict[Isolation, RuntimeDriver] = {Isolation.NAMESPACE: _namespace_driver(run_dir, embedded=embedded)}
     return LocalHost(

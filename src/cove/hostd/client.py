@@ -27,21 +27,18 @@ _Answer = tuple[str, Any]
 class RemoteHost:
     """Implements `core.ports.Host` over one connection; a lost connection is made anew at the next call."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, call_seconds: float = _CALL_SECONDS) -> None:
+        """`call_seconds` bounds the wait for every call that does not start, probe or build something."""
         self._path = path
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._call_seconds = call_seconds
+        self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Queue[_Answer]] = {}
 
     async def close(self) -> None:
         """Drop the connection."""
-        if self._reading:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        if self._writer:
-            self._writer.close()
+        if self._connection:
+            await self._connection.close()
 
     async def capacity(self) -> HostCapacity:
         """See `core.ports.Host`, as for all methods here."""
@@ -100,9 +97,9 @@ class RemoteHost:
                     return
                 yield BuildProgress.model_validate(value)
 
-    async def _call(self, call: str, arguments: dict[str, Any], *, seconds: float = _CALL_SECONDS) -> Any:
+    async def _call(self, call: str, arguments: dict[str, Any], *, seconds: float | None = None) -> Any:
         async with self._asked(call, arguments) as answers:
-            _, value = await _next(answers, seconds, call)
+            _, value = await _next(answers, seconds or self._call_seconds, call)
         try:
             return wire.CALLS[call][1].validate_python(value, strict=False)
         except pydantic.ValidationError as problem:
@@ -110,44 +107,65 @@ class RemoteHost:
 
     @contextlib.asynccontextmanager
     async def _asked(self, call: str, arguments: dict[str, Any]) -> AsyncGenerator[asyncio.Queue[_Answer]]:
-        writer = await self._connect()
+        connection = await self._connect()
         number = next(self._numbers)
-        answers = self._waiting[number] = asyncio.Queue()
+        answers = connection.waiting[number] = asyncio.Queue()
         try:
-            writer.write(wire.encode({"id": number, "call": call, "args": arguments}))
+            connection.writer.write(wire.encode({"id": number, "call": call, "args": arguments}))
             yield answers
         finally:
-            del self._waiting[number]
+            del connection.waiting[number]
 
-    async def _connect(self) -> asyncio.StreamWriter:
+    async def _connect(self) -> "_Connection":
         async with self._connecting:
-            if self._writer is None or self._writer.is_closing():
+            if self._connection is None or self._connection.lost:
                 try:
-                    reader, self._writer = await asyncio.open_unix_connection(self._path, limit=wire.MAX_LINE)
+                    reader, writer = await asyncio.open_unix_connection(self._path, limit=wire.MAX_LINE)
                 except OSError as problem:
                     raise error(
                         "HOST_UNAVAILABLE",
                         f"The host daemon does not answer at {self._path}: {problem.strerror}.",
                         remedy="Is `cove serve` (or `cove hostd`) running on this data directory?",
                     ) from problem
-                self._reading = asyncio.create_task(self._read(reader, self._writer))
-            return self._writer
+                self._connection = _Connection(reader, writer)
+            return self._connection
 
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class _Connection:
+    """One connection to the daemon, and the calls that wait for answers on it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.waiting: dict[int, asyncio.Queue[_Answer]] = {}
+        self._reading = asyncio.create_task(self._read(reader))
+
+    @property
+    def lost(self) -> bool:
+        """Whether no answer can come any more."""
+        return self._reading.done() or self.writer.is_closing()
+
+    async def close(self) -> None:
+        """Hang up; calls that wait fail."""
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self.writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
             while line := await reader.readline():
-                message = json.loads(line)
-                answers = self._waiting.get(message.pop("id"))
-                if answers:
-                    kind, value = message.popitem()
-                    answers.put_nowait((kind, value))
-        except (OSError, ValueError, KeyError):
-            pass
+                self._hand_on(json.loads(line))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass  # not our protocol, or nobody there: both mean that the connection is of no use
         finally:
-            writer.close()
+            self.writer.close()
             lost = error("HOST_UNAVAILABLE", "The connection to the host daemon was lost.")
-            for answers in self._waiting.values():
+            for answers in self.waiting.values():
                 answers.put_nowait(("error", wire.error_to_wire(lost)))
+
+    def _hand_on(self, message: dict[str, Any]) -> None:
+        answers = self.waiting.get(message.pop("id"))
+        if answers:
+            answers.put_nowait(message.popitem())
 
 
 async def _next(answers: asyncio.Queue[_Answer], seconds: float, call: str) -> _Answer:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pydantic
 import structlog
@@ -15,6 +15,7 @@ from cove.core.ports import Host
 from cove.hostd import wire
 from cove.models.errors import CoveError, error
 
+_CALLS_AT_ONCE: Final = 1024
 _log = structlog.get_logger(__name__)
 
 
@@ -24,6 +25,7 @@ class Daemon:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
 
@@ -39,7 +41,7 @@ class Daemon:
             os.umask(mask)
 
     async def close(self) -> None:
-        """Stop accepting, end running calls, remove the socket."""
+        """Stop accepting, end running calls, hang up, remove the socket."""
         if self._server:
             self._server.close()
         if self._path:
@@ -47,19 +49,24 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._connections:
+            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        calls: set[asyncio.Task[None]] = set()
+        self._connections.add(writer)
+        free = asyncio.Semaphore(_CALLS_AT_ONCE)
         try:
             while line := await reader.readline():
+                await free.acquire()
                 task = asyncio.create_task(self._answer(line, writer))
-                for tracked in (calls, self._tasks):
-                    tracked.add(task)
-                    task.add_done_callback(tracked.discard)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(lambda _: free.release())
         except (OSError, ValueError, asyncio.CancelledError):
             # A line over the limit, or a broken connection: whoever was there is not there any more.
             pass
         finally:
+            self._connections.discard(writer)
             writer.close()
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> None:
