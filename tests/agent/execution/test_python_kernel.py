@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -186,3 +187,22 @@ async def test_code_with_every_kind_of_odd_character(sandbox: Sandbox) -> None:
     assert answer.exit_code == 0
     assert (answer.result or "").startswith("'\\ud800")
     answer.stdout.encode()
+
+
+async def test_orphans_are_reaped_by_the_interpreter(sandbox: Sandbox) -> None:
+    await sandbox.python("import os; os.system('true & echo $! > pid');")
+    pid = await sandbox.started_by("pid")
+    await sandbox.until(lambda: not sandbox.lives(pid))
+    await sandbox.python("pass")
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+async def test_future_imports_stay(sandbox: Sandbox) -> None:
+    await sandbox.python("from __future__ import annotations")
+    assert (await sandbox.python("def f(x: nothing): pass\nf.__annotations__")).result == "{'x': 'nothing'}"
+
+
+async def test_extensions_see_every_cell(sandbox: Sandbox) -> None:
+    code = "seen = []\nget_ipython().events.register('pre_run_cell', lambda info: seen.append(info.raw_cell))"
+    await sandbox.python(code)
+    assert (await sandbox.python("seen")).result == "['seen']"

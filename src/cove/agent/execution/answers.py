@@ -3,12 +3,11 @@
 from typing import Any
 
 from cove.agent.clock import timestamp
-from cove.agent.execution.frames import Displayed
+from cove.agent.execution.frames import TABLE_TYPE, Displayed
 from cove.agent.execution.outcomes import Outcome
 from cove.agent.execution.output import Captured
 from cove.models.execution import CommandResult, ExecutionResult, Language, RichOutput
 
-TABLE_TYPE = "application/vnd.dataframe+json"
 # The richest first: the one that gives an output its type.
 _TYPES = (
     TABLE_TYPE,

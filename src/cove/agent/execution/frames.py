@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from cove.models.base import Contract
 
+TABLE_TYPE = "application/vnd.dataframe+json"
 MAX_FRAME_BYTES = 24 * 1024 * 1024
 MAX_RICH_OUTPUTS = 64
 MAX_RICH_BYTES = 16 * 1024 * 1024

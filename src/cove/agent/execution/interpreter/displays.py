@@ -8,9 +8,9 @@ from typing import Any
 from IPython.core.formatters import BaseFormatter
 from traitlets import ObjectName, Unicode
 
-from cove.agent.execution.frames import MAX_RICH_BYTES, MAX_RICH_OUTPUTS, encode_frame
+from cove.agent.execution.frames import MAX_RICH_BYTES, MAX_RICH_OUTPUTS, TABLE_TYPE, encode_frame
 from cove.agent.execution.interpreter.figures import FigureDisplay
-from cove.agent.execution.interpreter.tables import TABLE_TYPE, frame_data, series_data, series_html
+from cove.agent.execution.interpreter.tables import frame_data, series_data, series_html
 
 _PLACEHOLDER = re.compile(r"<(?:IPython\.core\.display\.\w+ object|Figure size [^>]*)>")
 _PANDAS_MODULES = {"DataFrame": ("pandas", "pandas.core.frame"), "Series": ("pandas", "pandas.core.series")}

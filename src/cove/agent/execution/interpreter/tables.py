@@ -6,7 +6,6 @@ from typing import Any
 MAX_ROWS = 1000
 MAX_COLUMNS = 100
 MAX_TABLE_BYTES = 4 * 1024 * 1024
-TABLE_TYPE = "application/vnd.dataframe+json"
 
 
 def frame_data(frame: Any) -> dict[str, Any]:
