@@ -24,6 +24,8 @@ def prepare(preload: Sequence[str]) -> None:
     Modules that cannot be imported are reported on standard error and left out. A second call only imports what is
     new. Afterwards this process has one thread: libraries that start workers end them in their fork handlers.
     """
+    if KernelShell.initialized() and not preload:
+        return
     os.environ.setdefault("MPLBACKEND", BACKEND)
     for name in preload:
         _import(name)
