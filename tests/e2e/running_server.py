@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
@@ -68,7 +68,7 @@ def run_cove(*arguments: str, stdin: bytes = b"", seconds: float = 60.0) -> subp
 
 
 @contextmanager
-def data_directory(built: Path) -> Iterator[Path]:
+def data_directory(built: Path) -> Generator[Path]:
     """A data directory with the built templates; at its end nothing of it may be left on the machine."""
     for name in TEMPLATES:
         try:

@@ -1,0 +1,76 @@
+"""Servers and sandboxes for the unmodified `hopx-ai` client."""
+
+import gc
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.running_server import RunningServer, data_directory
+from tests.interop import hopx
+
+TIMEOUT_SECONDS = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The client closes neither its connections nor, in one place, files: that is not ours to report."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore::DeprecationWarning:hopx_ai"))
+
+
+@pytest.fixture(autouse=True)
+def collected_after_test() -> Iterator[None]:
+    """What the client left open must not be found while other tests run."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
+@pytest.fixture(scope="session")
+def server(built_data_dir: Path) -> Iterator[RunningServer]:
+    """A server without keys, which leaves nothing on the machine when it has ended."""
+    with data_directory(built_data_dir) as data_dir:
+        running = RunningServer.start(data_dir, "--dev")
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@pytest.fixture(scope="session")
+def keyed_server(built_data_dir: Path) -> Iterator[RunningServer]:
+    """A server that wants keys."""
+    with data_directory(built_data_dir) as data_dir:
+        running = RunningServer.start(data_dir)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@pytest.fixture(scope="session")
+def there(server: RunningServer) -> dict[str, Any]:
+    """What every call of the client gets: the base URL, and a key, without which it refuses to start."""
+    return {"base_url": server.url, "api_key": hopx.KEY}
+
+
+@pytest.fixture(scope="module")
+def sandbox(there: dict[str, Any]) -> Iterator[Any]:
+    """One sandbox for the tests of a module."""
+    created = hopx.client.Sandbox.create("code-interpreter", timeout_seconds=TIMEOUT_SECONDS, **there)
+    try:
+        yield created
+    finally:
+        created.kill()
+        hopx.close(created)
+
+
+@pytest.fixture
+async def async_sandbox(there: dict[str, Any]) -> AsyncIterator[Any]:
+    """A sandbox of the asynchronous client."""
+    async with hopx.client.AsyncSandbox.create("code-interpreter", timeout_seconds=TIMEOUT_SECONDS, **there) as created:
+        yield created

@@ -1,0 +1,21 @@
+"""The unmodified client from PyPI. It carries no types and leaves sockets to the garbage collector."""
+
+import importlib
+import warnings
+from typing import Any
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    client: Any = importlib.import_module("hopx_ai")
+    errors: Any = importlib.import_module("hopx_ai.errors")
+    token_cache: Any = importlib.import_module("hopx_ai._token_cache")
+    http: Any = importlib.import_module("hopx_ai._client")
+
+KEY = "unused-with-dev"
+
+
+def close(sandbox: Any) -> None:
+    """What the client has no method for."""
+    sandbox._client._client.close()
+    if sandbox._agent_client is not None:
+        sandbox._agent_client._client.close()
