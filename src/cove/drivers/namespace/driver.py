@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cove.drivers.namespace.birth import be_born, birth_of, write_id_maps
+from cove.drivers.namespace.kits import Kit, KitShelf
 from cove.drivers.namespace.probe import probe_template, read_facts
 from cove.drivers.namespace.warm import WarmProcess, start_warm_process
 from cove.host.cgroups import Cgroups, prime_attach
@@ -26,6 +27,9 @@ from cove.models.limits import Limits
 from cove.models.templates import TemplateManifest
 
 _END_SECONDS: Final = 5.0
+_FREEZE_SECONDS: Final = 5.0
+_FREEZE_PAUSE: Final = 0.002
+_READY_KITS: Final = 8
 _BACKLOG: Final = 128
 _LONGEST_SOCKET_PATH: Final = 107  # unix(7)
 
@@ -35,8 +39,7 @@ class _Parts:
     """What a sandbox is made of while it is being made."""
 
     slot: int
-    groups: tuple[str, ...] = ()
-    disk: int | None = None
+    kit: Kit | None = None
     spawning: asyncio.Task[int] | None = None
     pid: int = 0
 
@@ -46,6 +49,7 @@ class _Held:
     """What the driver keeps of a running sandbox, besides its record."""
 
     pidfd: int
+    kit: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -63,7 +67,8 @@ class NamespaceDriver:
         self._outlive_host = outlive_host
         self._run_dir = run_dir
         self._cgroups = cgroups
-        self._disks = disks
+        self._has_disks = disks is not None
+        self._kits = KitShelf(cgroups, disks, size=_READY_KITS if outlive_host else 0)
         self._privileged = os.geteuid() == 0
         self._slots = SlotAllocator()
         self._warm: dict[str, WarmProcess] = {}
@@ -134,7 +139,7 @@ class NamespaceDriver:
         if missing:
             names = ", ".join(sorted(missing))
             lost.append(f"no limit on {names}: no writable cgroup controller (run as root, or delegate cgroups)")
-        if not self._disks:
+        if not self._has_disks:
             lost.append("a sandbox's disk is memory (tmpfs): bounded images need root")
         if not self._privileged:
             lost.append("all sandboxes run as your own user on the host: separate id ranges need root")
@@ -157,10 +162,10 @@ class NamespaceDriver:
             await asyncio.shield(self._discard(spec.sandbox_id, parts))
             raise
         finally:
-            if parts.disk is not None:
-                os.close(parts.disk)
+            if parts.kit:
+                self._kits.let_go(parts.kit)
         assert parts.spawning
-        self._hold(record.sandbox_id, parts.spawning.result())
+        self._hold(record.sandbox_id, parts.spawning.result(), _kit(record))
         return record
 
     async def destroy(self, record: SandboxRecord) -> None:
@@ -172,13 +177,20 @@ class NamespaceDriver:
             with contextlib.suppress(CoveError, OSError):
                 self._cgroups.freeze(_groups(record), frozen=False)
             await self._await_end(record.sandbox_id, held)
-        await asyncio.to_thread(self._clean, record.sandbox_id, _groups(record))
+        await asyncio.to_thread(self._clean, record.sandbox_id, _kit(record), _groups(record))
         self._slots.release(_slot(record))
 
     async def pause(self, record: SandboxRecord) -> None:
-        """Freeze the cgroup."""
+        """Freeze the cgroup, and wait until every process in it has stopped."""
         self._running(record)
-        self._cgroups.freeze(_groups(record), frozen=True)
+        groups = _groups(record)
+        self._cgroups.freeze(groups, frozen=True)
+        deadline = time.monotonic() + _FREEZE_SECONDS
+        while not self._cgroups.is_frozen(groups):
+            if time.monotonic() > deadline:
+                self._cgroups.freeze(groups, frozen=False)
+                raise error("INTERNAL_ERROR", f"Sandbox {record.sandbox_id} did not freeze in {_FREEZE_SECONDS:.0f} s.")
+            await asyncio.sleep(_FREEZE_PAUSE)
 
     async def resume(self, record: SandboxRecord) -> None:
         """Thaw the cgroup."""
@@ -190,7 +202,7 @@ class NamespaceDriver:
         if record.sandbox_id in self._held or self._find(record):
             self._slots.occupy(_slot(record))
             return True
-        await asyncio.to_thread(self._clean, record.sandbox_id, _groups(record))
+        await asyncio.to_thread(self._clean, record.sandbox_id, _kit(record), _groups(record))
         return False
 
     async def wait(self, record: SandboxRecord) -> None:
@@ -202,23 +214,23 @@ class NamespaceDriver:
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image."""
         self._running(record)
-        used = self._disks.used_bytes(record.sandbox_id) if self._disks else 0
-        return self._cgroups.usage(_groups(record)).model_copy(update={"disk_bytes": used})
+        return self._kits.usage(_kit(record), _groups(record))
 
     async def sweep(self, known: frozenset[str]) -> None:
         """Remove sockets, disks and cgroups (with whatever still runs in them) of unknown sandboxes."""
         sockets = {path.stem for path in (self._run_dir / "sockets").glob("*.sock")}
-        disks = self._disks.names() if self._disks else set[str]()
-        for name in (sockets | disks | self._cgroups.names()) - known - self._held.keys():
-            groups = self._cgroups.groups_of(name)
-            self._cgroups.kill(groups)
-            await asyncio.to_thread(self._clean, name, groups)
+        for name in sockets - known - self._held.keys():
+            self._socket_file(name).unlink(missing_ok=True)
+        for kit in self._kits.unused_names({held.kit for held in self._held.values()}):
+            self._cgroups.kill(self._cgroups.groups_of(kit))
+            await asyncio.to_thread(self._kits.remove, kit)
 
     async def close(self) -> None:
         """End the fork servers."""
         for warm in self._warm.values():
             warm.close()
         self._warm.clear()
+        await self._kits.close()
         for sandbox_id in list(self._held):
             self._release(sandbox_id)
 
@@ -248,10 +260,8 @@ class NamespaceDriver:
             ours.setblocking(False)
             parts.spawning = asyncio.ensure_future(warm.spawn(spec.sandbox_id, listener, theirs))
             # While the fork server forks: the rest of what the sandbox needs.
+            parts.kit = kit = await self._kits.take(spec.limits)
             primed = asyncio.ensure_future(asyncio.to_thread(prime_attach))
-            await asyncio.sleep(0)
-            parts.groups = self._cgroups.create(spec.sandbox_id, spec.limits)
-            parts.disk = self._disks.create(spec.sandbox_id, spec.limits.disk_mb) if self._disks else None
             pidfd = await asyncio.shield(parts.spawning)
             theirs.close()
             parts.pid = pid_of_pidfd(pidfd)
@@ -261,20 +271,20 @@ class NamespaceDriver:
                 spec,
                 warm.template,
                 mapped_root=self._privileged,
-                has_disk=parts.disk is not None,
+                has_disk=kit.disk is not None,
                 highest_capability=self._highest_capability,
                 ends_with_server=not self._outlive_host,
             )
 
             async def attach() -> None:
                 await primed
-                self._cgroups.attach(parts.groups, parts.pid)
+                self._cgroups.attach(kit.groups, parts.pid)
 
-            await be_born(ours, birth, disk=parts.disk, attach=attach)
+            await be_born(ours, birth, disk=kit.disk, attach=attach)
 
     def _listen(self, sandbox_id: str) -> socket.socket:
         """The agent's listening socket; the sandbox gets the socket, never a directory of the host's."""
-        path = self._socket_path(sandbox_id)
+        path = str(self._socket_file(sandbox_id))
         if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
             raise error(
                 "SANDBOX_START_FAILED",
@@ -290,10 +300,12 @@ class NamespaceDriver:
             raise error("SANDBOX_START_FAILED", f"Cannot listen at {path}: {problem.strerror}.") from problem
         return listener
 
-    def _socket_path(self, sandbox_id: str) -> str:
-        return str(self._run_dir / "sockets" / f"{sandbox_id}.sock")
+    def _socket_file(self, sandbox_id: str) -> Path:
+        return self._run_dir / "sockets" / f"{sandbox_id}.sock"
 
     def _record(self, spec: SandboxSpec, template: TemplateManifest, parts: _Parts) -> SandboxRecord:
+        kit = parts.kit
+        assert kit
         try:
             started = start_time_of(parts.pid)
         except OSError as problem:
@@ -305,40 +317,40 @@ class NamespaceDriver:
             isolation=Isolation.NAMESPACE,
             limits=spec.limits,
             state=HostState.RUNNING,
-            socket_path=self._socket_path(spec.sandbox_id),
+            socket_path=str(self._socket_file(spec.sandbox_id)),
             pid=parts.pid,
             pid_started=started,
             created=time.time(),
             deadline=spec.deadline,
             pooled=spec.pooled,
-            driver_state={"slot": str(parts.slot), "groups": "\n".join(parts.groups)},
+            driver_state={"slot": str(parts.slot), "kit": kit.name, "groups": "\n".join(kit.groups)},
         )
 
     async def _discard(self, sandbox_id: str, parts: _Parts) -> None:
         """Undo a start that failed."""
         if parts.spawning:
             with contextlib.suppress(CoveError, asyncio.CancelledError):
-                self._hold(sandbox_id, await parts.spawning)
+                self._hold(sandbox_id, await parts.spawning, parts.kit.name if parts.kit else "")
         held = self._held.get(sandbox_id)
         if held:
             signal_process(held.pidfd, signal.SIGKILL)
             await self._await_end(sandbox_id, held)
-        await asyncio.to_thread(self._clean, sandbox_id, parts.groups)
+        if parts.kit:
+            await asyncio.to_thread(self._clean, sandbox_id, parts.kit.name, parts.kit.groups)
+        self._socket_file(sandbox_id).unlink(missing_ok=True)
         self._slots.release(parts.slot)
 
-    def _clean(self, sandbox_id: str, groups: tuple[str, ...]) -> None:
-        Path(self._socket_path(sandbox_id)).unlink(missing_ok=True)
-        self._cgroups.remove(groups)
-        if self._disks:
-            self._disks.remove(sandbox_id)
+    def _clean(self, sandbox_id: str, kit: str, groups: tuple[str, ...]) -> None:
+        self._socket_file(sandbox_id).unlink(missing_ok=True)
+        self._kits.remove(kit, groups)
 
     def _find(self, record: SandboxRecord) -> _Held | None:
         pidfd = open_process(record.pid, record.pid_started)
-        return None if pidfd is None else self._hold(record.sandbox_id, pidfd)
+        return None if pidfd is None else self._hold(record.sandbox_id, pidfd, _kit(record))
 
-    def _hold(self, sandbox_id: str, pidfd: int) -> _Held:
+    def _hold(self, sandbox_id: str, pidfd: int, kit: str) -> _Held:
         """A pidfd is readable when its process has ended (pidfd_open(2))."""
-        held = self._held[sandbox_id] = _Held(pidfd)
+        held = self._held[sandbox_id] = _Held(pidfd, kit)
         loop = asyncio.get_running_loop()
 
         def end() -> None:
@@ -373,3 +385,7 @@ def _groups(record: SandboxRecord) -> tuple[str, ...]:
 
 def _slot(record: SandboxRecord) -> int:
     return int(record.driver_state.get("slot", "0"))
+
+
+def _kit(record: SandboxRecord) -> str:
+    return record.driver_state.get("kit", record.sandbox_id)

@@ -91,6 +91,8 @@ def _isolate(launch: Launch) -> None:
 def _build_root(launch: Launch) -> None:
     root = launch.mount_point
     first, *rest = launch.layers
+    for layer in launch.layers:
+        os.stat(layer)  # names the one that is missing, which mount(2) does not
     if rest:
         mount("overlay", root, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, f"lowerdir={':'.join(launch.layers)}")
     else:

@@ -19,6 +19,7 @@ from cove.linux.clone import (
     CLONE_NEWUTS,
     fork_into,
 )
+from cove.linux.memory import collapse_into_huge_pages
 from cove.linux.seccomp import compile_filter
 from cove.models.agent import AgentBoot
 
@@ -34,6 +35,7 @@ def serve(channel: socket.socket, become: Become, failed_imports: list[str]) -> 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended sandboxes are reaped by the kernel
     gc.collect()
     gc.freeze()  # collections in a sandbox must not write to the shared pages of what is imported here
+    collapse_into_huge_pages()
     threads = len(os.listdir("/proc/self/task"))
     protocol.send(channel, {"ready": True, "threads": threads, "failed": failed_imports})
     while True:

@@ -1,0 +1,33 @@
+"""Advice on memory (madvise(2))."""
+
+import ctypes
+from typing import Final
+
+_MADV_COLLAPSE: Final = 25
+_HUGE_PAGE: Final = 2 * 1024 * 1024
+_LIBC: Final = ctypes.PyDLL(None, use_errno=True)
+
+
+def collapse_into_huge_pages() -> int:
+    """Gather this process's private anonymous memory in huge pages, as far as its layout allows.
+
+    A fork then copies one entry where it copied 512, and splits a huge page only when one of its small pages is
+    written to. Needs Linux 6.1; where the kernel refuses, everything stays as it is.
+
+    Returns:
+        Bytes that are in huge pages now.
+    """
+    gathered = 0
+    with open("/proc/self/maps", "rb") as maps:
+        lines = maps.read().splitlines()
+    for line in lines:
+        fields = line.split()
+        is_anonymous = len(fields) == 5 or fields[5] == b"[heap]"
+        if not is_anonymous or fields[1] != b"rw-p":
+            continue
+        start, end = (int(address, 16) for address in fields[0].split(b"-"))
+        first = -(-start // _HUGE_PAGE) * _HUGE_PAGE
+        for address in range(first, end - _HUGE_PAGE + 1, _HUGE_PAGE):
+            advice = (ctypes.c_void_p(address), ctypes.c_size_t(_HUGE_PAGE), _MADV_COLLAPSE)
+            gathered += _HUGE_PAGE if _LIBC.madvise(*advice) == 0 else 0
+    return gathered
