@@ -179,6 +179,11 @@ class Cgroups:
                 return
         raise error("UNSUPPORTED", "No cgroup of this sandbox can be frozen on this host.")
 
+    def is_frozen(self, groups: tuple[str, ...]) -> bool:
+        """Whether every process in these groups has really stopped: `freeze` only asks for it."""
+        states = [(_keyed((group,), "frozen", "cgroup.events"), _read(f"{group}/freezer.state")) for group in groups]
+        return any(frozen or state == "FROZEN\n" for frozen, state in states)
+
     def kill(self, groups: tuple[str, ...]) -> None:
         """End every process in these groups (SIGKILL); they may still be ending when this returns."""
         for group in groups:
