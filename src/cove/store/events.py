@@ -38,9 +38,9 @@ class SqlEventRepository:
                 subject=row["subject"],
                 details=row["details"],
             )
-            for row in (self._connection.execute(wanted)).mappings()
+            for row in self._connection.execute(wanted).mappings()
         )
 
     def prune(self, *, before: float) -> int:
         """Drop events that are older; how many."""
-        return (self._connection.execute(delete(EVENTS).where(EVENTS.c.at < before))).rowcount
+        return self._connection.execute(delete(EVENTS).where(EVENTS.c.at < before)).rowcount

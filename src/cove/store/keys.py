@@ -36,7 +36,7 @@ class SqlKeyRepository:
         wanted = select(API_KEYS).order_by(API_KEYS.c.created_at, API_KEYS.c.id)
         if namespace is not None:
             wanted = wanted.where(API_KEYS.c.namespace == namespace)
-        return tuple(_key(row) for row in (self._connection.execute(wanted)).mappings())
+        return tuple(_key(row) for row in self._connection.execute(wanted).mappings())
 
     def revoke(self, key_id: str, *, at: float) -> StoredKey | None:
         """Mark a key that is not revoked yet; the row after the change, or None."""

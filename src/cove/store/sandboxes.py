@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Update, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from cove.models.errors import error
 from cove.models.isolation import Isolation
@@ -16,6 +17,25 @@ from cove.store.schema import SANDBOXES
 _LIVE = SANDBOXES.c.status != SandboxStatus.DELETED
 _INSERT = insert(SANDBOXES)
 _GET = select(SANDBOXES).where(SANDBOXES.c.id == bindparam("sandbox_id"))
+
+
+def _end_statement(*, due: bool, owner: bool) -> ReturningUpdate[Any]:
+    change = update(SANDBOXES).where(SANDBOXES.c.id == bindparam("sandbox_id"), _LIVE)
+    if due:
+        change = change.where(SANDBOXES.c.deadline <= bindparam("due"))
+    if owner:
+        change = change.where(SANDBOXES.c.namespace == bindparam("owner"))
+    values: dict[str, Any] = {
+        "status": SandboxStatus.DELETED,
+        "ended_at": bindparam("ended_at"),
+        "end_reason": bindparam("end_reason"),
+    }
+    return change.values(values).returning(*SANDBOXES.c)
+
+
+_END = {(due, owner): _end_statement(due=due, owner=owner) for due in (False, True) for owner in (False, True)}
+"""Built once: building a statement costs more than running it."""
+
 _LIMIT_COLUMNS = ("vcpu", "memory_mb", "disk_mb", "pids", "open_files")
 
 
@@ -49,7 +69,7 @@ class SqlSandboxRepository:
             older = or_(columns.created_at < created, and_(columns.created_at == created, columns.id < last))
             wanted = wanted.where(older)
         wanted = wanted.order_by(columns.created_at.desc(), columns.id.desc()).limit(query.limit)
-        return tuple(_sandbox(row) for row in (self._connection.execute(wanted)).mappings())
+        return tuple(_sandbox(row) for row in self._connection.execute(wanted).mappings())
 
     def live(self) -> tuple[StoredSandbox, ...]:
         """Every row that has not ended, of all namespaces."""
@@ -67,7 +87,7 @@ class SqlSandboxRepository:
     ) -> StoredSandbox | None:
         """Move to `target` if the row is in one of `sources`; the row after the change, or None."""
         change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, SANDBOXES.c.status.in_(sorted(sources)))
-        return self._change(change.values(status=target))
+        return self._change(change.values(status=target).returning(*SANDBOXES.c))
 
     def end(
         self,
@@ -79,27 +99,28 @@ class SqlSandboxRepository:
         namespace: str | None = None,
     ) -> StoredSandbox | None:
         """Turn a live row into a tombstone, or None if it is not live, is due later, or is in another namespace."""
-        change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, _LIVE)
-        if namespace is not None:
-            change = change.where(SANDBOXES.c.namespace == namespace)
+        values: dict[str, Any] = {"sandbox_id": sandbox_id, "ended_at": at, "end_reason": reason.value}
         if due is not None:
-            change = change.where(SANDBOXES.c.deadline <= due)
-        return self._change(change.values(status=SandboxStatus.DELETED, ended_at=at, end_reason=reason))
+            values["due"] = due
+        if namespace is not None:
+            values["owner"] = namespace
+        return self._change(_END[due is not None, namespace is not None], values)
 
     def set_deadline(
         self, sandbox_id: str, *, deadline: float | None, timeout_seconds: int | None
     ) -> StoredSandbox | None:
         """Change the deadline of a live row; the row after the change, or None."""
         change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, _LIVE)
-        return self._change(change.values(deadline=deadline, timeout_seconds=timeout_seconds))
+        change = change.values(deadline=deadline, timeout_seconds=timeout_seconds)
+        return self._change(change.returning(*SANDBOXES.c))
 
     def prune(self, *, ended_before: float) -> int:
         """Drop tombstones that are older; how many."""
         old = and_(SANDBOXES.c.status == SandboxStatus.DELETED, SANDBOXES.c.ended_at < ended_before)
-        return (self._connection.execute(delete(SANDBOXES).where(old))).rowcount
+        return self._connection.execute(delete(SANDBOXES).where(old)).rowcount
 
-    def _change(self, change: Update) -> StoredSandbox | None:
-        row = (self._connection.execute(change.returning(*SANDBOXES.c))).mappings().first()
+    def _change(self, change: ReturningUpdate[Any], values: Mapping[str, Any] | None = None) -> StoredSandbox | None:
+        row = self._connection.execute(change, values).mappings().first()
         return None if row is None else _sandbox(row)
 
 

@@ -30,10 +30,10 @@ class SqlTemplateRepository:
             "updated_at": at,
         }
         change = update(TEMPLATES).where(TEMPLATES.c.name == manifest.name).values(values).returning(*TEMPLATES.c)
-        row = (self._connection.execute(change)).mappings().first()
+        row = self._connection.execute(change).mappings().first()
         if row is None:
             fresh = insert(TEMPLATES).values(**values, name=manifest.name, created_at=at).returning(*TEMPLATES.c)
-            row = (self._connection.execute(fresh)).mappings().one()
+            row = self._connection.execute(fresh).mappings().one()
         return _template(row)
 
 
