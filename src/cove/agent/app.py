@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from cove.agent.engine import Engine, Variables
 from cove.agent.http.boundary import Boundary
-from cove.agent.http.routes import absent, environment, execution, files, metrics, system
+from cove.agent.http.routes import absent, environment, events, execution, files, metrics, system
 from cove.agent.http.traffic import Traffic
 from cove.agent.metrics import ResourceUsage
 from cove.agent.state import AgentState
@@ -18,6 +18,7 @@ from cove.models.agent import AgentBoot
 # Built when the module is imported, which is before the fork. The most frequent come first: the search is linear.
 ROUTES: tuple[Route, ...] = (
     *execution.ROUTES,
+    *events.ROUTES,
     *files.ROUTES,
     *system.ROUTES,
     *environment.ROUTES,

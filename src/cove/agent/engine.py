@@ -1,9 +1,12 @@
 """What the HTTP routes need of the execution engine. They know these Protocols and no implementation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from cove.models.execution import CommandRequest, CommandResult, ExecuteRequest, ExecutionResult
+
+OutputListener = Callable[[str, bytes], None]
+"""Takes `stdout` or `stderr`, and a piece of it."""
 
 
 class Counters(Protocol):
@@ -37,8 +40,8 @@ class Engine(Protocol):
         """Begin to prepare interpreters; returns at once."""
         ...
 
-    async def execute(self, request: ExecuteRequest) -> ExecutionResult:
-        """Run code.
+    async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
+        """Run code; `on_output` hears of each piece of output that the result will hold, as it comes.
 
         Raises:
             CoveError: UNSUPPORTED_LANGUAGE, or the platform failed. A failing program is a result.

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from uvicorn.config import Config
 
 from cove.agent.app import build_app
-from cove.agent.engine import Counters
+from cove.agent.engine import Counters, OutputListener
 from cove.agent.http.server import AgentServer
 from cove.models.agent import AgentBoot
 from cove.models.errors import CoveError, error
@@ -74,7 +74,7 @@ class _Resting:
     async def start(self) -> None:
         raise _refusal()
 
-    async def execute(self, request: ExecuteRequest) -> ExecutionResult:
+    async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
         raise _refusal()
 
     async def run_command(self, request: CommandRequest) -> CommandResult:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
@@ -133,16 +134,18 @@ async def _execute(record: SandboxRecord, request: ExecuteRequest, *, echo: bool
     try:
         async with asyncio.timeout(request.timeout + _EXTRA_SECONDS):
             writer.write(
-                b"POST /execute/events HTTP/1.0\r\nHost: sandbox\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+                b"POST /execute/events HTTP/1.1\r\nHost: sandbox\r\nContent-Type: application/json\r\n"
+                b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
             )
             head = await reader.readuntil(b"\r\n\r\n")
             if head.split(maxsplit=2)[1] != b"200":
                 _refuse(json.loads(await reader.read(_MAX_LINE)))
-            while line := await reader.readline():
+            async for line in _lines(reader):
                 event = json.loads(line)
                 if event["type"] == "result":
                     return event
+                if event["type"] == "error":
+                    _refuse(event)
                 if echo:
                     _pass_on(event["type"], event["data"])
     except (OSError, ValueError, asyncio.IncompleteReadError) as problem:
@@ -152,8 +155,25 @@ async def _execute(record: SandboxRecord, request: ExecuteRequest, *, echo: bool
     raise error("AGENT_UNREACHABLE", "The sandbox ended before the program did.", remedy="Was it out of memory?")
 
 
+async def _lines(reader: asyncio.StreamReader) -> AsyncGenerator[bytes]:
+    """The lines of a chunked body (RFC 9112, section 7.1)."""
+    held = bytearray()
+    while size := int(await reader.readline(), 16):
+        if len(held) + size > _MAX_LINE:
+            raise ValueError("a line is too long")
+        held += (await reader.readexactly(size + 2))[:-2]
+        *lines, rest = held.split(b"\n")
+        held = bytearray(rest)
+        for line in lines:
+            yield bytes(line)
+
+
 def _refuse(answer: dict[str, Any]) -> NoReturn:
-    raise error(str(answer.get("code", "INTERNAL_ERROR")), str(answer.get("message", "The agent refused.")))
+    raise error(
+        str(answer.get("code", "INTERNAL_ERROR")),
+        str(answer.get("message", "The agent refused.")),
+        remedy=str(answer.get("remedy", "")),
+    )
 
 
 def _pass_on(kind: str, text: str) -> None:

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from cove.agent.app import build_app
+from cove.agent.engine import OutputListener
 from cove.agent.execution.environment import SandboxEnvironment
 from cove.agent.http.server import AgentServer
 from cove.models.agent import AgentBoot
@@ -41,7 +42,7 @@ class ProgramEngine:
     async def start(self) -> None:
         return
 
-    async def execute(self, request: ExecuteRequest) -> ExecutionResult:
+    async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
         self.requests.append(request)
         if self.answer is not None:
             return self.answer

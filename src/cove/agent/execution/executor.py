@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+from cove.agent.engine import OutputListener
 from cove.agent.execution.answers import command_result, execution_result
 from cove.agent.execution.counters import ExecutionCounters, Tally
 from cove.agent.execution.environment import SandboxEnvironment
@@ -76,8 +77,11 @@ class Executor:
             with suppress(CoveError):
                 self._python.start()
 
-    async def execute(self, request: ExecuteRequest) -> ExecutionResult:
+    async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
         """Run code to its end or its timeout, once.
+
+        Args:
+            on_output: told of each piece of output that the result will hold, as it comes.
 
         Raises:
             CoveError: UNSUPPORTED_LANGUAGE, REQUEST_TOO_LARGE, INVALID_PATH (working directory), or no process could
@@ -88,7 +92,7 @@ class Executor:
         if len(request.code.encode()) > MAX_CODE_BYTES:
             raise error("REQUEST_TOO_LARGE", f"the code is longer than {MAX_CODE_BYTES} bytes")
         execution_id = f"exec_{uuid.uuid4().hex}"
-        recording = Recording(execution_id, request.max_output_bytes, self._files)
+        recording = Recording(execution_id, request.max_output_bytes, self._files, on_output)
         began = time.monotonic()
         with self._tally.running(language) as done:
             outcome = await self._runners[language](request, recording)

@@ -1,7 +1,10 @@
 """What one run of a program came to, before it becomes an answer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from cove.agent.engine import OutputListener
 from cove.agent.execution.frames import Displayed
 from cove.agent.execution.output import Capture, Captured, OutputFiles
 
@@ -30,9 +33,14 @@ class Outcome:
 class Recording:
     """The output of one execution while it is being collected."""
 
-    def __init__(self, execution_id: str, limit: int, files: OutputFiles) -> None:
-        self.stdout = Capture(limit, lambda: files.create(execution_id, "stdout"))
-        self.stderr = Capture(limit, lambda: files.create(execution_id, "stderr"))
+    def __init__(
+        self, execution_id: str, limit: int, files: OutputFiles, on_output: OutputListener | None = None
+    ) -> None:
+        def listener(stream: str) -> Callable[[bytes], None] | None:
+            return partial(on_output, stream) if on_output else None
+
+        self.stdout = Capture(limit, lambda: files.create(execution_id, "stdout"), listener("stdout"))
+        self.stderr = Capture(limit, lambda: files.create(execution_id, "stderr"), listener("stderr"))
 
     def finish(self, notes: tuple[str, ...]) -> tuple[Captured, Captured]:
         """Both streams; `notes` become lines at the end of standard error."""

@@ -97,7 +97,14 @@ def _require_private(folder: int) -> None:
 class Capture:
     """Keeps the first `limit` bytes; from there on everything goes to a file, at most `MAX_FILE_BYTES` of it."""
 
-    def __init__(self, limit: int, create_file: Callable[[], tuple[int, str] | None]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        create_file: Callable[[], tuple[int, str] | None],
+        listener: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """`listener` is told of each piece that is kept, as it comes."""
+        self._listener = listener
         self._limit = limit
         self._create_file = create_file
         self._kept = bytearray()
@@ -113,6 +120,8 @@ class Capture:
         room = self._limit - len(self._kept)
         if room > 0:
             self._kept += chunk[:room]
+            if self._listener:
+                self._listener(chunk[:room])
         if self.total <= self._limit:
             return
         if not overflowed:

@@ -54,11 +54,20 @@ async def jupyter_sessions(request: Request) -> Response:
     return json_answer({"sessions": [session]})
 
 
-async def _execute(request: Request, *, exclude: set[str] | None) -> Response:
-    state = state_of(request)
+async def read_execution(request: Request) -> tuple[ExecuteRequest, Language]:
+    """The body of a request to run code, checked.
+
+    Raises:
+        CoveError: INVALID_JSON, INVALID_REQUEST, REQUEST_TOO_LARGE, UNSUPPORTED_LANGUAGE.
+    """
     body = await read_model(request, ExecuteRequest, limit=MAX_EXECUTE_BODY, remedy=_CODE_REMEDY)
     _check_size(body.code, "code")
-    language = _language(body.language, state)
+    return body, _language(body.language, state_of(request))
+
+
+async def _execute(request: Request, *, exclude: set[str] | None) -> Response:
+    state = state_of(request)
+    body, language = await read_execution(request)
     result = await while_connected(request.receive, state.engine.execute(body))
     if language is Language.PYTHON:
         state.last_python = timestamp()
