@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cove.drivers.namespace.forkserver import protocol
-from cove.drivers.namespace.forkserver.protocol import Birth
+from cove.drivers.namespace.forkserver.birth import Birth
 from cove.drivers.namespace.warm import receive_packet, start_failure
 from cove.host.identities import id_map
 from cove.models.agent import AgentBoot

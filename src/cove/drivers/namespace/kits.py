@@ -62,7 +62,7 @@ class KitShelf:
         self._taken_at = asyncio.get_running_loop().time()
         if self._size and (self._refilling is None or self._refilling.done()):
             self._refilling = asyncio.ensure_future(self._refill())
-        return kit or await asyncio.to_thread(self._make, limits)
+        return kit or await self._made_now(limits)
 
     def let_go(self, kit: Kit) -> None:
         """Close our descriptor of the disk: the sandbox holds it now, or nobody."""
@@ -92,11 +92,26 @@ class KitShelf:
             await asyncio.gather(self._refilling, return_exceptions=True)
         await self._drop_ready()
 
+    async def _made_now(self, limits: Limits) -> Kit:
+        making = asyncio.ensure_future(asyncio.to_thread(self._make, limits))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # The thread goes on; nobody else would remove what it makes.
+            await asyncio.shield(asyncio.ensure_future(self._undo(making)))
+            raise
+
+    async def _undo(self, making: asyncio.Future[Kit]) -> None:
+        with contextlib.suppress(CoveError):
+            await self._drop(await making)
+
+    async def _drop(self, kit: Kit) -> None:
+        self.let_go(kit)
+        await asyncio.to_thread(self.remove, kit.name, kit.groups)
+
     async def _drop_ready(self) -> None:
         while self._ready:
-            kit = self._ready.popleft()
-            self.let_go(kit)
-            await asyncio.to_thread(self.remove, kit.name, kit.groups)
+            await self._drop(self._ready.popleft())
 
     def _make(self, limits: Limits) -> Kit:
         name = f"kit-{secrets.token_hex(8)}"

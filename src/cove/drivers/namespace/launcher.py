@@ -17,13 +17,10 @@ import stat
 import sys
 
 from cove.drivers.namespace.forkserver import protocol
-from cove.drivers.namespace.forkserver.serve import serve
-from cove.drivers.namespace.probe import report_self
 from cove.host.identities import TEMPLATE_OWNER
 from cove.linux.clone import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, bind, make_private, mount, pivot_root
 from cove.linux.privileges import drop_bounding_set, drop_capabilities, forbid_new_privileges, last_capability
-from cove.models.base import Contract
 
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _LINKS = {
@@ -37,7 +34,8 @@ _LINKS = {
 _HOME = "/home/user"
 
 
-class Launch(Contract):
+@dataclass(frozen=True)
+class Launch:
     """What the driver asks for, as the program's one argument (JSON).
 
     Attributes:
@@ -59,10 +57,14 @@ class Launch(Contract):
     modules: tuple[str, ...]
     user: int | None
 
+    def to_json(self) -> str:
+        """As the argument of the program."""
+        return json.dumps(asdict(self))
+
 
 def main() -> None:
     """Entry point."""
-    launch = Launch.model_validate_json(sys.argv[1])
+    launch = Launch(**json.loads(sys.argv[1]))
     channel = socket.socket(fileno=launch.channel)
     try:
         _isolate(launch)
@@ -155,6 +157,7 @@ def _be_first_process(launch: Launch, channel: socket.socket) -> None:
         os._exit(1)
     if os.fork() == 0:
         if not launch.python:
+            serve, report_self = probing
             serve(channel, report_self, [])
             os._exit(0)
         _exec_fork_server(launch, channel)

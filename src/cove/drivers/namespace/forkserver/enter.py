@@ -9,7 +9,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from cove.drivers.namespace.forkserver.protocol import DEVICES, DISK, LAYERS, ROOT, USER_ID, Birth
+from cove.drivers.namespace.forkserver.birth import Birth
+from cove.drivers.namespace.forkserver.protocol import DEVICES, DISK, LAYERS, ROOT, USER_ID
 from cove.linux.clone import CLONE_NEWCGROUP, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, attach, bind, mount, pivot_root, remount
 from cove.linux.network import bring_loopback_up

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.forkserver.enter import StepFailed, enter_sandbox
-from cove.drivers.namespace.forkserver.protocol import Birth
+from cove.drivers.namespace.forkserver.birth import Birth
 from cove.linux.clone import (
     CLONE_NEWIPC,
     CLONE_NEWNET,

@@ -1,0 +1,261 @@
+"""Drivers under test: how to open one, what it runs, and what it leaves on the machine."""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+import pytest
+from tests.conftest import loop_devices_of, mounted_below
+
+from cove.drivers.base import RuntimeDriver
+from cove.drivers.fake import FakeDriver
+from cove.drivers.namespace.driver import NamespaceDriver
+from cove.host.cgroups import Cgroups, detect
+from cove.host.disks import LoopDisks
+from cove.host.identities import TEMPLATE_OWNER
+from cove.host.templates.store import TemplateStore
+from cove.linux.clone import is_alive, start_time_of
+from cove.models.errors import CoveError
+from cove.models.hosts import SandboxRecord, SandboxSpec
+from cove.models.identifiers import new_sandbox_id
+from cove.models.limits import Limits
+from cove.models.templates import TemplateManifest
+
+SMALL = Limits(vcpu=1, memory_mb=256, disk_mb=64, pids=128, open_files=1024)
+
+
+class Process(NamedTuple):
+    """A process that cannot be mistaken for a later one with the same id."""
+
+    pid: int
+    started: int
+
+    @property
+    def alive(self) -> bool:
+        return is_alive(self.pid, self.started)
+
+
+class Subject(ABC):
+    """One kind of driver on a directory of its own.
+
+    Attributes:
+        name: for test ids.
+        template: what its sandboxes run.
+        directory: where it keeps all its files.
+        runs_programs: whether there is a real agent inside; otherwise just something that answers `GET /health`.
+        has_processes: whether a sandbox is made of processes of its own.
+        can_outlive: whether sandboxes go on without the driver that made them.
+    """
+
+    name: str
+    template: TemplateManifest
+    directory: Path
+    runs_programs = True
+    has_processes = True
+    can_outlive = True
+
+    @abstractmethod
+    def open(self, directory: Path | None = None, *, outlive_host: bool = True) -> RuntimeDriver:
+        """A new driver on the same directory, as a restarted daemon has."""
+
+    @abstractmethod
+    def remains(self) -> list[str]:
+        """What is there of sandboxes and of what is kept ready for them, in words; empty when nothing is."""
+
+    def remains_of(self, record: SandboxRecord) -> list[str]:
+        """The same, of one sandbox."""
+        return [record.socket_path] if Path(record.socket_path).exists() else []
+
+    @abstractmethod
+    def launchers(self) -> list[str]:
+        """Processes that the driver itself keeps, in words."""
+
+
+class NamespaceSubject(Subject):
+    """The namespace driver with all limits, as root."""
+
+    name = "namespace"
+
+    def __init__(self, directory: Path, template: TemplateManifest) -> None:
+        self.directory = directory
+        self.template = template
+        digest = hashlib.blake2b(str(directory).encode(), digest_size=4).hexdigest()
+        self.prefix = f"test{digest}-"
+        self.cgroups = Cgroups(detect(), prefix=self.prefix)
+        self.disks = LoopDisks(directory / "disks", owner=TEMPLATE_OWNER)
+
+    def open(self, directory: Path | None = None, *, outlive_host: bool = True) -> NamespaceDriver:
+        run_dir = directory or self.directory
+        return NamespaceDriver(run_dir, cgroups=self.cgroups, disks=self.disks, outlive_host=outlive_host)
+
+    def remains(self) -> list[str]:
+        return [
+            *(f"cgroup {name}" for name in sorted(self.cgroups.names())),
+            *(f"disk {name}" for name in sorted(self.disks.names())),
+            *(f"socket {path.name}" for path in sorted((self.directory / "sockets").glob("*"))),
+            *(f"mount {path}" for path in mounted_below(self.directory)),
+            *(f"loop device {line}" for line in loop_devices_of(self.directory)),
+        ]
+
+    def remains_of(self, record: SandboxRecord) -> list[str]:
+        groups = record.driver_state["groups"].splitlines()
+        names = {record.sandbox_id, *(Path(group).name.removeprefix(self.prefix) for group in groups)}
+        return [line for line in self.remains() if any(name in line for name in names)]
+
+    def launchers(self) -> list[str]:
+        mark = json.dumps(str(self.directory))[:-1].encode()
+        return [f"process {pid}: {line!r}" for pid, line in _command_lines() if mark in line]
+
+
+class FakeSubject(Subject):
+    """The driver that isolates nothing keeps the promises too that need no isolation."""
+
+    name = "fake"
+    runs_programs = has_processes = can_outlive = False
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.template = TemplateManifest(
+            name="base",
+            display_name="",
+            description="",
+            digest="fake",
+            layers=(),
+            python="",
+            built_at=datetime.now(UTC),
+        )
+
+    def open(self, directory: Path | None = None, *, outlive_host: bool = True) -> FakeDriver:
+        return FakeDriver(directory or self.directory)
+
+    def remains(self) -> list[str]:
+        return [f"socket {path.name}" for path in self.directory.glob("*.sock")]
+
+    def launchers(self) -> list[str]:
+        return []
+
+
+def built_template(data_dir: Path, name: str) -> TemplateManifest:
+    """A template of this machine; skips the test where there is none."""
+    try:
+        return TemplateStore(data_dir, owner=None).get(name)
+    except CoveError:
+        pytest.skip(f"the template {name} is not built: run `make setup`")
+
+
+@contextmanager
+def short_directory() -> Generator[Path]:
+    """Readable by the fork server's user, with a path short enough for unix sockets."""
+    path = Path(tempfile.mkdtemp(prefix="cove-", dir="/tmp"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def spec_of(subject: Subject, limits: Limits = SMALL, **fields: Any) -> SandboxSpec:
+    """A new sandbox to ask for."""
+    return SandboxSpec(sandbox_id=new_sandbox_id(), template=subject.template.name, limits=limits, **fields)
+
+
+class Inside:
+    """The agent of one sandbox."""
+
+    def __init__(self, record: SandboxRecord) -> None:
+        self.record = record
+
+    def _client(self, seconds: float) -> httpx2.AsyncClient:
+        transport = httpx2.AsyncHTTPTransport(uds=self.record.socket_path)
+        return httpx2.AsyncClient(transport=transport, base_url="http://agent", timeout=seconds)
+
+    async def health(self, seconds: float = 20.0) -> int:
+        """Status of `GET /health`."""
+        async with self._client(seconds) as client:
+            return (await client.get("/health")).status_code
+
+    async def run(self, code: str, language: str = "bash", **fields: Any) -> dict[str, Any]:
+        """The result of a program."""
+        async with self._client(40.0) as client:
+            answer = await client.post("/execute", json={"code": code, "language": language, "timeout": 30, **fields})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def output(self, code: str, language: str = "bash", **fields: Any) -> str:
+        """What a program printed that ended well."""
+        result = await self.run(code, language, **fields)
+        assert result["exit_code"] == 0, result
+        return result["stdout"].strip()
+
+    def processes(self) -> list[Process]:
+        """All processes of this sandbox, as the host sees them."""
+        found: set[Process] = set()
+        for group in self.record.driver_state.get("groups", "").splitlines():
+            for pid in Path(group, "cgroup.procs").read_text().split():
+                found.add(Process(int(pid), start_time_of(int(pid))))
+        return sorted(found)
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Wait for a condition, bounded."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def nothing_remains(subject: Subject, record: SandboxRecord | None = None) -> None:
+    """The kernel frees loop devices with the last user, a moment after the last process has gone."""
+
+    def left() -> list[str]:
+        return subject.remains_of(record) if record else [*subject.remains(), *subject.launchers()]
+
+    try:
+        await until(lambda: not left(), seconds=5)
+    except TimeoutError:
+        raise AssertionError(left()) from None
+
+
+def host_user(record: SandboxRecord) -> int:
+    """The user on the host as which its first process runs."""
+    return os.stat(f"/proc/{record.pid}").st_uid
+
+
+def fork_servers(subject: Subject) -> list[Process]:
+    """The children of the driver's first processes: fork servers, each with its sandboxes."""
+    found: list[Process] = []
+    for line in subject.launchers():
+        first = line.split()[1].rstrip(":")
+        for pid in Path(f"/proc/{first}/task/{first}/children").read_text().split():
+            if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(Process(int(pid), start_time_of(int(pid))))
+    return found
+
+
+def accepts(path: str) -> bool:
+    """Whether something accepts connections on a unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _command_lines() -> Iterator[tuple[int, bytes]]:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                yield int(entry), Path("/proc", entry, "cmdline").read_bytes()
+            except OSError:
+                continue
