@@ -1,6 +1,5 @@
 """`cove doctor`: what this machine can do, tried out, and what to type where it cannot."""
 
-import asyncio
 import os
 import platform
 import shutil
@@ -54,6 +53,8 @@ def doctor(
 
     Ends with 0 when sandboxes can be started here, with 1 otherwise.
     """
+    import asyncio
+
     diagnosis = asyncio.run(_diagnose(data_directory(data_dir)))
     if as_json:
         import json

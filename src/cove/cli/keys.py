@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -87,6 +86,8 @@ def revoke(
 
 
 def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]) -> _T:
+    import asyncio
+
     from cove.server.app import open_keys
     from cove.server.settings import Settings
 

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from pydantic import BaseModel
 
 from cove.models.errors import CoveError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _PIPE_WIDTH = 240
@@ -26,7 +28,7 @@ def plain(text: object) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text))
 
 
-def print_json(value: BaseModel | Mapping[str, Any] | Sequence[Any]) -> None:
+def print_json(value: "BaseModel | Mapping[str, Any] | Sequence[Any]") -> None:
     """`value` as indented JSON on stdout; models anywhere in it are fine."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=True, default=_jsonable))
 
@@ -120,4 +122,6 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _jsonable(value: object) -> Any:
+    from pydantic import BaseModel
+
     return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else str(value)

@@ -9,12 +9,16 @@ Three processes: this one ends at once; its child is the first process of the pi
 that sandboxes outlive the fork server; its child becomes the fork server.
 """
 
+import json
 import os
 import shutil
 import signal
 import socket
 import stat
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Self
 
 from cove.drivers.namespace.forkserver import protocol
 from cove.host.identities import TEMPLATE_OWNER
@@ -61,10 +65,17 @@ class Launch:
         """As the argument of the program."""
         return json.dumps(asdict(self))
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The reverse of `to_json`."""
+        fields = json.loads(text)
+        fields |= {"layers": tuple(fields["layers"]), "modules": tuple(fields["modules"])}
+        return cls(**fields)
+
 
 def main() -> None:
     """Entry point."""
-    launch = Launch(**json.loads(sys.argv[1]))
+    launch = Launch.from_json(sys.argv[1])
     channel = socket.socket(fileno=launch.channel)
     try:
         _isolate(launch)
@@ -147,6 +158,7 @@ def _make_devices(directory: str, *, privileged: bool) -> None:
 
 def _be_first_process(launch: Launch, channel: socket.socket) -> None:
     """In the new pid namespace: finish the root, start the fork server, then reap until nothing is left."""
+    be_probe = None if launch.python else _load_probe()
     try:
         highest = last_capability()
         mount("proc", launch.mount_point + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -156,9 +168,8 @@ def _be_first_process(launch: Launch, channel: socket.socket) -> None:
         protocol.send(channel, protocol.failure("enter the template's root filesystem", problem))
         os._exit(1)
     if os.fork() == 0:
-        if not launch.python:
-            serve, report_self = probing
-            serve(channel, report_self, [])
+        if be_probe:
+            be_probe(channel)
             os._exit(0)
         _exec_fork_server(launch, channel)
     channel.close()
@@ -171,6 +182,14 @@ def _be_first_process(launch: Launch, channel: socket.socket) -> None:
             os.wait()
         except ChildProcessError:
             os._exit(0)
+
+
+def _load_probe() -> Callable[[socket.socket], None]:
+    """The boot probe's fork server, loaded while this program's own files can be seen."""
+    from cove.drivers.namespace.forkserver.serve import serve
+    from cove.drivers.namespace.probe import report_self
+
+    return lambda channel: serve(channel, report_self, [])
 
 
 def _drop_to_user(user: int | None, highest: int) -> None:

@@ -124,7 +124,7 @@ async def start_warm_process(
 async def _launch(launch: Launch, theirs: socket.socket, output: IO[bytes]) -> None:
     # -I and the path: nothing of the caller's environment or working directory may be imported.
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cove.drivers.namespace.launcher", launch.model_dump_json()),
+        *(sys.executable, "-m", "cove.drivers.namespace.launcher", launch.to_json()),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=output,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from cove.drivers.namespace.forkserver import protocol
-from cove.drivers.namespace.forkserver.enter import StepFailed, enter_sandbox
 from cove.drivers.namespace.forkserver.birth import Birth
+from cove.drivers.namespace.forkserver.enter import StepFailed, enter_sandbox
 from cove.linux.clone import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
