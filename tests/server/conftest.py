@@ -9,10 +9,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import structlog
 import uvicorn
 from tests.core.fake_host import FakeHost
 
 from cove.server.app import ControlPlane, build_control_plane
+from cove.server.logs import configure_logging
 from cove.server.settings import Settings
 
 
@@ -84,6 +86,15 @@ class Running:
         self.host.down = self.host.refuse_destroy = False
         await self.stop_server()
         await self.host.driver.close()
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> Iterator[None]:
+    """Logs as the server writes them, to nowhere (structlog's own default formats tracebacks for seconds)."""
+    with Path("/dev/null").open("w", encoding="utf-8") as nowhere:
+        configure_logging(Settings(log_format="json"), stream=nowhere)
+        yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -25,21 +25,9 @@ from cove.server.api.templates import template_routes
 from cove.server.guests import AgentEnvironment
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
+from cove.server.store_access import open_keys as open_keys
+from cove.server.store_access import open_store
 from cove.store.database import Database
-
-
-def open_store(settings: Settings) -> Database:
-    """The store that the settings name; not opened yet. `Database` is an async context manager."""
-    if settings.database_url is not None:
-        return Database.at(settings.database_url)
-    return Database.at_path(settings.data_dir / "cove.db")
-
-
-@asynccontextmanager
-async def open_keys(settings: Settings) -> AsyncGenerator[ApiKeys]:
-    """The API keys of a data directory, for programs other than the server; it may run at the same time."""
-    async with open_store(settings) as store:
-        yield ApiKeys(store)
 
 
 def token_key_path(data_dir: Path) -> Path:

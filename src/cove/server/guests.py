@@ -19,6 +19,9 @@ class AgentEnvironment:
     The agent is not trusted: of its answer only the status is looked at, within bounds of size and time.
     """
 
+    def __init__(self, *, call_seconds: float = _CALL_SECONDS) -> None:
+        self._call_seconds = call_seconds
+
     async def merge(self, record: SandboxRecord, env_vars: Mapping[str, str]) -> None:
         """Add to the sandbox's environment (`PATCH /env`).
 
@@ -27,7 +30,7 @@ class AgentEnvironment:
         """
         body = json.dumps({"env_vars": dict(env_vars)}).encode()
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
+            async with asyncio.timeout(self._call_seconds):
                 status = await _request(record.socket_path, body)
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as failure:
             raise _unreachable(record, type(failure).__name__) from failure
