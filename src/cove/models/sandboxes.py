@@ -69,7 +69,7 @@ class CreateSandbox(Contract):
     template_id: Annotated[str | int | None, AfterValidator(_text_id)] = None
     template_name: str | None = Field(default=None, max_length=200)
     region: str | None = Field(default=None, max_length=100)
-    timeout_seconds: int | None = Field(default=None, ge=0, le=MAX_TIMEOUT_SECONDS)
+    timeout_seconds: int | None = Field(default=None, ge=0, le=MAX_TIMEOUT_SECONDS, strict=True)
     internet_access: bool | None = None
     env_vars: EnvVars | None = None
     resources: ResourcesRequest | None = None
@@ -79,7 +79,7 @@ class CreateSandbox(Contract):
 class SetTimeout(Contract):
     """Body of `PUT /v1/sandboxes/{id}/timeout`: seconds from now; 0 switches the deadline off."""
 
-    timeout_seconds: int = Field(ge=0, le=MAX_TIMEOUT_SECONDS)
+    timeout_seconds: int = Field(ge=0, le=MAX_TIMEOUT_SECONDS, strict=True)
 
 
 class SandboxInfo(Contract):

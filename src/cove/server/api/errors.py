@@ -65,7 +65,13 @@ async def on_http_exception(request: Request, failure: Exception) -> Response:
         "INVALID_JSON": "The body could not be read as JSON.",
         "REQUEST_TOO_LARGE": "The body is too large.",
     }
-    answer = render(error(code, texts.get(code, "The request could not be read.")), request_id_of(request.scope))
+    remedies = {
+        "RESOURCE_NOT_FOUND": "GET /openapi.json lists the paths that there are.",
+        "METHOD_NOT_ALLOWED": "GET /openapi.json lists the methods of each path.",
+        "REQUEST_TOO_LARGE": "Send less.",
+    }
+    refusal = error(code, texts.get(code, "The request could not be read."), remedy=remedies.get(code, ""))
+    answer = render(refusal, request_id_of(request.scope))
     for name, value in (failure.headers or {}).items():
         answer.headers[name] = value
     return answer

@@ -79,7 +79,12 @@ Route = ToControlPlane | ToAgent | Refuse
 def decide(head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, directory: AgentDirectory) -> Route:
     """The one place a request is routed."""
     if head.method in _REFUSED_METHODS:
-        return refuse("METHOD_NOT_ALLOWED", f"{head.method.decode()} is not served here.", Plane.CONTROL)
+        return refuse(
+            "METHOD_NOT_ALLOWED",
+            f"{head.method.decode()} is not served here.",
+            Plane.CONTROL,
+            remedy="Send GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.",
+        )
     in_host = _IN_HOST.fullmatch(head.hostname)
     if in_host is None and not _host_is_served(head.hostname, settings):
         return refuse(
@@ -115,7 +120,8 @@ class _AgentRouter:
     def by_host(self, port: int, sandbox_id: str) -> Route:
         """`{port}-{id}.<domain>`: the agent's port, or a program's (preview traffic, which is not served yet)."""
         if port != AGENT_PORT:
-            return self._refuse("NOT_IMPLEMENTED", "Preview addresses are not served yet.")
+            remedy = f"The agent is at port {AGENT_PORT}."
+            return self._refuse("NOT_IMPLEMENTED", "Preview addresses are not served yet.", remedy=remedy)
         target = self._head.target
         if self._head.path == _PREVIEW_MARK or self._head.path.startswith(_PREVIEW_MARK + b"/"):
             target = _rooted(target.removeprefix(_PREVIEW_MARK))
@@ -144,7 +150,8 @@ class _AgentRouter:
         if isinstance(claimed, Refuse):
             return claimed
         if claimed != sandbox_id:
-            return self._refuse("FORBIDDEN", "The token is for another sandbox.")
+            remedy = "Get a token of this one: POST /v1/sandboxes/{id}/token/refresh."
+            return self._refuse("FORBIDDEN", "The token is for another sandbox.", remedy=remedy)
         return self._to_agent(sandbox_id, target)
 
     def _to_agent(self, sandbox_id: str, target: bytes) -> Route:
@@ -166,8 +173,8 @@ class _AgentRouter:
         except CoveError as error:
             return refuse_error(error, Plane.AGENT, path=self._shown_path())
 
-    def _refuse(self, code: str, message: str) -> Refuse:
-        return refuse(code, message, Plane.AGENT, path=self._shown_path())
+    def _refuse(self, code: str, message: str, *, remedy: str = "") -> Refuse:
+        return refuse(code, message, Plane.AGENT, remedy=remedy, path=self._shown_path())
 
     def _shown_path(self) -> str:
         return self._head.path[:1024].decode("ascii", "replace")
