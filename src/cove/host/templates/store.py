@@ -11,18 +11,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from cove.host.templates.checks import run_checks
 from cove.host.templates.layer_store import STAGING, LayerStore, write_atomically
 from cove.host.templates.layers import LayerRecord
 from cove.host.templates.paths import AGENT_PATH
-from cove.host.templates.plan import Plan, make_plan
 from cove.host.templates.progress import ProgressScale
 from cove.host.templates.recipes import Recipe, load_recipe, recipe_names
 from cove.models.errors import error
 from cove.models.templates import BuildProgress, TemplateManifest
+
+if TYPE_CHECKING:
+    from cove.host.templates.plan import Plan
 
 LOCK_TIMEOUT = 1800.0
 LOCK_POLL = 0.2
@@ -31,17 +33,17 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 OnProgress = Callable[[BuildProgress], None]
-Planner = Callable[[Recipe, Path], Plan]
+Planner = Callable[[Recipe, Path], "Plan"]
 
 
 class TemplateStore:
     """Reads and writes `templates/<name>.json` and `layers/<digest>/` below the data directory."""
 
-    def __init__(self, data_dir: Path, *, owner: int | None, planner: Planner = make_plan) -> None:
+    def __init__(self, data_dir: Path, *, owner: int | None, planner: Planner | None = None) -> None:
         """
         Args:
             owner: user and group id of all files in layers; None leaves them to the user who builds.
-            planner: decides of which layers a recipe is made.
+            planner: decides of which layers a recipe is made; None: as this program's own recipes say.
         """
         self._templates = data_dir.absolute() / "templates"
         self._layers = LayerStore(data_dir.absolute() / "layers", owner=owner)
@@ -119,8 +121,12 @@ class TemplateStore:
             self._layers.remove_leftovers()
             return self._layers.remove_except(kept | {Path(layer).name for layer in in_use})
 
-    def _plan(self, recipe: Recipe) -> Plan:
-        return replace(self._planner(recipe, self._templates / ".interpreter"), owner=self._owner)
+    def _plan(self, recipe: Recipe) -> "Plan":
+        planner = self._planner
+        if planner is None:
+            # Loaded here: starting a sandbox from a built template needs none of the builder.
+            from cove.host.templates.plan import make_plan as planner
+        return replace(planner(recipe, self._templates / ".interpreter"), owner=self._owner)
 
     def _read(self, name: str) -> TemplateManifest | None:
         if not _NAME.fullmatch(name):
@@ -131,7 +137,7 @@ class TemplateStore:
             return None
         return manifest if all(Path(layer).is_dir() for layer in manifest.layers) else None
 
-    def _build(self, plan: Plan, on_progress: OnProgress) -> TemplateManifest:
+    def _build(self, plan: "Plan", on_progress: OnProgress) -> TemplateManifest:
         self._layers.remove_leftovers()
         built = self._read(plan.recipe.name)
         if built is not None and built.digest == plan.digest:
@@ -158,7 +164,9 @@ class TemplateStore:
     def _has(self, digest: str) -> bool:
         return self._layers.record(digest) is not None
 
-    def _check(self, plan: Plan, manifest: TemplateManifest, scale: ProgressScale) -> tuple[str, ...]:
+    def _check(self, plan: "Plan", manifest: TemplateManifest, scale: ProgressScale) -> tuple[str, ...]:
+        from cove.host.templates.checks import run_checks
+
         return run_checks(
             plan.recipe.checks,
             tuple(Path(layer) for layer in manifest.layers),
@@ -196,7 +204,7 @@ def _differs_in_guest_code_only(new: TemplateManifest, old: TemplateManifest | N
     return old is not None and new.layers[1:] == old.layers[1:] and new.environment == old.environment
 
 
-def _manifest(plan: Plan, records: list[LayerRecord], paths: list[Path]) -> TemplateManifest:
+def _manifest(plan: "Plan", records: list[LayerRecord], paths: list[Path]) -> TemplateManifest:
     packages = {name: version for record in records for name, version in record.packages.items()}
     return TemplateManifest(
         name=plan.recipe.name,
