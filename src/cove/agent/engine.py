@@ -48,6 +48,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def rehearse(self) -> None:
+        """Run an empty program that is counted nowhere, so that the first real one finds everything in place."""
+        ...
+
     async def run_command(self, request: CommandRequest) -> CommandResult:
         """Run a command; same rules as `execute`."""
         ...

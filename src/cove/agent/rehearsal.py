@@ -77,6 +77,9 @@ class _Resting:
     async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
         raise _refusal()
 
+    async def rehearse(self) -> None:
+        raise _refusal()
+
     async def run_command(self, request: CommandRequest) -> CommandResult:
         raise _refusal()
 

@@ -88,7 +88,7 @@ def revoke(
 def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]) -> _T:
     import asyncio
 
-    from cove.server.app import open_keys
+    from cove.server.store_access import open_keys
     from cove.server.settings import Settings
 
     async def act() -> _T:

@@ -32,7 +32,15 @@ _MAY_HAVE_STARTED = frozenset({"HOST_UNAVAILABLE", "TIMEOUT", "INTERNAL_ERROR", 
 
 
 class GuestEnvironment(Protocol):
-    """Sets variables inside a sandbox that runs already."""
+    """What the control plane asks of the agent inside a sandbox."""
+
+    async def rehearse(self, record: SandboxRecord) -> None:
+        """Have a waiting sandbox go once through all that an execution takes; bounded in time.
+
+        Raises:
+            CoveError: AGENT_UNREACHABLE.
+        """
+        ...
 
     async def merge(self, record: SandboxRecord, env_vars: Mapping[str, str]) -> None:
         """Add to the sandbox's environment; bounded in time.

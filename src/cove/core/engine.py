@@ -56,6 +56,7 @@ class SandboxEngine:
             targets=pool_targets,
             limits=policy.limits,
             isolation=policy.isolation,
+            rehearse=guests.rehearse,
             create_seconds=policy.create_seconds,
         )
         endings = Endings(host, store, self.directory, self.deadlines, clock=clock)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -19,6 +19,10 @@ _HOLD_BACK_SECONDS = 0.01
 _DESTROY_SECONDS = 10.0
 
 
+Rehearsal = Callable[[SandboxRecord], Awaitable[None]]
+"""Has a new member touch what its first execution will; raises CoveError when its agent does not answer."""
+
+
 class WarmPool:
     """Keeps so many members of each template ready. A create takes one if there is one, and never waits for it.
 
@@ -33,13 +37,15 @@ class WarmPool:
         targets: Mapping[str, int],
         limits: Limits,
         isolation: Isolation | None,
-        concurrency: int = 2,
+        rehearse: Rehearsal,
+        concurrency: int = 1,
         create_seconds: float = 60.0,
     ) -> None:
         self._host = host
         self._targets = {template: size for template, size in targets.items() if size > 0}
         self._limits = limits
         self._isolation = isolation
+        self._rehearse = rehearse
         self._concurrency = concurrency
         self._create_seconds = create_seconds
         self._members: dict[str, deque[SandboxRecord]] = {template: deque() for template in self._targets}
@@ -161,6 +167,7 @@ class WarmPool:
         try:
             async with asyncio.timeout(self._create_seconds):
                 record = await self._host.create(spec)
+                await self._rehearse(record)
             if self._closed:
                 await self._destroy(sandbox_id)
             else:

@@ -54,6 +54,9 @@ class ProgramEngine:
         code, out, err = await self._run(program, "-c", request.code)
         return ExecutionResult(stdout=out, stderr=err, exit_code=code, success=code == 0, language=request.language)
 
+    async def rehearse(self) -> None:
+        return
+
     async def run_command(self, request: CommandRequest) -> CommandResult:
         self.requests.append(request)
         words = ["bash", "-c", request.command] if request.args is None else [request.command, *request.args]

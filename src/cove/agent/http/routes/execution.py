@@ -40,6 +40,12 @@ async def run_command(request: Request) -> Response:
     return model_answer(await while_connected(request.receive, state_of(request).engine.run_command(body)))
 
 
+async def rehearse(request: Request) -> Response:
+    """Go once through all that an execution takes, for sandboxes that wait in a pool for their first one."""
+    await state_of(request).engine.rehearse()
+    return json_answer({"success": True})
+
+
 async def jupyter_sessions(request: Request) -> Response:
     """The one python kernel of the sandbox."""
     state = state_of(request)
@@ -104,5 +110,6 @@ ROUTES = (
     Route("/execute/rich", execute_rich, methods=["POST"]),
     Route("/execute/ipython", execute, methods=["POST"]),
     Route("/commands/run", run_command, methods=["POST"]),
+    Route("/rehearsal", rehearse, methods=["POST"]),
     Route("/jupyter/sessions", jupyter_sessions, methods=["GET"]),
 )
