@@ -1,0 +1,85 @@
+"""Limits of a namespace sandbox: each is hit for real, from inside, and the agent lives on."""
+
+from pathlib import Path
+
+import pytest
+from tests.contract.driver_fixtures import SMALL, Inside
+from tests.drivers.namespace.conftest import Ground, Maker
+
+from cove.models.limits import MIB, Limits
+
+pytestmark = pytest.mark.anyio
+
+LIMITS = Limits(vcpu=1, memory_mb=192, disk_mb=64, pids=64, open_files=128)
+
+
+async def test_the_disk_is_full_at_its_size(ground: Ground, make: Maker) -> None:
+    inside = Inside(await make(LIMITS))
+    filled = await inside.run("cat /dev/zero > /workspace/big; stat -c %s /workspace/big")
+    assert "No space left on device" in filled["stderr"]
+    assert 40 * MIB < int(filled["stdout"]) <= LIMITS.disk_mb * MIB
+    assert (await ground.driver.usage(inside.record)).disk_bytes <= LIMITS.disk_mb * MIB
+    for place in ("/tmp", "/home/user"):
+        assert (await inside.run(f"head -c {MIB} /dev/zero > {place}/more"))["exit_code"] != 0
+    assert await inside.output("rm /workspace/big; echo x > /workspace/more; cat /workspace/more") == "x"
+
+
+async def test_shared_memory_is_bounded(make: Maker) -> None:
+    inside = Inside(await make(LIMITS))
+    filled = await inside.run("dd if=/dev/zero of=/dev/shm/big bs=1M count=200; rm /dev/shm/big")
+    assert "No space left on device" in filled["stderr"]
+
+
+async def test_too_much_memory_ends_the_program_not_the_agent(ground: Ground, make: Maker) -> None:
+    inside = Inside(await make(LIMITS))
+    await inside.output("kept = 1", "python")
+    result = await inside.run('python3 -c "x = bytearray(500_000_000)"')
+    assert result["exit_code"] == 137
+    assert (await ground.driver.usage(inside.record)).oom_kills >= 1
+    assert await inside.output("print(kept)", "python") == "1"
+    control = await inside.output('python3 -c "x = bytearray(50_000_000); print(len(x))"')
+    assert control == "50000000"
+
+
+async def test_an_interpreter_that_takes_too_much_memory_is_replaced(make: Maker) -> None:
+    inside = Inside(await make(LIMITS))
+    result = await inside.run("x = bytearray(500_000_000)", "python")
+    assert (result["exit_code"], result["kernel_restarted"]) == (137, True)
+    assert await inside.output("print(2)", "python") == "2"
+    assert await inside.health() == 200
+
+
+async def test_a_fork_bomb_is_contained(ground: Ground, make: Maker) -> None:
+    bombed, other = Inside(await make(LIMITS)), Inside(await make(SMALL))
+    bomb = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"
+    result = await bombed.run(f'python3 -c "{bomb}"', timeout=1)
+    assert result["timed_out"]
+    assert (await ground.driver.usage(bombed.record)).pids <= LIMITS.pids
+    assert await other.output("echo fine") == "fine"
+    assert await bombed.output("echo fine") == "fine"
+    assert len(bombed.processes()) < 10
+
+
+async def test_descriptors_are_bounded(make: Maker) -> None:
+    inside = Inside(await make(LIMITS))
+    assert await inside.output("ulimit -n; ulimit -Hn; ulimit -c") == "128\n128\n0"
+    assert await inside.output("ulimit -n 4096 2>/dev/null || echo refused") == "refused"
+
+
+async def test_the_processor_quota_is_in_force(make: Maker) -> None:
+    record = await make(LIMITS)
+    quotas: list[str] = []
+    for group in record.driver_state["groups"].splitlines():
+        for name in ("cpu.cfs_quota_us", "cpu.max"):
+            if Path(group, name).exists():
+                quotas += Path(group, name).read_text().split()[:1]
+    assert quotas == ["100000"]
+
+
+async def test_every_process_is_in_the_cgroups(make: Maker) -> None:
+    inside = Inside(await make(LIMITS))
+    await inside.output("setsid -f sleep 1000 </dev/null >/dev/null 2>&1")
+    names = [Path(group).name for group in inside.record.driver_state["groups"].splitlines()]
+    for process in inside.processes():
+        membership = Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()
+        assert sum(line.endswith(f"/{names[0]}") for line in membership) == len(names)
