@@ -1,0 +1,1 @@
+"""What is measured: one promise a file. Each is a function from a `Bench` to rows of the report."""

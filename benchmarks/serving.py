@@ -1,0 +1,121 @@
+"""A real `cove serve` in a process of its own, on a data directory of its own. Nothing of it is left at the end."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.process_tree import end_all, processes_of
+
+_START_SECONDS: Final = 90.0
+_END_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.01
+_READY: Final = re.compile(r"Cove serves (http://\S+?),")
+
+
+class ServerFailedError(Exception):
+    """The server did not start, or ended by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A running server.
+
+    Attributes:
+        url: where it listens; it needs no key.
+        pid: of the process that serves; the host daemon is its child.
+    """
+
+    url: str
+    pid: int
+    data_dir: Path
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without anything that changes what Cove does."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("COVE_", "HOPX_", "PYTHON"))}
+
+
+@contextlib.contextmanager
+def data_directory(built: Path) -> Generator[Path]:
+    """An empty data directory that borrows the templates of `built`; removed at the end.
+
+    Its path is short: unix sockets are made in it (unix(7): 107 bytes).
+    """
+    path = Path(tempfile.mkdtemp(prefix="cove-", dir="/tmp"))
+    links = [path / name for name in ("templates", "layers")]
+    try:
+        for link in links:
+            link.symlink_to(built / link.name)
+        yield path
+    finally:
+        end_all(processes_of(path))
+        for link in links:
+            link.unlink(missing_ok=True)
+        _remove(path)
+
+
+@contextlib.contextmanager
+def serving(built: Path, *, pool_size: int) -> Generator[Server]:
+    """`cove serve --dev` on a free port.
+
+    Raises:
+        ServerFailedError: with the end of its log.
+    """
+    with data_directory(built) as data_dir:
+        log = data_dir / "server.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "cove.cli.main", "serve", "--dev", "--port", "0"),
+                    *("--pool-size", str(pool_size), "--data-dir", str(data_dir), "--log-format", "json"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=clean_environment(),
+                # Ctrl-C is for the benchmark, which then ends the server in order.
+                start_new_session=True,
+            )
+        try:
+            yield Server(url=_wait_for_address(process, log), pid=process.pid, data_dir=data_dir)
+        finally:
+            _end(process)
+
+
+def _wait_for_address(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := _READY.search(log.read_text(errors="replace")):
+            return found[1]
+        time.sleep(_PAUSE_SECONDS)
+    raise ServerFailedError(f"The server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM first; what is left after a minute is killed with the data directory's other processes."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_END_SECONDS)
+
+
+def _remove(path: Path) -> None:
+    """Remove the tree, unless something is still mounted below it: that could be a template."""
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    if f" {path}/" in mounts:
+        sys.stderr.write(f"{path} is left behind: something is still mounted there.\n")
+        return
+    shutil.rmtree(path, ignore_errors=True)
