@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ from cove.server.settings import default_data_dir
 _RESULTS: Final = Path(__file__).parent / "results"
 _TEMPLATE: Final = "code-interpreter"
 _WARM_UP: Final = 5
+_PIPE_WIDTH: Final = 150
 _MEASUREMENTS: Final[Mapping[str, Measure]] = MappingProxyType(
     {
         "cold": first_output.measure_cold,
@@ -54,7 +56,8 @@ def main() -> int:
     """Measure what the arguments ask for; 1 when something could not be measured at all."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _interrupt)
-    console = Console(highlight=False)
+    # A pipe has no width of its own; the table is unreadable in the 80 columns that would be assumed.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     built = Path(os.environ.get("COVE_DATA_DIR") or default_data_dir())
     try:
         TemplateStore(built, owner=None).get(_TEMPLATE)
@@ -66,7 +69,7 @@ def main() -> int:
     if arguments.name:
         _write(report, arguments.name)
         console.print(f"Written to {os.path.relpath(_RESULTS)}/{arguments.name}.md and .json.")
-    return int(any(result.samples is None and result.targets for result in report.results))
+    return int(any(result.broken for result in report.results))
 
 
 def _arguments() -> argparse.Namespace:
@@ -100,7 +103,7 @@ def _measure(arguments: argparse.Namespace, console: Console, built: Path) -> Re
         yardstick.sample()
     yardstick.samples.clear()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         bench = Bench(built=built, yardstick=yardstick, progress=progress, quick=arguments.quick)
         names = [name for name in _MEASUREMENTS if name in (arguments.only or _MEASUREMENTS)]
         results = tuple(_all(names, bench))
@@ -111,6 +114,7 @@ def _measure(arguments: argparse.Namespace, console: Console, built: Path) -> Re
 def _all(names: list[str], bench: Bench) -> Iterator[Result]:
     task = bench.progress.add_task("[bold]benchmark", total=len(names))
     for name in names:
+        bench.progress.refresh()
         yield from _one(name, bench)
         bench.progress.advance(task)
 
@@ -120,8 +124,8 @@ def _one(name: str, bench: Bench) -> list[Result]:
     try:
         return _MEASUREMENTS[name](bench)
     except Exception as problem:
-        bench.progress.console.print_exception()
-        return [Result(what=name, note=f"broke off: {type(problem).__name__}: {problem}"[:300])]
+        bench.progress.console.print("".join(traceback.format_exception(problem)), markup=False)
+        return [Result(what=name, note=f"broke off: {type(problem).__name__}: {problem}"[:300], broken=True)]
 
 
 def _write(report: Report, name: str) -> None:

@@ -1,5 +1,6 @@
 """What every measurement gets: the yardstick, how much to measure, a progress bar, servers."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from benchmarks.serving import Server, data_directory, serving
 from benchmarks.yardstick import Yardstick
 
 _QUICK_PART: Final = 5
+_DRAW_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,7 @@ class Bench:
 
     Attributes:
         built: the data directory that holds the built templates.
+        progress: must not refresh by itself.
         quick: take a fifth of the samples.
     """
 
@@ -38,8 +41,13 @@ class Bench:
         """0, 1, 2 ... for `samples` (or fewer, in a quick run), with a progress bar."""
         count = self.count(samples)
         task = self.progress.add_task(what, total=count)
+        drawn = 0.0
         try:
             for number in range(count):
+                # Drawn only here, between samples: a thread that draws would take its time from them.
+                if time.monotonic() - drawn > _DRAW_SECONDS:
+                    self.progress.refresh()
+                    drawn = time.monotonic()
                 yield number
                 self.progress.advance(task)
         finally:

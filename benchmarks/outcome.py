@@ -48,6 +48,7 @@ class Result:
         samples: None when it could not be measured; `note` then says why.
         yardstick: milliseconds of the bare interpreter, taken between these very samples.
         breakdown: steps of one run and the milliseconds that each took.
+        broken: it should have been measured, and broke off.
     """
 
     what: str
@@ -57,6 +58,7 @@ class Result:
     targets: tuple[Target, ...] = ()
     note: str = ""
     breakdown: tuple[tuple[str, float], ...] = ()
+    broken: bool = False
 
     @property
     def ratio(self) -> float | None:

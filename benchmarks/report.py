@@ -11,7 +11,8 @@ from rich.table import Table
 from benchmarks.outcome import Result, Unit
 from benchmarks.samples import Distribution
 
-_COLUMNS: Final = ("what", "samples", "median", "p95", "p99", "ratio", "target", "verdict")
+_NUMBERS: Final = ("samples", "median", "p95", "p99", "ratio")
+_COLUMNS: Final = ("what", *_NUMBERS, "target")
 _PERCENTILES_FROM: Final = 10
 
 
@@ -33,8 +34,11 @@ class Report:
 def to_markdown(report: Report) -> str:
     """A page for people."""
     facts = "\n".join(f"- {name}: {value}" for name, value in report.machine.items())
-    lines = [_cells(_COLUMNS), _cells(["---", *["---:"] * 5, "---", "---"])]
-    lines += [_cells([_plain(cell) for cell in row]) for row in _rows(report, mark=_plain_verdict)]
+    lines = [_cells(_COLUMNS), _cells(["---:" if column in _NUMBERS else "---" for column in _COLUMNS])]
+    lines += [
+        _cells([*(_plain(cell) for cell in _figures(result)), "; ".join(_judgements(result, _bold))])
+        for result in _with_yardstick(report)
+    ]
     parts = [
         "# Benchmark",
         "Written by `make bench`. Ratios are multiples of the median of a bare `/usr/bin/python3 -c 'print(1)'`, "
@@ -71,24 +75,23 @@ def to_table(report: Report) -> Table:
     """The same for a terminal."""
     table = Table(title="Benchmark", title_justify="left")
     for column in _COLUMNS:
-        numeric = column in _COLUMNS[1:6]
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=numeric or column == "verdict")
-    for what, *figures, verdict in _rows(report, mark=_colored_verdict):
-        table.add_row(escape(what), *(escape(figure) for figure in figures), verdict)
+        numeric = column in _NUMBERS
+        table.add_column(
+            column, justify="right" if numeric else "left", no_wrap=numeric, min_width=5 if numeric else 16
+        )
+    for result in _with_yardstick(report):
+        table.add_row(*(escape(cell) for cell in _figures(result)), "\n".join(_judgements(result, _colored)))
     return table
 
 
-def _rows(report: Report, *, mark: Callable[[str, bool], str]) -> list[list[str]]:
+def _with_yardstick(report: Report) -> tuple[Result, ...]:
     bare = Result(what="yardstick: bare python3 -c 'print(1)'", samples=report.yardstick, yardstick=report.yardstick)
-    return [_row(result, mark) for result in (bare, *report.results)]
+    return (bare, *report.results)
 
 
-def _row(result: Result, mark: Callable[[str, bool], str]) -> list[str]:
-    verdicts = result.verdicts
-    targets = ", ".join(verdict.promise for verdict in verdicts)
-    marks = ", ".join(mark(_measured(verdict.measured), verdict.met) for verdict in verdicts)
+def _figures(result: Result) -> list[str]:
     if result.samples is None:
-        return [f"{result.what}: {result.note}", "", "", "", "", "", targets, marks]
+        return [f"{result.what}: {result.note}", "", "", "", "", ""]
     unit, samples = result.unit, result.samples
     tails = samples.count >= _PERCENTILES_FROM
     return [
@@ -98,9 +101,11 @@ def _row(result: Result, mark: Callable[[str, bool], str]) -> list[str]:
         _figure(samples.p95, unit) if tails else "",
         _figure(samples.p99, unit) if tails else "",
         "" if result.ratio is None else f"{result.ratio:.2f}x",
-        targets,
-        marks,
     ]
+
+
+def _judgements(result: Result, mark: Callable[[bool], str]) -> list[str]:
+    return [f"{verdict.promise}: {mark(verdict.met)} ({_measured(verdict.measured)})" for verdict in result.verdicts]
 
 
 def _figure(value: float, unit: Unit) -> str:
@@ -111,12 +116,12 @@ def _measured(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def _plain_verdict(measured: str, met: bool) -> str:
-    return f"met ({measured})" if met else f"**not met** ({measured})"
+def _bold(met: bool) -> str:
+    return "met" if met else "**not met**"
 
 
-def _colored_verdict(measured: str, met: bool) -> str:
-    return f"[green]met[/] ({measured})" if met else f"[red]not met[/] ({measured})"
+def _colored(met: bool) -> str:
+    return "[green]met[/]" if met else "[red]not met[/]"
 
 
 def _notes(report: Report) -> list[str]:

@@ -19,6 +19,7 @@ from benchmarks.process_tree import end_all, processes_of
 _START_SECONDS: Final = 90.0
 _END_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.01
+_TAIL_BYTES: Final = 2000
 _READY: Final = re.compile(r"Cove serves (http://\S+?),")
 
 
@@ -69,7 +70,7 @@ def serving(built: Path, *, pool_size: int) -> Generator[Server]:
     """`cove serve --dev` on a free port.
 
     Raises:
-        ServerFailedError: with the end of its log.
+        ServerFailedError: it did not start. This and other exceptions carry the end of its log as a note.
     """
     with data_directory(built) as data_dir:
         log = data_dir / "server.log"
@@ -88,6 +89,9 @@ def serving(built: Path, *, pool_size: int) -> Generator[Server]:
             )
         try:
             yield Server(url=_wait_for_address(process, log), pid=process.pid, data_dir=data_dir)
+        except Exception as problem:
+            problem.add_note(f"The server's log ends with:\n{_tail(log)}")
+            raise
         finally:
             _end(process)
 
@@ -98,7 +102,13 @@ def _wait_for_address(process: subprocess.Popen[bytes], log: Path) -> str:
         if found := _READY.search(log.read_text(errors="replace")):
             return found[1]
         time.sleep(_PAUSE_SECONDS)
-    raise ServerFailedError(f"The server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    raise ServerFailedError("The server did not start.")
+
+
+def _tail(log: Path) -> str:
+    with log.open("rb") as lines:
+        lines.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        return lines.read().decode(errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
