@@ -5,7 +5,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 from cove.agent.engine import OutputListener
@@ -24,7 +23,7 @@ from cove.agent.execution.reaper import Reaper
 from cove.agent.execution.sessions import Session, SessionCall
 from cove.agent.execution.spawning import Invocation
 from cove.models.agent import AgentBoot
-from cove.models.errors import CoveError, error
+from cove.models.errors import error
 from cove.models.execution import (
     LANGUAGE_ALIASES,
     MAX_CODE_BYTES,
@@ -71,12 +70,10 @@ class Executor:
         }
 
     async def start(self) -> None:
-        """Fork the Python kernel; returns before it is ready. Without room for it, the first call tries again."""
+        """Get ready to run programs. The Python kernel is forked by the first call that needs it, or by `rehearse`:
+        a sandbox that only waits would pay 5 MB for it."""
         prepare(())
         self._reaper.start()
-        if Language.PYTHON in self._languages:
-            with suppress(CoveError):
-                self._python.start()
 
     async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
         """Run code to its end or its timeout, once.
