@@ -170,7 +170,8 @@ class _Connection:
 
 async def _next(answers: asyncio.Queue[_Answer], seconds: float, call: str) -> _Answer:
     try:
-        kind, value = await asyncio.wait_for(answers.get(), seconds)
+        async with asyncio.timeout(seconds):
+            kind, value = await answers.get()
     except TimeoutError as problem:
         raise error("HOST_UNAVAILABLE", f"The host daemon did not answer {call} in {seconds:.0f} s.") from problem
     if kind == "error":

@@ -285,8 +285,10 @@ class LocalHost:
             deadlines = [record.deadline for record in self._records.values() if record.deadline is not None]
             pause = min([_LONGEST_SLEEP, *(deadline - time.time() for deadline in deadlines)])
             # One that could not be ended is overdue: it is tried again, but not in a tight loop.
+            # Not wait_for: before Python 3.12 it can swallow a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._deadline_changed.wait(), max(pause, _RETRY_SECONDS))
+                async with asyncio.timeout(max(pause, _RETRY_SECONDS)):
+                    await self._deadline_changed.wait()
 
 
 def _due(record: SandboxRecord, now: float) -> bool:

@@ -16,6 +16,7 @@ from cove.models.hosts import SandboxSpec
 from cove.models.templates import TemplateManifest
 
 _BIRTH_SECONDS: Final = 20.0
+_LAST_WORDS_SECONDS: Final = 1.0
 
 
 def write_id_maps(pid: int, slot: int) -> None:
@@ -109,7 +110,8 @@ async def _send(channel: socket.socket, message: bytes, disk: int | None) -> Non
 
 async def _last_words(channel: socket.socket, problem: OSError) -> dict[str, object] | None:
     try:
-        answer, _ = await asyncio.wait_for(receive_packet(channel), 1.0)
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            answer, _ = await receive_packet(channel)
     except (OSError, TimeoutError):
         raise error("SANDBOX_START_FAILED", f"A new sandbox ended at its start: {problem}.") from problem
     return answer

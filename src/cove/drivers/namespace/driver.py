@@ -363,7 +363,8 @@ class NamespaceDriver:
     async def _await_end(self, sandbox_id: str, held: _Held) -> None:
         """Wait for a process that was killed, and let go of it; several may wait for the same one."""
         try:
-            await asyncio.wait_for(held.ended.wait(), _END_SECONDS)
+            async with asyncio.timeout(_END_SECONDS):
+                await held.ended.wait()
         except TimeoutError as problem:
             raise error(
                 "INTERNAL_ERROR",

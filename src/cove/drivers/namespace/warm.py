@@ -47,7 +47,8 @@ class WarmProcess:
                 raise error("SANDBOX_START_FAILED", "The start was given up while it waited for its turn.")
             try:
                 protocol.send(self._channel, {"spawn": sandbox_id}, [listener.fileno(), birth.fileno()])
-                message, descriptors = await asyncio.wait_for(receive_packet(self._channel), _SPAWN_SECONDS)
+                async with asyncio.timeout(_SPAWN_SECONDS):
+                    message, descriptors = await receive_packet(self._channel)
             except (OSError, TimeoutError) as problem:
                 self._broken = True
                 raise error(
@@ -101,7 +102,8 @@ async def start_warm_process(
         with log.open("wb") as output:
             await _launch(launch, theirs, output)
         theirs.close()
-        message, _ = await asyncio.wait_for(receive_packet(ours), _READY_SECONDS)
+        async with asyncio.timeout(_READY_SECONDS):
+            message, _ = await receive_packet(ours)
     except BaseException as problem:
         ours.close()
         theirs.close()
@@ -132,7 +134,8 @@ async def _launch(launch: Launch, theirs: socket.socket, output: IO[bytes]) -> N
         pass_fds=(theirs.fileno(),),
         cwd="/",
     )
-    await asyncio.wait_for(process.wait(), _READY_SECONDS)
+    async with asyncio.timeout(_READY_SECONDS):
+        await process.wait()
 
 
 def _own_path() -> str:
