@@ -24,7 +24,9 @@ from cove.models.errors import CoveError
 
 START_SECONDS = 60.0
 END_SECONDS = 40.0
-SETTLE_SECONDS = 2.0
+SETTLE_SECONDS = 10.0
+"""Warm processes that are still importing when the server ends notice it when they are done."""
+
 TEMPLATES = ("base", "code-interpreter")
 COVE = (sys.executable, "-m", "cove.cli.main")
 

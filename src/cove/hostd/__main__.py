@@ -2,22 +2,20 @@
 
 import argparse
 import asyncio
-import contextlib
-import fcntl
 import os
 import resource
 import signal
 import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import structlog
 
+from cove.host.claims import claim
 from cove.hostd.assembly import build_host, clean_after_dead
 from cove.hostd.daemon import Daemon
-from cove.models.errors import CoveError, error
+from cove.hostd.wire import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
+from cove.models.errors import CoveError
 
-SOCKET_NAME = "hostd.sock"
 _log = structlog.get_logger("cove.hostd")
 
 
@@ -48,7 +46,9 @@ def _allow_many_descriptors() -> None:
 
 async def _run(arguments: argparse.Namespace) -> None:
     host = build_host(arguments.data_dir, isolation=arguments.isolation, max_sandboxes=arguments.max_sandboxes)
-    with _only_one(arguments.data_dir):
+    # Two daemons on one data directory would destroy each other's sandboxes.
+    role = SERVERS_CHILD if arguments.ready_fd >= 0 else ""
+    with claim(arguments.data_dir / "run" / LOCK_NAME, who="host daemon", role=role):
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,21 +65,6 @@ async def _run(arguments: argparse.Namespace) -> None:
         await daemon.close()
         await host.close(destroy=not arguments.keep_sandboxes)
         _log.info("hostd_ended")
-
-
-@contextlib.contextmanager
-def _only_one(data_dir: Path) -> Generator[None]:
-    """Two daemons on one data directory would destroy each other's sandboxes."""
-    with (data_dir / "run" / "hostd.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise error(
-                "CONFLICT",
-                f"Another host daemon runs on {data_dir}.",
-                remedy="Stop it, or use another data directory (--data-dir).",
-            ) from None
-        yield
 
 
 if __name__ == "__main__":

@@ -17,6 +17,13 @@ from cove.models.templates import BuildProgress, TemplateManifest
 
 MAX_LINE: Final = 16 * 1024 * 1024
 
+SOCKET_NAME: Final = "hostd.sock"
+LOCK_NAME: Final = "hostd.lock"
+"""Both in the directory `run` of the data directory."""
+
+SERVERS_CHILD: Final = "server's child"
+"""Role, in the lock file, of a daemon that a server started and owns."""
+
 
 class NoArguments(pydantic.BaseModel):
     """For calls without any."""

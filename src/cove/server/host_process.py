@@ -10,6 +10,9 @@ from typing import Final
 
 import structlog
 
+from cove.host.claims import claimed_by
+from cove.hostd.wire import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
+from cove.linux.clone import signal_process
 from cove.models.errors import error
 
 _READY_SECONDS: Final = 60.0
@@ -21,12 +24,14 @@ _log = structlog.get_logger(__name__)
 class HostProcess:
     """Keeps one host daemon running on a data directory.
 
-    A daemon that already runs there (started on its own, or left by a server that was killed) is used as it is;
-    only one that this object started is ended with it.
+    A daemon that was started there on its own is used as it is, and not ended. One that was left by a server that
+    was killed is replaced by one of this server's version and options; sandboxes live on and are adopted. The caller
+    has claimed the data directory, so there is no other living server whose daemon it could be.
     """
 
     def __init__(self, data_dir: Path, *, isolation: str, max_sandboxes: int, keep_sandboxes: bool) -> None:
-        self.socket_path = data_dir / "run" / "hostd.sock"
+        self.socket_path = data_dir / "run" / SOCKET_NAME
+        self._lock_path = data_dir / "run" / LOCK_NAME
         self._arguments = [
             *("--data-dir", str(data_dir), "--isolation", isolation, "--max-sandboxes", str(max_sandboxes)),
             *(["--keep-sandboxes"] if keep_sandboxes else []),
@@ -40,6 +45,7 @@ class HostProcess:
         Raises:
             CoveError: HOST_UNAVAILABLE with what the daemon printed last being on stderr.
         """
+        await self._end_leftover()
         if not await self._answers():
             await self._launch()
         self._watching = asyncio.create_task(self._watch())
@@ -54,6 +60,20 @@ class HostProcess:
                 self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+
+    async def _end_leftover(self) -> None:
+        leftover = claimed_by(self._lock_path, role=SERVERS_CHILD)
+        if leftover is None:
+            return
+        try:
+            _log.warning("hostd_left_by_dead_server", action="replaced")
+            # Not SIGTERM: at a graceful end it would take its sandboxes with it.
+            signal_process(leftover, signal.SIGKILL)
+            await asyncio.wait_for(_exited(leftover), _END_SECONDS)
+        except TimeoutError as problem:
+            raise error("HOST_UNAVAILABLE", "The host daemon of a dead server does not end.") from problem
+        finally:
+            os.close(leftover)
 
     async def _answers(self) -> bool:
         try:
@@ -114,3 +134,14 @@ class HostProcess:
             return
         while await self._answers():  # noqa: ASYNC110 (another program's daemon: there is nothing to wait on)
             await asyncio.sleep(1.0)
+
+
+async def _exited(pidfd: int) -> None:
+    """A pidfd is readable when its process has ended (pidfd_open(2))."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)

@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from cove.host.claims import claim
 from cove.hostd.client import RemoteHost
 from cove.models.errors import error
 from cove.server.app import ControlPlane, build_control_plane
@@ -35,7 +36,7 @@ async def serve(
         on_ready: called with the settings in force (the real port, where 0 was asked for) when all answers.
 
     Raises:
-        CoveError: the port is taken, the host daemon does not start, the store cannot be opened.
+        CoveError: the port or the data directory is taken, the host daemon does not start, the store cannot be opened.
     """
     listener = _bind(settings.host, settings.port)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
@@ -48,6 +49,8 @@ async def serve(
     stop = _stop_signal()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listener.close)
+        # Two servers on one data directory would fight about its sandboxes.
+        stack.enter_context(claim(settings.data_dir / "run" / "server.lock", who="server"))
         stack.push_async_callback(daemon.close)
         await daemon.start()
         host = RemoteHost(daemon.socket_path)
