@@ -24,7 +24,6 @@ REQUIREMENTS = (
     "python-multipart>=0.0.20,<0.1",
     "starlette>=0.49,<2",
     "uvicorn>=0.38,<1",
-    "uvloop>=0.22,<1",
     "websockets>=15,<18",
 )
 # What runs inside a sandbox, relative to the package: directories whole, and single files.
