@@ -87,11 +87,12 @@ class NamespaceSubject(Subject):
 
     name = "namespace"
 
-    def __init__(self, directory: Path, template: TemplateManifest) -> None:
+    def __init__(self, directory: Path, template: TemplateManifest, *, mark: str = "test") -> None:
+        """`mark` starts the names of its cgroups; with an empty one they are those of a daemon on `directory`."""
         self.directory = directory
         self.template = template
         digest = hashlib.blake2b(str(directory).encode(), digest_size=4).hexdigest()
-        self.prefix = f"test{digest}-"
+        self.prefix = f"{mark}{digest}-"
         self.cgroups = Cgroups(detect(), prefix=self.prefix)
         self.disks = LoopDisks(directory / "disks", owner=TEMPLATE_OWNER)
 
