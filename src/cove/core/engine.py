@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
+import structlog
+
 from cove.core.background import Background
 from cove.core.catalog import TemplateCatalog
 from cove.core.clock import Clock
@@ -20,6 +22,7 @@ from cove.core.reconciler import Reconciler
 from cove.core.retention import Retention
 from cove.core.storage import Store
 from cove.core.tokens import AgentTokens
+from cove.models.errors import CoveError
 
 _LOCK_SECONDS = 30.0
 _GRACE_SECONDS = 10.0
@@ -45,9 +48,12 @@ class SandboxEngine:
         reconcile_seconds: float = 3.0,
         clock: Clock = time.time,
     ) -> None:
+        self._host = host
+        self._warmed = tuple(pool_targets)
         self.directory = LiveDirectory()
         self.deadlines = Deadlines(clock=clock)
         self._background = Background()
+        self._log = structlog.get_logger("cove.engine")
         self._retention = Retention(store, clock=clock)
         locks = KeyedLocks(wait_seconds=_LOCK_SECONDS)
         self.catalog = TemplateCatalog(host, store, clock=clock)
@@ -110,6 +116,15 @@ class SandboxEngine:
         self._background.keep(self.reconciler.run, name="reconciler")
         self._background.keep(self.pool.run, name="pool")
         self._background.keep(self._retention.run, name="retention")
+        self._background.spawn(self._warm(), name="warm")
+
+    async def _warm(self) -> None:
+        """Have the host load the pool's templates, also where the pool is empty, before the first create asks."""
+        for template in self._warmed:
+            try:
+                await self._host.warm(template)
+            except CoveError as failure:
+                self._log.warning("not_warmed", template=template, error=failure.message)
 
     async def stop(self) -> None:
         """Finish what is under way, end the loops and the warm pool. Sandboxes go on running."""
