@@ -1,6 +1,7 @@
 """Put a host together from its parts: the one place that knows which drivers there are."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
@@ -18,7 +19,7 @@ from cove.host.identities import TEMPLATE_OWNER
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.local_host import LocalHost
-from cove.models.errors import error
+from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
 
 _EMBEDDED: Final = "embedded-"
@@ -55,12 +56,16 @@ async def embedded_host(data_dir: Path, *, isolation: str = "auto") -> AsyncGene
     Their templates' modules are not imported ahead: that pays only from the second sandbox on.
     """
     run_dir = data_dir / f"{_EMBEDDED}{os.getpid()}"
-    host = _build(data_dir, run_dir, isolation, _EMBEDDED_SANDBOXES, embedded=True)
     try:
-        yield host
+        host = _build(data_dir, run_dir, isolation, _EMBEDDED_SANDBOXES, embedded=True)
+        try:
+            yield host
+        finally:
+            await host.close(destroy=True)
     finally:
-        await host.close(destroy=True)
         shutil.rmtree(run_dir, ignore_errors=True)
+        with contextlib.suppress(CoveError, OSError):  # another user's, for example
+            await clean_after_dead(data_dir)
 
 
 async def clean_after_dead(data_dir: Path) -> None:
