@@ -36,6 +36,7 @@ from cove.server.settings import default_data_dir
 
 _RESULTS: Final = Path(__file__).parent / "results"
 _TEMPLATE: Final = "code-interpreter"
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _WARM_UP: Final = 5
 _PIPE_WIDTH: Final = 150
 _MEASUREMENTS: Final[Mapping[str, Measure]] = MappingProxyType(
@@ -55,7 +56,8 @@ _MEASUREMENTS: Final[Mapping[str, Measure]] = MappingProxyType(
 def main() -> int:
     """Measure what the arguments ask for; 1 when something could not be measured at all."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in _ENDING:
+        signal.signal(number, _interrupt)
     # A pipe has no width of its own; the table is unreadable in the 80 columns that would be assumed.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     built = Path(os.environ.get("COVE_DATA_DIR") or default_data_dir())
@@ -90,7 +92,9 @@ def _file_name(text: str) -> str:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """End as Ctrl-C does: what was started is ended on the way out."""
+    """End what was started on the way out, and let no second signal disturb that; every wait there is bounded."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.bench import Bench
-from benchmarks.clients import SdkClient, SdkTenant
+from benchmarks.clients import RawClient, SdkClient, SdkTenant
 from benchmarks.outcome import Result, Target, Unit
 from benchmarks.process_tree import Process, processes_of, proportional_bytes, recorded, trees
 from benchmarks.samples import Distribution, Figure
@@ -39,7 +39,7 @@ class _Memory:
 
 
 def measure(bench: Bench) -> list[Result]:
-    """Fifty sandboxes: as created, and after `print(1)` in each."""
+    """Fifty sandboxes: as created, after `print(1)` in each, and as they wait in the warm pool."""
     with bench.serving(pool_size=0) as server:
         client = SdkClient(server.url)
         # The first create starts the warm process; the second finds everything imported.
@@ -55,7 +55,8 @@ def measure(bench: Bench) -> list[Result]:
         used = _memory(server)
         _kill(tenants)
     return [
-        _row("idle sandbox, nothing executed", before, created, _TARGETS),
+        _row("idle sandbox, created without a pool, nothing executed", before, created, _TARGETS),
+        _row("idle sandbox from the warm pool, nothing executed", before, _pooled(bench), _TARGETS),
         _row("idle sandbox, after one print(1)", before, used),
         Result(
             what="for all sandboxes together: server, host daemon, warm process of the template",
@@ -64,6 +65,14 @@ def measure(bench: Bench) -> list[Result]:
             note=f"server and host daemon {before.serving:.0f} MB, warm process {before.warm:.0f} MB",
         ),
     ]
+
+
+def _pooled(bench: Bench) -> _Memory:
+    """Members as they wait; it changes nothing in them that somebody takes them."""
+    size = bench.count(_SANDBOXES)
+    with bench.serving(pool_size=size) as server, RawClient(server.url) as raw:
+        raw.wait_for_pool(size)
+        return _memory(server)
 
 
 def _row(what: str, before: _Memory, after: _Memory, targets: tuple[Target, ...] = ()) -> Result:
