@@ -5,6 +5,7 @@ Every step runs in the new process, inside its own namespaces, before any foreig
 
 import os
 import resource
+import shutil
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -25,6 +26,7 @@ from cove.linux.seccomp import install_filter
 
 _SHARED_MEMORY_MIB: Final = 64
 _OWNED_BY_USER: Final = ("workspace", "home/user")
+_OPEN_TO_ALL: Final = ("tmp", "var/tmp")
 
 
 class StepFailed(Exception):
@@ -125,11 +127,22 @@ def _mount_kernel_filesystems() -> None:
 
 
 def _make_directories(birth: Birth) -> None:
+    if not birth.mapped_root:
+        _replace_foreign_directories()
     for name in (*_OWNED_BY_USER, birth.boot.workspace.strip("/")):
         path = f"{ROOT}/{name}"
         os.makedirs(path, mode=0o755, exist_ok=True)
         if birth.mapped_root:
             os.chown(path, USER_ID, USER_ID)
+
+
+def _replace_foreign_directories() -> None:
+    """In a template that another user built, overlayfs cannot copy up: its owner has no id here (EOVERFLOW)."""
+    for index, name in enumerate((*_OWNED_BY_USER, *_OPEN_TO_ALL)):
+        path, copy = f"{ROOT}/{name}", f"{DISK}/own-{index}"
+        if os.path.isdir(path) and os.stat(path).st_uid != USER_ID:
+            shutil.copytree(path, copy, symlinks=True)
+            bind(copy, path)
 
 
 def _close_inherited(keep: list[int]) -> None:
