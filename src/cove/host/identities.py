@@ -29,9 +29,10 @@ def id_map(slot: int) -> str:
 class SlotAllocator:
     """Hands out id slots; a slot is used by at most one sandbox at a time, and the least recently used comes first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first: int = 1) -> None:
+        """`first` is the slot that is given out first."""
         self._taken: set[int] = set()
-        self._next = 1
+        self._next = first
 
     def take(self) -> int:
         """A free slot.

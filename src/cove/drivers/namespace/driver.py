@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import time
@@ -16,7 +17,7 @@ from cove.drivers.namespace.probe import probe_template, read_facts
 from cove.drivers.namespace.warm import WarmProcess, start_warm_process
 from cove.host.cgroups import Cgroups, prime_attach
 from cove.host.disks import LoopDisks
-from cove.host.identities import TEMPLATE_OWNER, SlotAllocator
+from cove.host.identities import SLOTS, TEMPLATE_OWNER, SlotAllocator
 from cove.linux.clone import open_process, pid_of_pidfd, signal_process, start_time_of
 from cove.linux.privileges import last_capability
 from cove.models.errors import CoveError, error
@@ -50,6 +51,7 @@ class _Held:
 
     pidfd: int
     kit: str
+    slot: int
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -70,7 +72,8 @@ class NamespaceDriver:
         self._has_disks = disks is not None
         self._kits = KitShelf(cgroups, disks, size=_READY_KITS if outlive_host else 0)
         self._privileged = os.geteuid() == 0
-        self._slots = SlotAllocator()
+        # Another host on this machine has its own: they begin at different places, so as not to share ids.
+        self._slots = SlotAllocator(first=1 + secrets.randbelow(SLOTS))
         self._warm: dict[str, WarmProcess] = {}
         self._warming: dict[str, asyncio.Lock] = {}
         self._held: dict[str, _Held] = {}
@@ -165,7 +168,7 @@ class NamespaceDriver:
             if parts.kit:
                 self._kits.let_go(parts.kit)
         assert parts.spawning
-        self._hold(record.sandbox_id, parts.spawning.result(), _kit(record))
+        self._hold(record.sandbox_id, parts.spawning.result(), _kit(record), parts.slot)
         return record
 
     async def destroy(self, record: SandboxRecord) -> None:
@@ -178,7 +181,6 @@ class NamespaceDriver:
                 self._cgroups.freeze(_groups(record), frozen=False)
             await self._await_end(record.sandbox_id, held)
         await asyncio.to_thread(self._clean, record.sandbox_id, _kit(record), _groups(record))
-        self._slots.release(_slot(record))
 
     async def pause(self, record: SandboxRecord) -> None:
         """Freeze the cgroup, and wait until every process in it has stopped."""
@@ -330,15 +332,16 @@ class NamespaceDriver:
         """Undo a start that failed."""
         if parts.spawning:
             with contextlib.suppress(CoveError, asyncio.CancelledError):
-                self._hold(sandbox_id, await parts.spawning, parts.kit.name if parts.kit else "")
+                self._hold(sandbox_id, await parts.spawning, parts.kit.name if parts.kit else "", parts.slot)
         held = self._held.get(sandbox_id)
         if held:
             signal_process(held.pidfd, signal.SIGKILL)
             await self._await_end(sandbox_id, held)
+        else:
+            self._slots.release(parts.slot)
         if parts.kit:
             await asyncio.to_thread(self._clean, sandbox_id, parts.kit.name, parts.kit.groups)
         self._socket_file(sandbox_id).unlink(missing_ok=True)
-        self._slots.release(parts.slot)
 
     def _clean(self, sandbox_id: str, kit: str, groups: tuple[str, ...]) -> None:
         self._socket_file(sandbox_id).unlink(missing_ok=True)
@@ -346,11 +349,11 @@ class NamespaceDriver:
 
     def _find(self, record: SandboxRecord) -> _Held | None:
         pidfd = open_process(record.pid, record.pid_started)
-        return None if pidfd is None else self._hold(record.sandbox_id, pidfd, _kit(record))
+        return None if pidfd is None else self._hold(record.sandbox_id, pidfd, _kit(record), _slot(record))
 
-    def _hold(self, sandbox_id: str, pidfd: int, kit: str) -> _Held:
+    def _hold(self, sandbox_id: str, pidfd: int, kit: str, slot: int) -> _Held:
         """A pidfd is readable when its process has ended (pidfd_open(2))."""
-        held = self._held[sandbox_id] = _Held(pidfd, kit)
+        held = self._held[sandbox_id] = _Held(pidfd, kit, slot)
         loop = asyncio.get_running_loop()
 
         def end() -> None:
@@ -373,6 +376,7 @@ class NamespaceDriver:
             ) from problem
         if self._held.get(sandbox_id) is held:
             self._release(sandbox_id)
+            self._slots.release(held.slot)  # once: soon it may be another sandbox's
 
     def _release(self, sandbox_id: str) -> None:
         held = self._held.pop(sandbox_id)
