@@ -26,8 +26,14 @@ def facts() -> dict[str, str]:
         "user": "root" if os.geteuid() == 0 else "ordinary user",
         "Python of the server": platform.python_version(),
         "Python of the yardstick": _yardstick_version(),
-        "load average at start": "{:.2f} {:.2f} {:.2f}".format(*os.getloadavg()),
+        "load average at start": _load(),
     }
+
+
+def _load() -> str:
+    minute, *longer = os.getloadavg()
+    busy = " (other programs kept this machine busy: figures are worse than they would be)" if minute > 1 else ""
+    return " ".join(f"{load:.2f}" for load in (minute, *longer)) + busy
 
 
 def _field(path: str, name: str) -> str:

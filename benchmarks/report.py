@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.outcome import Result, Unit
 from benchmarks.samples import Distribution
 
-_NUMBERS: Final = ("samples", "median", "p95", "p99", "ratio")
+_NUMBERS: Final = ("samples", "median", "p95", "p99", "bare", "ratio")
 _COLUMNS: Final = ("what", *_NUMBERS, "target")
 _PERCENTILES_FROM: Final = 10
 
@@ -42,7 +42,7 @@ def to_markdown(report: Report) -> str:
     parts = [
         "# Benchmark",
         "Written by `make bench`. Ratios are multiples of the median of a bare `/usr/bin/python3 -c 'print(1)'`, "
-        "samples of which are taken between the samples of each row, so that noise hits both alike. Times are "
+        "samples of which are taken between the samples of each row (`bare`), so that noise hits both alike. Times are "
         "milliseconds on the wall clock, network on loopback; percentiles are nearest-rank, and shown from "
         f"{_PERCENTILES_FROM} samples on. MB is 10^6 bytes.",
         "## Machine\n\n" + facts,
@@ -91,7 +91,7 @@ def _with_yardstick(report: Report) -> tuple[Result, ...]:
 
 def _figures(result: Result) -> list[str]:
     if result.samples is None:
-        return [f"{result.what}: {result.note}", "", "", "", "", ""]
+        return [f"{result.what}: {result.note}", *[""] * len(_NUMBERS)]
     unit, samples = result.unit, result.samples
     tails = samples.count >= _PERCENTILES_FROM
     return [
@@ -100,6 +100,7 @@ def _figures(result: Result) -> list[str]:
         _figure(samples.median, unit),
         _figure(samples.p95, unit) if tails else "",
         _figure(samples.p99, unit) if tails else "",
+        "" if result.yardstick is None else _figure(result.yardstick.median, Unit.MILLISECONDS),
         "" if result.ratio is None else f"{result.ratio:.2f}x",
     ]
 
