@@ -1,10 +1,12 @@
 """Drivers under test: how to open one, what it runs, and what it leaves on the machine."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from abc import ABC, abstractmethod
@@ -213,6 +215,20 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def clean_up(subject: Subject) -> None:
+    """Assert that nothing is left; remove what is, so that a failed test harms no other."""
+    try:
+        await nothing_remains(subject)
+    except AssertionError:
+        for line in subject.launchers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(line.split()[1].rstrip(":")), signal.SIGKILL)
+        driver = subject.open()
+        await driver.sweep(frozenset())
+        await driver.close()
+        raise
 
 
 async def nothing_remains(subject: Subject, record: SandboxRecord | None = None) -> None:

@@ -21,6 +21,7 @@ from tests.contract.driver_fixtures import (
     Subject,
     accepts,
     built_template,
+    clean_up,
     fork_servers,
     host_user,
     nothing_remains,
@@ -89,10 +90,12 @@ async def new_bench(subject: Subject) -> AsyncGenerator[Bench]:
     try:
         yield bench
     finally:
-        for record in bench.made:
-            await bench.driver.destroy(record)
-        await bench.driver.close()
-        await nothing_remains(subject)
+        try:
+            for record in bench.made:
+                await bench.driver.destroy(record)
+        finally:
+            await bench.driver.close()
+            await clean_up(subject)
 
 
 @pytest.fixture(scope="module")

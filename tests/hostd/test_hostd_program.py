@@ -15,6 +15,7 @@ from tests.contract.driver_fixtures import (
     NamespaceSubject,
     Process,
     built_template,
+    clean_up,
     nothing_remains,
     short_directory,
     spec_of,
@@ -97,8 +98,10 @@ async def program(data_dir: Path, built_data_dir: Path) -> AsyncIterator[Program
     subject = NamespaceSubject(data_dir / "run", built_template(built_data_dir, "base"), mark="")
     made = Program(data_dir, subject)
     yield made
-    await made.close()
-    await nothing_remains(subject)
+    try:
+        await made.close()
+    finally:
+        await clean_up(subject)
     assert list((data_dir / "run/sandboxes").iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from tests.contract.driver_fixtures import (
     Inside,
     NamespaceSubject,
     built_template,
-    nothing_remains,
+    clean_up,
     short_directory,
     spec_of,
 )
@@ -56,7 +56,7 @@ async def ground(request: pytest.FixtureRequest, built_data_dir: Path, host_vari
             yield Ground(subject, driver)
         finally:
             await driver.close()
-            await nothing_remains(subject)
+            await clean_up(subject)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tests.contract.driver_fixtures import (
     Inside,
     NamespaceSubject,
     built_template,
-    nothing_remains,
+    clean_up,
     short_directory,
     spec_of,
 )
@@ -36,7 +36,7 @@ async def test_a_probe_that_fails_is_a_verdict(subject: NamespaceSubject) -> Non
     assert report.remedies
     assert await driver.check() is report
     await driver.close()
-    await nothing_remains(subject)
+    await clean_up(subject)
 
 
 async def test_without_cgroups_and_disks_it_works_and_says_what_is_lost(subject: NamespaceSubject) -> None:
@@ -60,4 +60,4 @@ async def test_without_cgroups_and_disks_it_works_and_says_what_is_lost(subject:
             await driver.destroy(record)
     finally:
         await driver.close()
-    await nothing_remains(subject)
+    await clean_up(subject)
