@@ -1,0 +1,113 @@
+"""What README.md and `examples` show is run against a real server."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.docs.documents import ROOT, Block, blocks
+from tests.e2e.running_server import RunningServer, clean_environment, data_directory, run_cove
+
+README = ROOT / "README.md"
+SHELL = [block for block in blocks(README, "sh") if not block.why_not_run]
+PYTHON = blocks(README, "python")
+EXAMPLES = ("many_at_once.py", "report.py")
+RUN_SECONDS = 150
+
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture(scope="module")
+def environment(built_data_dir: Path) -> Iterator[dict[str, str]]:
+    """What a reader's shell knows after `cove serve` and `cove keys create`."""
+    with data_directory(built_data_dir) as data_dir:
+        server = RunningServer.start(data_dir)
+        try:
+            made = run_cove("keys", "create", "reader", "--quiet", "--data-dir", str(data_dir))
+            yield clean_environment(
+                COVE_BASE_URL=server.url,
+                COVE_API_KEY=made.stdout.decode().strip(),
+                COVE_DATA_DIR=str(data_dir),
+                PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            )
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A working directory as the reader has it."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    return tmp_path
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(SHELL) >= 5
+    assert len(PYTHON) >= 5
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_commands_print_what_their_comments_say(block: Block, environment: dict[str, str], clone: Path) -> None:
+    # Within one block the lines share a shell, as they do for the reader.
+    script, expected = ["set -u"], list[list[str]]()
+    for line in block.text.splitlines():
+        command, _, comment = line.partition("  # ")
+        script += [command, "echo '--- next'"]
+        expected.append([comment.strip()] if comment else [])
+    printed = _run(["bash", "-c", "\n".join(script)], environment, clone).split("--- next\n")
+    assert printed.pop() == ""
+    for comments, output in zip(expected, printed, strict=True):
+        for comment in comments:
+            assert _says(output, comment), f"{block}: {comment!r} is not what was printed: {output!r}"
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_programs_print_what_their_comments_say(block: Block, environment: dict[str, str], clone: Path) -> None:
+    printed = _run([sys.executable, "-c", block.text], environment, clone)
+    for line in block.text.splitlines():
+        if line.strip().startswith("print(") and "  # " in line and "; " not in line.partition("  # ")[2]:
+            comment = line.partition("  # ")[2].removesuffix(" ...")
+            # A print of several lines is one comment of words.
+            assert comment.split() == _subsequence(comment.split(), printed.split()), f"{block}: {comment}"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name: str, environment: dict[str, str], clone: Path) -> None:
+    printed = _run([sys.executable, f"examples/{name}"], environment, clone)
+    if name == "many_at_once.py":
+        lines = [line.split(maxsplit=1) for line in printed.splitlines()]
+        assert dict(lines) == {"recursive": "passed", "iterative": "passed", "wrong": "failed", "endless": "too slow"}
+    else:
+        assert "6 months, 4 regions" in printed
+        assert (clone / "monthly.png").read_bytes().startswith(b"\x89PNG")
+        assert (clone / "monthly.xlsx").read_bytes().startswith(b"PK")
+
+
+def test_every_example_is_run_somewhere() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {*EXAMPLES, "demo.py"}
+
+
+def _says(output: str, comment: str) -> bool:
+    """Whether a line is the comment; with dots in it, whether its words occur."""
+    if "..." in comment:
+        return comment.replace("...", "").strip() in output
+    return comment in (line.strip() for line in output.splitlines())
+
+
+def _subsequence(wanted: list[str], words: list[str]) -> list[str]:
+    """The first place where `wanted` occurs in `words`, or []."""
+    for start in range(len(words)):
+        if words[start : start + len(wanted)] == wanted:
+            return words[start : start + len(wanted)]
+    return []
+
+
+def _run(command: list[str], environment: dict[str, str], directory: Path) -> str:
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
