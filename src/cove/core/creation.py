@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -27,6 +27,7 @@ from cove.models.stored import StoredEvent, StoredSandbox
 
 _CLAIM_SECONDS = 5.0
 _POOL_ATTEMPTS = 3
+_SLOW_START_SECONDS = 0.1
 _MAY_HAVE_STARTED = frozenset({"HOST_UNAVAILABLE", "TIMEOUT", "INTERNAL_ERROR", "NETWORK_ERROR"})
 """After other errors of `Host.create` nothing is left behind, and the id may be somebody else's (CONFLICT)."""
 
@@ -136,7 +137,9 @@ class Creator:
         try:
             record = await self._from_pool(planned)
             pooled = record is not None
-            record = record or await self._from_template(planned)
+            if record is None:
+                record = await self._from_template(planned)
+                planned = replace(planned, deadline=record.deadline)
             sandbox_id = record.sandbox_id
             return await self._commit(principal, planned, record, pooled)
         finally:
@@ -172,11 +175,12 @@ class Creator:
             limits=planned.limits,
             env_vars=dict(planned.env_vars),
             deadline=planned.deadline,
+            required_limits=planned.required_limits,
         )
         self._creating.add(spec.sandbox_id)
         try:
             async with asyncio.timeout(self._policy.create_seconds):
-                return await self._host.create(spec)
+                return await self._counted_from_now(await self._host.create(spec), planned)
         except CoveError as failure:
             if failure.code in _MAY_HAVE_STARTED:
                 await self._discard(spec.sandbox_id)
@@ -188,6 +192,25 @@ class Creator:
         except BaseException:
             await self._discard(spec.sandbox_id)
             raise
+
+    async def _counted_from_now(self, record: SandboxRecord, planned: CreationPlan) -> SandboxRecord:
+        """A timeout counts from the time the sandbox runs: a slow start, as a template's first one is, takes nothing
+        of it."""
+        now = self._clock()
+        if planned.timeout_seconds is None or now - planned.created_at < _SLOW_START_SECONDS:
+            return record
+        deadline = now + planned.timeout_seconds
+        try:
+            await self._host.set_deadline(record.sandbox_id, deadline)
+        except CoveError as failure:
+            if failure.code != "SANDBOX_NOT_FOUND":
+                raise
+            raise error(
+                "TIMEOUT",
+                f"The sandbox's timeout of {planned.timeout_seconds} s had passed when it had started.",
+                remedy="Try again: the next start is faster.",
+            ) from failure
+        return record.model_copy(update={"deadline": deadline})
 
     async def _commit(
         self, principal: Principal, planned: CreationPlan, record: SandboxRecord, pooled: bool
