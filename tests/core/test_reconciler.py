@@ -92,7 +92,7 @@ async def test_the_pool_of_an_earlier_server_is_taken_over(world: World) -> None
     world.pool_size = 2
     await world.restart()
     await world.engine.start()
-    await until(lambda: len(world.host.members()) == 2)
+    await until(lambda: world.engine.pool.sizes() == {"code-interpreter": 2})
     first = world.host.members()
     old = world.engine
     world.engine = world._engine()  # pyright: ignore[reportPrivateUsage]

@@ -278,3 +278,23 @@ async def test_sockets_are_where_the_records_say(setting: Setting) -> None:
     host = await setting.host()
     record = await host.create(spec())
     await until(Path(record.socket_path).is_socket)
+
+
+async def test_a_limit_that_was_asked_for_is_enforced_or_refused(setting: Setting) -> None:
+    host = await setting.host()
+    enforced = (await setting.driver.check()).capabilities.limits
+    refused = sorted({"vcpu", "memory_mb", "disk_mb", "nonsense"} - enforced)
+    with pytest.raises(CoveError) as caught:
+        await host.create(spec(required_limits=frozenset(refused)))
+    assert caught.value.code == "LIMIT_NOT_ENFORCEABLE"
+    assert caught.value.details["limits"] == refused
+    assert not setting.driver.sandboxes
+    await host.create(spec(required_limits=enforced))
+
+
+async def test_a_template_that_is_built_anew_by_another_program_is_noticed(setting: Setting) -> None:
+    host = await setting.host()
+    assert (await host.create(spec())).template_digest == "d"
+    path = setting.directory / "templates/base.json"
+    path.write_text(path.read_text().replace('"digest":"d"', '"digest":"e"'))
+    assert (await host.create(spec())).template_digest == "e"

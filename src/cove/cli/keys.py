@@ -88,8 +88,8 @@ def revoke(
 def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]) -> _T:
     import asyncio
 
-    from cove.server.store_access import open_keys
     from cove.server.settings import Settings
+    from cove.server.store_access import open_keys
 
     async def act() -> _T:
         async with open_keys(settings) as keys:

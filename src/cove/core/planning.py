@@ -41,6 +41,7 @@ class CreationPlan:
 
     Attributes:
         poolable: whether a member of the warm pool would be the same thing.
+        required_limits: those that the request asked for, and that the host must be able to enforce.
         timeout_seconds, deadline: None for a sandbox without end.
     """
 
@@ -52,6 +53,7 @@ class CreationPlan:
     deadline: float | None
     region: str | None
     poolable: bool
+    required_limits: frozenset[str] = frozenset()
     env_vars: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -82,6 +84,7 @@ def plan(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy, *,
         raise error("TEMPLATE_NOT_BUILT", f"Template {entry.template.name!r} is not built on this host.")
     limits = _limits(request, policy)
     isolation = _isolation(request, policy)
+    required = frozenset(request.resources.model_dump(exclude_none=True)) if request.resources else frozenset[str]()
     asked = policy.default_timeout_seconds if request.timeout_seconds is None else request.timeout_seconds
     return CreationPlan(
         template=entry.template,
@@ -91,7 +94,8 @@ def plan(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy, *,
         timeout_seconds=asked or None,
         deadline=now + asked if asked else None,
         region=request.region,
-        poolable=limits == policy.limits and isolation == policy.isolation,
+        poolable=not required and isolation == policy.isolation,
+        required_limits=required,
         env_vars=request.env_vars or {},
     )
 

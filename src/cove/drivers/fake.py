@@ -20,6 +20,7 @@ from cove.models.isolation import Capabilities, DriverReport, Isolation
 from cove.models.templates import TemplateManifest
 
 _REQUEST = re.compile(rb"(GET|PATCH) (/\S*) HTTP/1\.1\r\n")
+_TAKING = "_accept_connection2"
 _LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
 
@@ -133,6 +134,9 @@ class FakeDriver:
     async def close(self) -> None:
         """Remove all entries: they do not outlive this process."""
         await self.sweep(frozenset())
+        # asyncio takes a connection in two steps; a loop that ended between them would leave its socket open.
+        while any(getattr(task.get_coro(), "__name__", "") == _TAKING for task in asyncio.all_tasks()):
+            await asyncio.sleep(0)
 
     def update(self, sandbox_id: str, **changes: object) -> SandboxRecord:
         """Change facts in the record of an entry.

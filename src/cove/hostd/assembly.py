@@ -109,6 +109,12 @@ def _wanted(isolation: str, drivers: dict[Isolation, RuntimeDriver]) -> Isolatio
 
 
 def _prepare(run_dir: Path) -> None:
+    if {":", ",", "\\"} & set(str(run_dir)):
+        raise error(
+            "INVALID_REQUEST",
+            f"The data directory {run_dir.parent} has ':', ',' or a backslash in its path, which mount options cannot.",
+            remedy="Choose another with --data-dir or COVE_DATA_DIR.",
+        )
     try:
         run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as problem:

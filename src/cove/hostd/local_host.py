@@ -60,7 +60,7 @@ class LocalHost:
         self._starts = asyncio.Semaphore(_AT_ONCE)
         self._deadline_changed = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
-        self._loaded: dict[str, TemplateManifest] = {}
+        self._loaded: dict[str, tuple[int | None, TemplateManifest]] = {}
 
     async def start(self) -> None:
         """Adopt what an earlier daemon left, remove the remains of what died, begin to watch deadlines."""
@@ -120,6 +120,7 @@ class LocalHost:
         try:
             template = await self._template(spec.template)
             driver = await self._driver(spec.isolation)
+            await _refuse_unenforceable(driver, spec)
             async with self._starts:
                 record = await driver.create(spec, template)
             await self._keep(driver, record)
@@ -202,16 +203,16 @@ class LocalHost:
         while (step := await steps.get()) is not None:
             yield step
         await build
-        self._loaded.pop(name, None)
 
     async def _template(self, name: str) -> TemplateManifest:
-        """Manifests are read once; a rebuild drops the old one."""
-        manifest = self._loaded.get(name)
-        if manifest is None:
+        """Manifests are read once, and again after a rebuild, whoever built."""
+        version = self._templates.version(name)
+        known, manifest = self._loaded.get(name, (None, None))
+        if manifest is None or version is None or known != version:
             manifest = await asyncio.to_thread(self._templates.get, name)
             if not self._preload:
                 manifest = manifest.model_copy(update={"preload": ()})
-            self._loaded[name] = manifest
+            self._loaded[name] = (version, manifest)
         return manifest
 
     async def _driver(self, wanted: Isolation | None) -> RuntimeDriver:
@@ -293,3 +294,17 @@ class LocalHost:
 
 def _due(record: SandboxRecord, now: float) -> bool:
     return record.deadline is not None and record.deadline <= now
+
+
+async def _refuse_unenforceable(driver: RuntimeDriver, spec: SandboxSpec) -> None:
+    """A limit that someone asked for is enforced, or refused: never dropped silently."""
+    if not spec.required_limits:
+        return
+    report = await driver.check()
+    missing = sorted(spec.required_limits - report.capabilities.limits)
+    if missing:
+        raise error(
+            "LIMIT_NOT_ENFORCEABLE",
+            f"This host cannot enforce {', '.join(missing)}: {' '.join(report.lost) or 'its driver has no means to'}.",
+            limits=missing,
+        )

@@ -18,6 +18,8 @@ class SandboxSpec(Contract):
         isolation: the driver to use; None lets the host take the strongest that works.
         deadline: unix time in seconds at which the host kills it on its own; None means never.
         pooled: a member of the warm pool that no one has claimed yet.
+        required_limits: names of `Limits` fields that the caller asked for; a host that cannot enforce one of them
+            refuses. The others are defaults, enforced as far as the host can.
     """
 
     sandbox_id: str
@@ -27,6 +29,7 @@ class SandboxSpec(Contract):
     env_vars: dict[str, str] = {}
     deadline: float | None = None
     pooled: bool = False
+    required_limits: frozenset[str] = frozenset()
 
 
 class HostState(StrEnum):

@@ -59,7 +59,8 @@ class HostProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+                async with asyncio.timeout(_END_SECONDS):
+                    await self._process.wait()
 
     async def _end_leftover(self) -> None:
         leftover = claimed_by(self._lock_path, role=SERVERS_CHILD)
@@ -69,7 +70,8 @@ class HostProcess:
             _log.warning("hostd_left_by_dead_server", action="replaced")
             # Not SIGTERM: at a graceful end it would take its sandboxes with it.
             signal_process(leftover, signal.SIGKILL)
-            await asyncio.wait_for(_exited(leftover), _END_SECONDS)
+            async with asyncio.timeout(_END_SECONDS):
+                await _exited(leftover)
         except TimeoutError as problem:
             raise error("HOST_UNAVAILABLE", "The host daemon of a dead server does not end.") from problem
         finally:
@@ -97,7 +99,8 @@ class HostProcess:
         finally:
             os.close(ready_for_child)
         try:
-            await asyncio.wait_for(self._said_ready(ready), _READY_SECONDS)
+            async with asyncio.timeout(_READY_SECONDS):
+                await self._said_ready(ready)
         except (TimeoutError, EOFError) as problem:
             raise error(
                 "HOST_UNAVAILABLE", "The host daemon did not start.", remedy="`cove doctor` looks for the reason."

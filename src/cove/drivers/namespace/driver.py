@@ -254,7 +254,14 @@ class NamespaceDriver:
                     log=self._run_dir / "logs" / f"warm-{template.name}.log",
                     privileged=self._privileged,
                 )
+                self._end_outdated(template)
             return warm
+
+    def _end_outdated(self, template: TemplateManifest) -> None:
+        """A template that was built anew has a new digest: nobody asks for the old one's warm process any more."""
+        for digest, warm in list(self._warm.items()):
+            if warm.template.name == template.name and digest != template.digest:
+                self._warm.pop(digest).close()
 
     async def _assemble(self, spec: SandboxSpec, warm: WarmProcess, parts: _Parts) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -74,6 +74,13 @@ class TemplateStore:
             remedy=f"Run `cove templates build {name}`.",
         )  # fmt: skip
 
+    def version(self, name: str) -> int | None:
+        """Changes with every build of `name`; None when it is not built. Costs one look at the file."""
+        try:
+            return (self._templates / f"{name}.json").stat().st_mtime_ns if _NAME.fullmatch(name) else None
+        except OSError:
+            return None
+
     def is_current(self, name: str) -> bool:
         """Whether a build would change nothing: same recipe, same host programs, same guest code.
 
