@@ -20,7 +20,6 @@ from cove.models.isolation import Capabilities, DriverReport, Isolation
 from cove.models.templates import TemplateManifest
 
 _REQUEST = re.compile(rb"(GET|PATCH) (/\S*) HTTP/1\.1\r\n")
-_TAKING = "_accept_connection2"
 _LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
 
@@ -86,8 +85,17 @@ class FakeDriver:
         )
         sandbox = FakeSandbox(record, dict(spec.env_vars), None)
         if self._sockets:
-            sandbox.server = await asyncio.start_unix_server(lambda r, w: self._serve(sandbox, r, w), path)
+            # In two steps: a create that is cancelled in the second one has put the server where it is closed.
+            sandbox.server = await asyncio.start_unix_server(
+                lambda r, w: self._serve(sandbox, r, w), path, start_serving=False
+            )
         self.sandboxes[spec.sandbox_id] = sandbox
+        try:
+            if sandbox.server:
+                await sandbox.server.start_serving()
+        except asyncio.CancelledError:
+            await self.destroy(record)
+            raise
         return record
 
     async def destroy(self, record: SandboxRecord) -> None:
@@ -134,9 +142,6 @@ class FakeDriver:
     async def close(self) -> None:
         """Remove all entries: they do not outlive this process."""
         await self.sweep(frozenset())
-        # asyncio takes a connection in two steps; a loop that ended between them would leave its socket open.
-        while any(getattr(task.get_coro(), "__name__", "") == _TAKING for task in asyncio.all_tasks()):
-            await asyncio.sleep(0)
 
     def update(self, sandbox_id: str, **changes: object) -> SandboxRecord:
         """Change facts in the record of an entry.
