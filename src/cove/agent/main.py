@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 from uvicorn.config import Config
 
 from cove.agent.app import build_app, build_skeleton
-from cove.agent.engine import Engine
 from cove.agent.execution.environment import SandboxEnvironment
 from cove.agent.execution.executor import Executor
 from cove.agent.http.server import AgentServer, quiet_logs, server_config
@@ -41,7 +40,10 @@ def run(listener: socket.socket, boot: AgentBoot) -> NoReturn:
     try:
         # Not uvloop: measured after a fork it is no sooner at its first answer, and takes 0.9 MB more memory.
         # Not asyncio.Runner: nothing of what it restores at the end is left then.
-        asyncio.SelectorEventLoop().run_until_complete(_serve(listener, boot))
+        environment = SandboxEnvironment(boot.base_environment, boot.env_vars)
+        executor = Executor(boot, environment)
+        executor.fork_ahead()
+        asyncio.SelectorEventLoop().run_until_complete(_serve(listener, boot, environment, executor))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -58,14 +60,11 @@ def _prepared() -> tuple[Starlette, Config]:
     return skeleton, server_config(skeleton)
 
 
-async def _serve(listener: socket.socket, boot: AgentBoot) -> None:
-    environment = SandboxEnvironment(boot.base_environment, boot.env_vars)
-    executor: Engine = Executor(boot, environment)
+async def _serve(listener: socket.socket, boot: AgentBoot, environment: SandboxEnvironment, executor: Executor) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    # The interpreter of the user is forked first: it gets ready while the server does.
     await executor.start()
     skeleton, config = _prepared()
     server = AgentServer(build_app(boot, executor, environment, skeleton=skeleton), listener, config=config)

@@ -5,6 +5,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cove.agent.engine import OutputListener
@@ -23,7 +24,7 @@ from cove.agent.execution.reaper import Reaper
 from cove.agent.execution.sessions import Session, SessionCall
 from cove.agent.execution.spawning import Invocation
 from cove.models.agent import AgentBoot
-from cove.models.errors import error
+from cove.models.errors import CoveError, error
 from cove.models.execution import (
     LANGUAGE_ALIASES,
     MAX_CODE_BYTES,
@@ -57,9 +58,9 @@ class Executor:
         self._pipes = Pipes()
         self._files = OutputFiles()
         self._programs = Programs(self._reaper, self._pipes)
-        python = PythonLauncher(self._reaper, environment, boot.workspace)
+        self._launcher = PythonLauncher(self._reaper, environment, boot.workspace)
         node = NodeLauncher(self._reaper, self._pipes, environment, boot.workspace)
-        self._python = Session(python, environment, self._pipes)
+        self._python = Session(self._launcher, environment, self._pipes)
         self._javascript = Session(node, environment, self._pipes)
         self._tally = Tally()
         self._runners: dict[Language, _Runner] = {
@@ -69,11 +70,20 @@ class Executor:
             Language.GO: self._run_go,
         }
 
+    def fork_ahead(self) -> None:
+        """Fork the Python kernel before the event loop runs; see `PythonLauncher.fork_ahead`."""
+        prepare(())
+        if Language.PYTHON in self._languages:
+            with suppress(CoveError):
+                self._launcher.fork_ahead()
+
     async def start(self) -> None:
-        """Get ready to run programs. The Python kernel is forked by the first call that needs it, or by `rehearse`:
-        a sandbox that only waits would pay 5 MB for it."""
+        """Get ready to run programs. Without room for the Python kernel, the first call tries again."""
         prepare(())
         self._reaper.start()
+        if Language.PYTHON in self._languages:
+            with suppress(CoveError):
+                self._python.start()
 
     async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
         """Run code to its end or its timeout, once.
@@ -86,6 +96,8 @@ class Executor:
                 be started. A failing program is a result.
         """
         language = self._language(request)
+        if language is Language.PYTHON:
+            self._python.wake()
         _require_text(request.code)
         if len(request.code.encode()) > MAX_CODE_BYTES:
             raise error("REQUEST_TOO_LARGE", f"the code is longer than {MAX_CODE_BYTES} bytes")

@@ -47,6 +47,8 @@ class Call:
 
 def run_kernel(control: int, environment: Mapping[str, str], workspace: str) -> NoReturn:
     """Never returns. To be called in a freshly forked process; `control` is its end of the channel."""
+    if not os.read(control, 1):
+        os._exit(0)
     arrange_descriptors(stdout=1, stderr=2, control=control)
     os.set_inheritable(CONTROL_DESCRIPTOR, False)
     _forget_event_loop()
