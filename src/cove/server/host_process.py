@@ -105,17 +105,20 @@ class HostProcess:
             raise error(
                 "HOST_UNAVAILABLE", "The host daemon did not start.", remedy="`cove doctor` looks for the reason."
             ) from problem
+        finally:
+            os.close(ready)
 
     async def _said_ready(self, descriptor: int) -> None:
+        """Wait for the byte; plain readiness, since a transport would close the descriptor at a time of its own."""
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader()
-        with os.fdopen(descriptor, "rb", buffering=0) as pipe:
-            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-            try:
-                if await reader.read(1) != b"!":
-                    raise EOFError
-            finally:
-                transport.close()
+        readable = asyncio.Event()
+        loop.add_reader(descriptor, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(descriptor)
+        if os.read(descriptor, 1) != b"!":
+            raise EOFError
 
     async def _watch(self) -> None:
         """Start the daemon again when it has died; it adopts the sandboxes of the dead one."""
