@@ -48,6 +48,7 @@ class FakeDriver:
         self._sockets = sockets
         self.sandboxes: dict[str, FakeSandbox] = {}
         self.failures: deque[CoveError] = deque()
+        self._serving: set[asyncio.Task[None]] = set()
         self.gate = asyncio.Event()
         self.gate.set()
         self.agent_status = 200
@@ -142,6 +143,9 @@ class FakeDriver:
     async def close(self) -> None:
         """Remove all entries: they do not outlive this process."""
         await self.sweep(frozenset())
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def update(self, sandbox_id: str, **changes: object) -> SandboxRecord:
         """Change facts in the record of an entry.
@@ -164,6 +168,16 @@ class FakeDriver:
 
     async def _serve(self, sandbox: FakeSandbox, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request and close."""
+        task = asyncio.current_task()
+        assert task
+        self._serving.add(task)
+        try:
+            await self._exchange(sandbox, reader, writer)
+        finally:
+            self._serving.discard(task)
+            writer.close()
+
+    async def _exchange(self, sandbox: FakeSandbox, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             length = _LENGTH.search(head)
@@ -172,7 +186,6 @@ class FakeDriver:
             status = self._answer(sandbox, request.group(1) if request else b"", body)
             writer.write(f"HTTP/1.1 {status} Fake\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}".encode())
             await writer.drain()
-        writer.close()
 
     def _answer(self, sandbox: FakeSandbox, method: bytes, body: bytes) -> int:
         if method == b"GET":
