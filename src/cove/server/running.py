@@ -57,15 +57,24 @@ async def serve(
         stack.push_async_callback(host.close)
         plane = build_control_plane(settings, host)
         socket_path = settings.data_dir / "run" / "control.sock"
-        await stack.enter_async_context(_serving(plane.app, socket_path))
+        control_plane = await stack.enter_async_context(_serving(plane.app, socket_path))
         gateway = _gateway(plane, socket_path)
         serving = asyncio.create_task(gateway.serve([listener]))
         stack.push_async_callback(_close, gateway, serving)
         _log.info("serving", url=settings.base_url, dev=settings.dev, isolation=str(settings.isolation))
         if on_ready:
             on_ready(settings)
-        await stop.wait()
+        await _until_either(stop, control_plane)
         _log.info("ending")
+
+
+async def _until_either(stop: asyncio.Event, control_plane: asyncio.Task[None]) -> None:
+    """Wait for the signal to end; a control plane that ends by itself is a failure, and ends everything."""
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({stopping, control_plane}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if control_plane.done():
+        raise error("INTERNAL_ERROR", "The control plane ended by itself; the log says why.")
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -92,8 +101,8 @@ def _stop_signal() -> asyncio.Event:
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: FastAPI, socket_path: Path) -> AsyncGenerator[None]:
-    """The control plane in uvicorn, on a socket that only the gateway uses."""
+async def _serving(app: FastAPI, socket_path: Path) -> AsyncGenerator[asyncio.Task[None]]:
+    """The control plane in uvicorn, on a socket that only the gateway uses; yields its task."""
     socket_path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(socket_path))
@@ -105,7 +114,7 @@ async def _serving(app: FastAPI, socket_path: Path) -> AsyncGenerator[None]:
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _started(server, running)
-        yield
+        yield running
     finally:
         server.should_exit = True
         await asyncio.wait({running}, timeout=_GRACE_SECONDS)
