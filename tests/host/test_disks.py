@@ -25,7 +25,7 @@ def fill(mount: int, name: str, size: int) -> int:
         for _ in range(size // MIB):
             os.write(handle, bytes(MIB))
     except OSError as problem:
-        return problem.errno
+        return problem.errno or 0
     finally:
         os.close(handle)
     return 0
@@ -48,7 +48,7 @@ def test_a_disk_bounds_inodes(disks: LoopDisks) -> None:
             try:
                 os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=mount))
             except OSError as failure:
-                problem = failure.errno
+                problem = failure.errno or 0
                 break
         assert problem == errno.ENOSPC
     finally:
