@@ -17,7 +17,6 @@ from cove.agent.execution.frames import (
 from cove.agent.execution.pipes import PipeReader
 
 _RECEIVE_BYTES = 256 * 1024
-WAKE = b"!"
 MAX_CALL_BYTES = 2 * MAX_FRAME_BYTES
 
 
@@ -46,10 +45,7 @@ class Interpreter:
         *,
         environment: dict[str, str],
         streams: tuple[PipeReader, PipeReader] | None = None,
-        asleep: bool = False,
     ) -> None:
-        """With `asleep`, the process reads one byte before it does anything else."""
-        self._asleep = asleep
         self.pid = pid
         self.ended = ended
         self.streams = streams
@@ -75,17 +71,8 @@ class Interpreter:
         if self.ended.done():
             answer.set_exception(InterpreterDied(self.exit_code))
             return answer
-        self.wake()
         self._send(descriptors)
         return answer
-
-    def wake(self) -> None:
-        """Have it get ready, because a call will come."""
-        if self._asleep:
-            self._asleep = False
-            # Into an empty buffer; a channel that broke shows at the call.
-            with suppress(OSError):
-                self._control.send(WAKE)
 
     @property
     def exit_code(self) -> int:

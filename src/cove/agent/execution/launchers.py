@@ -5,7 +5,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cove.agent.execution.channel import Interpreter
 from cove.agent.execution.environment import SandboxEnvironment
@@ -51,37 +51,15 @@ class PythonLauncher:
         self._reaper = reaper
         self._environment = environment
         self._workspace = workspace
-        self._ahead: _ForkedKernel | None = None
-
-    def fork_ahead(self) -> None:
-        """Fork the first kernel now, outside of the event loop. It waits for its first call before it does anything.
-
-        The less memory this process has written to, the cheaper is the fork, here and in the kernel.
-
-        Raises:
-            CoveError: no process can be started.
-        """
-        if self._ahead is None:
-            self._ahead = self._fork()
 
     def launch(self) -> Interpreter:
-        kernel, self._ahead = self._ahead or self._fork(), None
-        ended = self._reaper.watch(kernel.pid)
-        return Interpreter(kernel.pid, kernel.control, ended, environment=kernel.variables, asleep=True)
-
-    def _fork(self) -> "_ForkedKernel":
         variables = self._environment.effective()
 
         def start(control: int) -> int:
             return fork_process(lambda: run_kernel(control, variables, self._workspace))
 
-        return _ForkedKernel(*_with_channel(start), variables)
-
-
-class _ForkedKernel(NamedTuple):
-    control: socket.socket
-    pid: int
-    variables: dict[str, str]
+        control, pid = _with_channel(start)
+        return Interpreter(pid, control, self._reaper.watch(pid), environment=variables)
 
 
 class NodeLauncher:

@@ -50,11 +50,6 @@ class Session:
         if self._interpreter is None:
             self._interpreter = self._launcher.launch()
 
-    def wake(self) -> None:
-        """Have a waiting interpreter get ready, because a call will come."""
-        if self._interpreter is not None:
-            self._interpreter.wake()
-
     async def run(self, call: SessionCall, recording: Recording) -> Outcome:
         """Run one call when it is its turn. When the caller is cancelled, so is the program.
 

@@ -11,8 +11,13 @@ class KernelEnvironment:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._applied = dict(variables)
-        os.environ.clear()
-        os.environ.update(self._applied)
+        # Only what differs: clearing and filling it would write to 130 pages of a fresh kernel's memory more.
+        for name in list(os.environ):
+            if name not in variables:
+                del os.environ[name]
+        for name, value in variables.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
 
     def update(self, variables: Mapping[str, str]) -> None:
         """Apply what has changed in the sandbox's variables since the last time."""

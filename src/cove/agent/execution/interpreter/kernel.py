@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import random
 import signal
 import socket
 import struct
@@ -47,8 +46,6 @@ class Call:
 
 def run_kernel(control: int, environment: Mapping[str, str], workspace: str) -> NoReturn:
     """Never returns. To be called in a freshly forked process; `control` is its end of the channel."""
-    if not os.read(control, 1):
-        os._exit(0)
     arrange_descriptors(stdout=1, stderr=2, control=control)
     os.set_inheritable(CONTROL_DESCRIPTOR, False)
     _forget_event_loop()
@@ -174,7 +171,7 @@ def _forget_event_loop() -> None:
 
 def _reseed() -> None:
     """All sandboxes of a template, and all kernels of a sandbox, are forks of one process."""
-    random.seed()
+    # `random` itself does so in every forked process.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
