@@ -34,7 +34,8 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(out),
-        cache_logger_on_first_use=True,
+        # Not with a stream that somebody passes in: it may be closed while loggers go on.
+        cache_logger_on_first_use=stream is None,
     )
 
 
