@@ -1,14 +1,11 @@
 """Give up privileges for good: capabilities(7), prctl(2)."""
 
 import ctypes
-import signal
 import struct
 from typing import Final
 
 from cove.linux.calls import libc_call, syscall
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
@@ -43,13 +40,3 @@ def drop_capabilities() -> None:
 def forbid_new_privileges() -> None:
     """no_new_privs: execve(2) can never grant more than this process has."""
     libc_call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
-def set_dumpable(dumpable: bool) -> None:
-    """Whether processes of the same user may trace this one and read its memory."""
-    libc_call("prctl", _PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
-
-
-def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends (prctl(2): PR_SET_PDEATHSIG)."""
-    libc_call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

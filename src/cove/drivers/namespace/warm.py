@@ -1,7 +1,6 @@
 """The driver's side of a fork server: start it, ask it for new processes, end it."""
 
 import asyncio
-import os
 import socket
 import sys
 from pathlib import Path
@@ -192,9 +191,3 @@ async def receive_packet(channel: socket.socket) -> tuple[dict[str, Any] | None,
 def _wake(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
-
-
-def close_all(descriptors: list[int]) -> None:
-    """Close descriptors that came with a message nobody wanted."""
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -6,6 +6,7 @@ Every step runs in the new process, inside its own namespaces, before any foreig
 import os
 import resource
 import shutil
+import signal
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -18,10 +19,9 @@ from cove.linux.network import bring_loopback_up
 from cove.linux.privileges import (
     drop_bounding_set,
     drop_capabilities,
-    end_with_parent,
     forbid_new_privileges,
-    set_dumpable,
 )
+from cove.linux.process import set_dumpable, set_parent_death_signal
 from cove.linux.seccomp import install_filter
 
 _SHARED_MEMORY_MIB: Final = 64
@@ -176,4 +176,4 @@ def _give_up_privileges(birth: Birth) -> None:
     # Same user as the code that will run here: it must not read or trace the agent.
     set_dumpable(False)
     if birth.ends_with_server:
-        end_with_parent()  # last: a change of user clears it
+        set_parent_death_signal(signal.SIGKILL)  # last: a change of user clears it
