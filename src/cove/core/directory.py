@@ -1,31 +1,68 @@
-"""Which sandboxes run, and where their agents listen: the one thing that the data path asks for."""
+"""Which sandboxes there are, and where their agents listen: the one thing that the data path asks for."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-from cove.models.hosts import SandboxRecord
+from cove.models.hosts import HostState, SandboxRecord
+from cove.models.sandboxes import SandboxStatus
+
+STATUS = {
+    HostState.RUNNING: SandboxStatus.RUNNING,
+    HostState.PAUSED: SandboxStatus.PAUSED,
+    HostState.STOPPED: SandboxStatus.STOPPED,
+}
+"""What a host's word about a sandbox means; the dead have none."""
+
+
+class _Entry(NamedTuple):
+    socket: Path
+    status: SandboxStatus
 
 
 class LiveDirectory:
-    """Implements `AgentDirectory` in memory. It is filled by creates and adoptions, and emptied by ends."""
+    """Implements `AgentDirectory` in memory. It is filled by creates and adoptions, and emptied by ends.
+
+    A sandbox that is paused or stopped is in it, but nobody is let through to it: a connection would hang.
+    """
 
     def __init__(self) -> None:
-        self._sockets: dict[str, Path] = {}
+        self._entries: dict[str, _Entry] = {}
 
     def add(self, record: SandboxRecord) -> None:
-        """Note a sandbox that runs. Idempotent."""
-        self._sockets[record.sandbox_id] = Path(record.socket_path)
+        """Note a sandbox as the host describes it. Idempotent."""
+        self._entries[record.sandbox_id] = _entry(record)
+
+    def set_status(self, sandbox_id: str, status: SandboxStatus) -> None:
+        """Note that a sandbox changes its state; unknown ones stay unknown."""
+        entry = self._entries.get(sandbox_id)
+        if entry is not None:
+            self._entries[sandbox_id] = entry._replace(status=status)
 
     def remove(self, sandbox_id: str) -> None:
         """Forget a sandbox: from now on nobody is let through to it. Idempotent."""
-        self._sockets.pop(sandbox_id, None)
+        self._entries.pop(sandbox_id, None)
 
     def socket_of(self, sandbox_id: str) -> Path | None:
         """Unix socket of the sandbox's agent, or None when no such sandbox runs."""
-        return self._sockets.get(sandbox_id)
+        entry = self._entries.get(sandbox_id)
+        return entry.socket if entry is not None and entry.status is SandboxStatus.RUNNING else None
+
+    def state_of(self, sandbox_id: str) -> SandboxStatus | None:
+        """The state of a sandbox, or None when there is no such sandbox (any more)."""
+        entry = self._entries.get(sandbox_id)
+        return None if entry is None else entry.status
+
+    def agrees(self, record: SandboxRecord) -> bool:
+        """Whether the sandbox is noted exactly as the host describes it."""
+        return self._entries.get(record.sandbox_id) == _entry(record)
 
     def ids(self) -> frozenset[str]:
         """Every sandbox that is noted."""
-        return frozenset(self._sockets)
+        return frozenset(self._entries)
 
     def __len__(self) -> int:
-        return len(self._sockets)
+        return len(self._entries)
+
+
+def _entry(record: SandboxRecord) -> _Entry:
+    return _Entry(Path(record.socket_path), STATUS[record.state])

@@ -1,11 +1,12 @@
 """The seams that `core` sees: it knows these Protocols and no implementation."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from cove.models.hosts import HostCapacity, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
+from cove.models.sandboxes import SandboxStatus
 from cove.models.templates import BuildProgress, TemplateManifest
 
 
@@ -56,8 +57,32 @@ class Host(Protocol):
         """Thaw it. Idempotent."""
         ...
 
+    async def stop(self, sandbox_id: str, env_vars: Mapping[str, str]) -> None:
+        """End all its processes and keep its disk. Idempotent.
+
+        Args:
+            env_vars: what the next start puts in force.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND; UNSUPPORTED (then nothing was touched).
+        """
+        ...
+
+    async def start(self, sandbox_id: str) -> SandboxRecord:
+        """Let a stopped sandbox run again, on its disk; returns when its agent accepts connections. Idempotent.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND, TEMPLATE_NOT_BUILT (not in the version that it stands on), and what
+                `RuntimeDriver.start` raises; it stays stopped then.
+        """
+        ...
+
     async def list(self) -> tuple[SandboxRecord, ...]:
-        """Every sandbox that exists here, pooled ones included."""
+        """Every sandbox that exists here, pooled and stopped ones included."""
+        ...
+
+    async def changes(self, cursor: str, seconds: float) -> HostChanges:
+        """What ended by itself since `cursor` (empty: from now on); waits up to so many seconds for something."""
         ...
 
     async def usage(self, sandbox_id: str) -> HostUsage:
@@ -85,5 +110,9 @@ class AgentDirectory(Protocol):
     """Where the agents of running sandboxes are; asked by the gateway for each connection."""
 
     def socket_of(self, sandbox_id: str) -> Path | None:
-        """Unix socket of the sandbox's agent, or None when no such sandbox runs."""
+        """Unix socket of the sandbox's agent, or None when no such sandbox runs: then `state_of` says why."""
+        ...
+
+    def state_of(self, sandbox_id: str) -> SandboxStatus | None:
+        """The state of a sandbox, or None when there is no such sandbox (any more)."""
         ...

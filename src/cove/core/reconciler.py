@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable
-from pathlib import Path
 
 import structlog
 
@@ -10,7 +9,7 @@ from cove.core.catalog import TemplateCatalog
 from cove.core.clock import Clock
 from cove.core.creation import Creator
 from cove.core.deadlines import Deadlines
-from cove.core.directory import LiveDirectory
+from cove.core.directory import STATUS, LiveDirectory
 from cove.core.endings import Endings
 from cove.core.locks import KeyedLocks
 from cove.core.pool import WarmPool
@@ -19,13 +18,12 @@ from cove.core.states import LIVE
 from cove.core.storage import Store
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, SandboxRecord
-from cove.models.sandboxes import EndReason, SandboxStatus
+from cove.models.sandboxes import EndReason
 from cove.models.stored import StoredSandbox
 
 _LIST_SECONDS = 10.0
 _CALL_SECONDS = 10.0
 _SAME_DEADLINE_SECONDS = 0.001
-_STATUS = {HostState.RUNNING: SandboxStatus.RUNNING, HostState.PAUSED: SandboxStatus.PAUSED}
 
 
 class Reconciler:
@@ -149,14 +147,14 @@ class Reconciler:
             self._deadlines.schedule(row.id, row.deadline)
             if _differ(row.deadline, record.deadline):
                 await self._set_deadline(row)
-            status = _STATUS[record.state]
+            status = STATUS[record.state]
             if status is not row.status:
                 await self._store.write(lambda work: work.sandboxes.transition(row.id, sources=LIVE, target=status))
 
     def _agrees(self, row: StoredSandbox, record: SandboxRecord) -> bool:
         return (
-            self._directory.socket_of(row.id) == Path(record.socket_path)
-            and _STATUS[record.state] is row.status
+            self._directory.agrees(record)
+            and STATUS[record.state] is row.status
             and not _differ(row.deadline, record.deadline)
         )
 

@@ -37,6 +37,7 @@ class HostState(StrEnum):
 
     RUNNING = "running"
     PAUSED = "paused"
+    STOPPED = "stopped"
     DEAD = "dead"
 
 
@@ -44,10 +45,11 @@ class SandboxRecord(Contract):
     """One sandbox that exists on a host.
 
     Attributes:
-        socket_path: unix socket of its agent, on the host.
-        pid: host process id of its pid 1.
+        socket_path: unix socket of its agent, on the host; nothing listens there while it is stopped.
+        pid: host process id of its pid 1; 0 once it is stopped.
         pid_started: field 22 of /proc/PID/stat, so that a recycled pid is not mistaken (proc_pid_stat(5)).
         created: unix time in seconds.
+        env_vars: of a stopped sandbox: what its next start puts in force. Kept by the host only; never listed.
     """
 
     sandbox_id: str
@@ -62,8 +64,24 @@ class SandboxRecord(Contract):
     created: float
     deadline: float | None = None
     pooled: bool = False
+    env_vars: dict[str, str] = {}
     driver_state: dict[str, str] = Field(default_factory=dict)
     """What the driver needs to find the parts again after a restart (cgroup paths, uid slot, disk image)."""
+
+
+class HostChanges(Contract):
+    """Which sandboxes ended by themselves: crashes, and deadlines that the host kept.
+
+    Attributes:
+        cursor: where the next question goes on; opaque.
+        ended: ids, oldest first.
+        complete: False when endings since the last question may be missing (the host was restarted, or there were
+            too many): then all has to be compared.
+    """
+
+    cursor: str
+    ended: tuple[str, ...] = ()
+    complete: bool = True
 
 
 class HostUsage(Contract):

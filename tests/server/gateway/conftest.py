@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from cove.models.errors import error
+from cove.models.sandboxes import SandboxStatus
 from cove.server.gateway import Gateway, GatewaySettings
 
 WAIT = 10.0
@@ -29,6 +30,10 @@ class Directory(dict[str, Path]):
     def socket_of(self, sandbox_id: str) -> Path | None:
         """See `AgentDirectory`."""
         return self.get(sandbox_id)
+
+    def state_of(self, sandbox_id: str) -> SandboxStatus | None:
+        """See `AgentDirectory`."""
+        return SandboxStatus.RUNNING if sandbox_id in self else None
 
 
 class Tokens:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cove.models.errors import error
+from cove.models.sandboxes import SandboxStatus
 from cove.server.gateway.heads import parse_request
 from cove.server.gateway.refusals import Refuse, new_request_id, render
 from cove.server.gateway.routing import Route, ToAgent, ToControlPlane, decide
@@ -14,11 +15,16 @@ from cove.server.gateway.settings import GatewaySettings
 A = "1763382095aaaaaaaa"
 B = "1763382095bbbbbbbb"
 GONE = "1763382095cccccccc"
+PAUSED = "1763382095dddddddd"
 
 
 class _Directory:
     def socket_of(self, sandbox_id: str) -> Path | None:
         return Path(f"/run/{sandbox_id}") if sandbox_id in (A, B) else None
+
+    def state_of(self, sandbox_id: str) -> SandboxStatus | None:
+        running = SandboxStatus.RUNNING if sandbox_id in (A, B) else None
+        return SandboxStatus.PAUSED if sandbox_id == PAUSED else running
 
 
 class _Tokens:
@@ -94,6 +100,16 @@ def test_a_path_without_an_exact_id_names_no_sandbox(target: str) -> None:
 def test_a_dead_sandbox_is_not_found() -> None:
     assert refused(route(f"/sandboxes/{GONE}/execute", f"ok.{GONE}.s")) == (404, "SANDBOX_NOT_FOUND")
     assert refused(route("/execute", f"ok.{GONE}.s")) == (404, "SANDBOX_NOT_FOUND")
+
+
+def test_a_paused_sandbox_is_refused_at_once_and_the_answer_says_what_to_do() -> None:
+    for target in (f"/sandboxes/{PAUSED}/execute", "/execute"):
+        routed = route(target, f"ok.{PAUSED}.s")
+        assert refused(routed) == (409, "INVALID_STATE")
+        assert isinstance(routed, Refuse)
+        assert routed.message == f"Sandbox {PAUSED} is paused: resume it first."
+        assert "/resume" in routed.remedy
+    assert refused(route("/execute", f"old.{PAUSED}.s")) == (401, "TOKEN_EXPIRED")
 
 
 @pytest.mark.parametrize(

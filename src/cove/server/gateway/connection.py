@@ -9,12 +9,13 @@ from pathlib import Path
 
 import structlog
 
+from cove.core.states import not_running
 from cove.server.gateway.client_side import ClientSide
 from cove.server.gateway.deadline import Deadline
 from cove.server.gateway.exchange import Exchange, Phase, Surroundings
 from cove.server.gateway.framing import LengthReader
 from cove.server.gateway.heads import FramingError, HeadBuffer, RequestHead, parse_request
-from cove.server.gateway.refusals import Plane, Refuse, new_request_id, refuse, request_id_of, too_large
+from cove.server.gateway.refusals import Plane, Refuse, new_request_id, refuse, refuse_error, request_id_of, too_large
 from cove.server.gateway.relay import BodyTooLarge, RequestRelay, ResponseRelay
 from cove.server.gateway.routing import ToAgent, decide
 from cove.server.gateway.settings import MAX_HEAD_BYTES
@@ -369,9 +370,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _agent_failed(self, sandbox_id: str, reason: str) -> None:
         # Clients repeat a request after a 502: of a sandbox that has ended meanwhile there is nothing to repeat.
-        if self._shared.directory.socket_of(sandbox_id) is None:
+        directory = self._shared.directory
+        if (state := directory.state_of(sandbox_id)) is None:
             message = f"Sandbox {sandbox_id} was not found any more: it ended while the request was in progress."
             self._fail(refuse("SANDBOX_NOT_FOUND", message, Plane.AGENT))
+        elif directory.socket_of(sandbox_id) is None:
+            self._fail(refuse_error(not_running(sandbox_id, state), Plane.AGENT))
         else:
             message = f"The agent of sandbox {sandbox_id} failed: {reason}."
             self._fail(refuse("AGENT_UNREACHABLE", message, Plane.AGENT))

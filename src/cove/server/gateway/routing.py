@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cove.core.ports import AgentDirectory
+from cove.core.states import not_running
 from cove.models.agent import AGENT_PORT
 from cove.models.errors import CoveError
 from cove.server.gateway.heads import RequestHead
@@ -157,7 +158,8 @@ class _AgentRouter:
     def _to_agent(self, sandbox_id: str, target: bytes) -> Route:
         socket_path = self._directory.socket_of(sandbox_id)
         if socket_path is None:
-            return self._refuse("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id} was not found: it does not run (any more).")
+            why = not_running(sandbox_id, self._directory.state_of(sandbox_id))
+            return refuse_error(why, Plane.AGENT, path=self._shown_path())
         return ToAgent(sandbox_id, socket_path, target)
 
     def _claimed(self) -> str | Refuse:
