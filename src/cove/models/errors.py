@@ -142,6 +142,10 @@ ERRORS: dict[str, ErrorDefinition] = {
     # failures of the platform
     "EXECUTION_FAILED": ErrorDefinition(500, PlatformFailure),
     "AGENT_UNREACHABLE": ErrorDefinition(502, PlatformFailure, retryable=True),
+    # 502 is what every proxy answers here, and what browsers and load balancers expect. Asking again changes nothing.
+    "PORT_NOT_OPEN": ErrorDefinition(
+        502, Conflict, remedy="Start a program in the sandbox that listens on this port of 127.0.0.1 or 0.0.0.0."
+    ),
     "INTERNAL_ERROR": ErrorDefinition(500, PlatformFailure),
     "HOST_UNAVAILABLE": ErrorDefinition(503, PlatformFailure, retryable=True),
     "CAPACITY_EXHAUSTED": ErrorDefinition(503, PlatformFailure, retryable=True),

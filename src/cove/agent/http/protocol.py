@@ -5,6 +5,7 @@ import secrets
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from cove.agent.http import ports
 from cove.agent.http.errors import error_body, status_of
 from cove.agent.http.joining import JoiningTransport
 from cove.models.errors import CoveError, error
@@ -60,6 +61,19 @@ class AgentProtocol(HttpToolsProtocol):
         """The body is whole."""
         self._in_body = False
         super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """The connection leaves HTTP: for a WebSocket, or to hand over a connection to a port."""
+        if self._get_upgrade() != ports.UPGRADE:
+            super().handle_websocket_upgrade()
+            return
+        self._refused = True  # nothing more is read from it
+        handing = self.loop.create_task(ports.hand_over(self.transport, self.url))
+        handing.add_done_callback(self.tasks.discard)
+        self.tasks.add(handing)
+
+    def _should_upgrade(self) -> bool:
+        return self._get_upgrade() == ports.UPGRADE or super()._should_upgrade()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
