@@ -30,7 +30,7 @@ SETTLE_SECONDS = 10.0
 TEMPLATES = ("base", "code-interpreter")
 COVE = (sys.executable, "-m", "cove.cli.main")
 
-_READY = re.compile(r"Cove serves (http://\S+?),")
+_READY = re.compile(r"Cove serves (https?://\S+?),")
 _T = TypeVar("_T")
 
 
