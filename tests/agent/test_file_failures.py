@@ -14,8 +14,8 @@ from cove.models.limits import Limits
     ("number", "code", "status"),
     [
         (errno.ENOENT, "FILE_NOT_FOUND", 404),
-        (errno.EACCES, "PERMISSION_DENIED", 403),
-        (errno.EROFS, "PERMISSION_DENIED", 403),
+        (errno.EACCES, "FORBIDDEN", 403),
+        (errno.EROFS, "FORBIDDEN", 403),
         (errno.ENOSPC, "DISK_FULL", 507),
         (errno.EDQUOT, "DISK_FULL", 507),
         (errno.ENOTDIR, "INVALID_PATH", 400),

@@ -122,7 +122,7 @@ def test_dots_lead_to_the_sandbox_and_no_further(sandbox: Any) -> None:
 def test_where_it_may_not_write(sandbox: Any) -> None:
     with pytest.raises(errors.AgentError) as raised:
         sandbox.files.write("/etc/passwd", "root::0:0::/:/bin/sh")
-    assert (raised.value.status_code, raised.value.code) == (403, "PERMISSION_DENIED")
+    assert (raised.value.status_code, raised.value.code) == (403, "FORBIDDEN")
 
 
 def test_variables(sandbox: Any) -> None:

@@ -46,7 +46,12 @@ class FileContent(Contract):
 
 
 class FileEntry(Contract):
-    """One directory entry, with both spellings of each field: Python and JavaScript clients read different ones."""
+    """One directory entry, with both spellings of each field: Python and JavaScript clients read different ones.
+
+    Attributes:
+        encoded_path: only where `path` is not UTF-8 (its other bytes are shown as U+FFFD): the percent-encoded bytes,
+            to be put behind `?path=` as they are.
+    """
 
     name: str
     path: str
@@ -58,12 +63,33 @@ class FileEntry(Contract):
     modified_time: str
     modified: str
     is_symlink: bool = False
+    encoded_path: str | None = None
 
 
 class FileList(Contract):
-    """Answer to `GET /files/list`."""
+    """Answer to `GET /files/list`, by name; directories with more than 100,000 entries in the kernel's order.
+
+    Attributes:
+        truncated: `limit` was reached; `next_offset` goes on from there.
+    """
 
     files: tuple[FileEntry, ...]
     path: str
     count: int
     truncated: bool = Field(default=False)
+    next_offset: int | None = None
+
+
+class ArchiveExtracted(Contract):
+    """Answer to `PUT /files/archive`.
+
+    Attributes:
+        path: the directory that the archive was extracted to.
+        entries: members that were written, directories and links included.
+        bytes: of the files among them.
+    """
+
+    success: bool = True
+    path: str
+    entries: int
+    bytes: int

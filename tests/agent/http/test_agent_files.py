@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cove.agent.files.listing import list_directory
+from cove.agent.files import listing
+from cove.models.files import FileEntry, FileList
 
 if TYPE_CHECKING:
     from conftest import RunningAgent
@@ -71,7 +72,7 @@ async def test_round_trip_of_names(agent: "RunningAgent", name: str) -> None:
     assert (await agent.client.get("/files/exists", params={"path": path})).json()["exists"] is False
 
 
-@pytest.mark.parametrize("name", ["a&b.txt", "a&b=c.txt", "plus+sign.txt", "x&limit.txt"])
+@pytest.mark.parametrize("name", ["a&b.txt", "a&b=c.txt", "plus+sign.txt", "x&limit.txt", "%41.txt", "+%2b.txt"])
 async def test_clients_that_do_not_encode_paths(agent: "RunningAgent", name: str) -> None:
     (agent.workspace / name).write_text("found")
     answer = await agent.raw(f"GET /files/read?path={agent.workspace}/{name} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
@@ -98,7 +99,7 @@ async def test_missing_path(agent: "RunningAgent", path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["path=", "path=%00", "path=/a%00b", "path=%ff", "path=/%c3%28", "path=/" + "a" * 5000]
+    "query", ["path=", "path=%00", "path=/a%00b", "path=%ff%00", "path=/" + "a" * 5000, "path=/" + "%ff" * 5000]
 )
 @pytest.mark.parametrize("path", ["read", "download", "list", "exists"])
 async def test_impossible_paths(agent: "RunningAgent", path: str, query: str) -> None:
@@ -311,7 +312,7 @@ async def test_permission_denied(agent: "RunningAgent") -> None:
         answer = await agent.client.get("/files/read?path=/proc/1/environ")
     finally:
         os.seteuid(0)
-    body = refusal(answer, 403, "PERMISSION_DENIED")
+    body = refusal(answer, 403, "FORBIDDEN")
     assert body["path"] == "/proc/1/environ"
 
 
@@ -442,13 +443,72 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_long_listings_are_cut_and_say_so(tmp_path: Path) -> None:
+async def test_pages_of_a_listing(agent: "RunningAgent") -> None:
     for number in range(12):
-        (tmp_path / str(number)).write_text("")
-    whole = await list_directory(str(tmp_path), limit=12)
-    assert (whole.count, whole.truncated) == (12, False)
-    cut = await list_directory(str(tmp_path), limit=11)
-    assert (cut.count, cut.truncated) == (11, True)
+        (agent.workspace / f"{number:02}").write_text("")
+    whole = (await agent.client.get("/files/list?limit=12")).json()
+    assert (whole["count"], whole["truncated"], whole["next_offset"]) == (12, False, None)
+    names: list[str] = []
+    offset: int | None = 0
+    while offset is not None:
+        page = FileList.model_validate((await agent.client.get(f"/files/list?limit=5&offset={offset}")).json())
+        assert page.truncated is (page.next_offset is not None)
+        names += [entry.name for entry in page.files]
+        offset = page.next_offset
+    assert names == [entry["name"] for entry in whole["files"]] == sorted(names)
+    assert (await agent.client.get("/files/list?offset=99")).json()["files"] == []
+    refusal(await agent.client.get("/files/list?limit=-1"), 400, "INVALID_REQUEST")
+
+
+async def test_large_directories_are_listed_whole_in_pieces(
+    agent: "RunningAgent", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "SORTED_ENTRIES", 1500)
+    names = {f"file-{number}-{'x' * 200}" for number in range(2000)}
+    for name in names:
+        (agent.workspace / name).touch()
+    async with agent.client.stream("GET", "/files/list") as answer:
+        assert "content-length" not in answer.headers
+        await answer.aread()
+    listed = FileList.model_validate(answer.json())
+    assert {entry.name for entry in listed.files} == names
+    assert (listed.count, listed.truncated) == (2000, False)
+    # HEAD sends no body; the connection can be used again.
+    assert (await agent.client.head("/files/list")).content == b""
+    assert (await agent.client.get("/health")).status_code == 200
+
+
+async def test_a_listing_that_nobody_reads_any_more_closes_its_directory(agent: "RunningAgent") -> None:
+    for number in range(8000):
+        (agent.workspace / f"{number}-{'x' * 200}").touch()
+    _, writer = await asyncio.open_unix_connection(agent.address)
+    writer.write(b"GET /files/list HTTP/1.1\r\nhost: a\r\n\r\n")
+    await until(lambda: open_files(agent.workspace) > 0)
+    writer.close()
+    await until(lambda: open_files(agent.workspace) == 0)
+
+
+async def test_entries_have_the_fields_of_the_contract(agent: "RunningAgent") -> None:
+    (agent.workspace / 'a "quoted" 😀').touch()
+    (entry,) = (await agent.client.get("/files/list")).json()["files"]
+    assert set(entry) == set(FileEntry.model_fields) - {"encoded_path"}
+    assert FileEntry.model_validate(entry, strict=True).name == 'a "quoted" 😀'
+
+
+async def test_names_that_are_not_utf8_can_be_reached(agent: "RunningAgent") -> None:
+    (agent.workspace / "sub").mkdir()
+    with open(os.fsencode(agent.workspace) + b"/sub/a\xff b&", "w") as file:
+        file.write("here")
+    (entry,) = (await agent.client.get("/files/list?path=sub")).json()["files"]
+    assert (entry["name"], entry["path"]) == ("a\ufffd b&", f"{agent.workspace}/sub/a\ufffd b&")
+    query = f"path={entry['encoded_path']}"
+    assert (await agent.client.get(f"/files/read?{query}")).json()["content"] == "here"
+    assert (await agent.client.get(f"/files/download?{query}")).content == b"here"
+    assert (await agent.client.get(f"/files/exists?{query}")).json() == {"exists": True, "path": entry["path"]}
+    refusal(await agent.client.get(f"/files/list?{query}"), 400, "INVALID_PATH")
+    assert (await agent.client.delete(f"/files/remove?{query}")).json()["path"] == entry["path"]
+    body = refusal(await agent.client.get(f"/files/read?{query}"), 404, "FILE_NOT_FOUND")
+    assert body["path"] == entry["path"]
 
 
 @pytest.mark.parametrize("content", [b"test", b"aGVsbG8=", b"plain text", b"abc", b"", b"dGVzdA==" * 100])

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from cove.agent.files.paths import shown
 from cove.models.errors import CoveError, error
 from cove.models.limits import Limits
 
@@ -30,6 +31,7 @@ def file_errors(path: str, limits: Limits, *, missing: str = "FILE_NOT_FOUND") -
 
 def file_error(failure: OSError, path: str, limits: Limits, *, missing: str = "FILE_NOT_FOUND") -> CoveError:
     """The error for `failure` at `path`."""
+    path = shown(path)
     number = failure.errno or 0
     if number == errno.ENOENT:
         kind = "directory" if missing == "DIRECTORY_NOT_FOUND" else "file or directory"
@@ -37,12 +39,7 @@ def file_error(failure: OSError, path: str, limits: Limits, *, missing: str = "F
     if number in _PATH_PROBLEMS:
         return error("INVALID_PATH", f"{_PATH_PROBLEMS[number]}: {path}", remedy="Give another path.", path=path)
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return error(
-            "PERMISSION_DENIED",
-            f"Permission denied: {path}",
-            remedy="The user of the sandbox may write below its workspace, its home and /tmp.",
-            path=path,
-        )
+        return _forbidden(path)
     if number in (errno.ENOSPC, errno.EDQUOT):
         return error(
             "DISK_FULL",
@@ -52,6 +49,17 @@ def file_error(failure: OSError, path: str, limits: Limits, *, missing: str = "F
             limit_mb=limits.disk_mb,
         )
     return _other_error(failure, path, limits)
+
+
+def _forbidden(path: str) -> CoveError:
+    # Not PERMISSION_DENIED or PATH_NOT_ALLOWED: at those Hopx's asynchronous client breaks with a TypeError.
+    return error(
+        "FORBIDDEN",
+        f"Permission denied: {path}",
+        remedy="The user of the sandbox may write below its workspace, its home and /tmp.",
+        path=path,
+        reason="permission_denied",
+    )
 
 
 def _other_error(failure: OSError, path: str, limits: Limits) -> CoveError:
@@ -74,4 +82,5 @@ def _other_error(failure: OSError, path: str, limits: Limits) -> CoveError:
 
 def not_regular(path: str, kind: str) -> CoveError:
     """The error for a `kind` where a regular file is needed."""
+    path = shown(path)
     return error("INVALID_PATH", f"A regular file is needed, this is {kind}: {path}", remedy="Give a file.", path=path)

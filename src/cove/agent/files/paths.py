@@ -15,6 +15,8 @@ MAX_PATH_BYTES = 4095
 def resolved(text: str, *, workspace: str) -> str:
     """`text` as an absolute path; a relative one is taken below `workspace`.
 
+    Bytes that are not UTF-8 are surrogate escapes here, as everywhere in `os` (PEP 383).
+
     Raises:
         CoveError: INVALID_PATH when it is empty, too long, or holds what no path can hold.
     """
@@ -24,7 +26,7 @@ def resolved(text: str, *, workspace: str) -> str:
         raise error("INVALID_PATH", "The path contains NUL.")
     path = text if text.startswith("/") else posixpath.join(workspace, text)
     try:
-        size = len(path.encode("utf-8"))
+        size = len(path.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
         raise error("INVALID_PATH", "The path is not valid Unicode.") from None
     if size > MAX_PATH_BYTES:

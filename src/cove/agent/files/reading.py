@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from cove.agent.files.failures import not_regular
-from cove.agent.files.paths import kind_of
+from cove.agent.files.paths import kind_of, shown
 from cove.models.errors import CoveError, error
 from cove.models.files import FileContent
 
@@ -55,7 +55,7 @@ async def read_content(path: str, *, offset: int = 0, limit: int | None = None) 
     if len(data) > MAX_READ_BYTES:
         raise _too_long(path, len(data))
     content, encoding = _as_text(data)
-    return FileContent(content=content, path=path, size=max(status.st_size, len(data)), encoding=encoding)
+    return FileContent(content=content, path=shown(path), size=max(status.st_size, len(data)), encoding=encoding)
 
 
 async def _read_up_to(descriptor: int, offset: int, limit: int) -> bytes:
@@ -87,6 +87,7 @@ def _require_regular(mode: int, path: str) -> None:
 
 
 def _too_long(path: str, size: int) -> CoveError:
+    path = shown(path)
     return error(
         "REQUEST_TOO_LARGE",
         f"The file has {size} bytes; at most {MAX_READ_BYTES} can be read at once: {path}",

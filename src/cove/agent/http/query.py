@@ -1,5 +1,6 @@
 """Query strings, read strictly where strictness matters: paths."""
 
+import os
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -7,38 +8,53 @@ from starlette.requests import Request
 
 from cove.models.errors import error
 
-_NAMES = (b"path", b"offset", b"limit")
+_NAMES = (b"path", b"offset", b"limit", b"skip_unreadable")
 
 
 class PathArgument(NamedTuple):
     """A path from a query string.
 
     Attributes:
-        text: with `+` read as a space, as HTML forms encode it.
-        literal: with `+` kept, or None where that makes no difference. Some clients do not encode paths at all.
+        text: decoded, with `+` read as a space, as HTML forms encode it.
+        literals: what else a client that does not encode its paths may have meant: with `+` kept, and as it came.
     """
 
     text: str
-    literal: str | None
+    literals: tuple[str, ...] = ()
 
 
 def path_argument(request: Request, *, default: str | None = None) -> PathArgument:
     """The `path` of the query string.
 
     Raises:
-        CoveError: MISSING_PARAMETER, or INVALID_PATH when it is not UTF-8.
+        CoveError: MISSING_PARAMETER, or INVALID_REQUEST when there are two.
     """
     raw = _argument(request, b"path")
     if raw is None:
         if default is None:
             raise error("MISSING_PARAMETER", "The query lacks `path`.", remedy="Send `?path=/...`.", field="path")
-        return PathArgument(default, None)
+        return PathArgument(default)
     text = _decoded(raw.replace(b"+", b" "))
-    return PathArgument(text, _decoded(raw) if b"+" in raw else None)
+    others = (_decoded(raw), os.fsdecode(raw))
+    return PathArgument(text, tuple(other for other in dict.fromkeys(others) if other != text))
 
 
-def byte_argument(request: Request, name: str) -> int | None:
-    """A number of bytes from the query string, or None.
+def flag_argument(request: Request, name: str) -> bool:
+    """Whether the query string says `name=true` (or `1`).
+
+    Raises:
+        CoveError: INVALID_REQUEST when it says something else than yes or no.
+    """
+    raw = _argument(request, name.encode("ascii"))
+    if raw in (None, b"false", b"0"):
+        return False
+    if raw in (b"true", b"1"):
+        return True
+    raise error("INVALID_REQUEST", f"`{name}` is neither `true` nor `false`.", field=name)
+
+
+def number_argument(request: Request, name: str) -> int | None:
+    """A number of at least 0 from the query string, or None.
 
     Raises:
         CoveError: INVALID_REQUEST when it is not a plain decimal number.
@@ -49,7 +65,7 @@ def byte_argument(request: Request, name: str) -> int | None:
     if not raw.isdigit() or len(raw) > 18:
         raise error(
             "INVALID_REQUEST",
-            f"`{name}` is not a number of bytes.",
+            f"`{name}` is not a number.",
             remedy=f"Send `{name}` as a decimal number of at least 0.",
             field=name,
         )
@@ -75,7 +91,5 @@ def _argument(request: Request, wanted: bytes) -> bytes | None:
 
 
 def _decoded(raw: bytes) -> str:
-    try:
-        return unquote_to_bytes(raw).decode("utf-8")
-    except UnicodeDecodeError:
-        raise error("INVALID_PATH", "The path is not UTF-8.", remedy="Percent-encode the UTF-8 bytes of it.") from None
+    # Names of files are bytes: those that are not UTF-8 can be reached too.
+    return os.fsdecode(unquote_to_bytes(raw))

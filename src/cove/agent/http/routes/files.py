@@ -11,16 +11,17 @@ from starlette.routing import Route
 
 from cove.agent.clock import timestamp
 from cove.agent.files.failures import file_error, file_errors
-from cove.agent.files.listing import list_directory
-from cove.agent.files.paths import resolved
+from cove.agent.files.listing import listing_json
+from cove.agent.files.paths import resolved, shown
 from cove.agent.files.reading import read_content
 from cove.agent.files.removal import make_directory, remove_tree
 from cove.agent.files.uploads import Upload
 from cove.agent.files.writing import decoded_content, parsed_mode, write_file
-from cove.agent.http.answers import json_answer, model_answer
+from cove.agent.http.answers import JSON_TYPE, json_answer, model_answer
 from cove.agent.http.body import next_chunk, read_model
 from cove.agent.http.download import Download
-from cove.agent.http.query import PathArgument, byte_argument, path_argument
+from cove.agent.http.pieces import Pieces
+from cove.agent.http.query import PathArgument, number_argument, path_argument
 from cove.agent.state import AgentState, state_of
 from cove.models.files import MAX_WRITE_BYTES, FileWritten, MakeDirectory, WriteFile
 
@@ -33,7 +34,7 @@ async def read(request: Request) -> Response:
     """The content of a file."""
     state = state_of(request)
     path = _existing(path_argument(request), state)
-    offset, limit = byte_argument(request, "offset"), byte_argument(request, "limit")
+    offset, limit = number_argument(request, "offset"), number_argument(request, "limit")
     with file_errors(path, state.boot.limits):
         return model_answer(await read_content(path, offset=offset or 0, limit=limit))
 
@@ -50,14 +51,15 @@ async def listing(request: Request) -> Response:
     """The entries of a directory."""
     state = state_of(request)
     path = _existing(path_argument(request, default=state.boot.workspace), state)
+    offset, limit = number_argument(request, "offset"), number_argument(request, "limit")
     with file_errors(path, state.boot.limits, missing="DIRECTORY_NOT_FOUND"):
-        return model_answer(await list_directory(path))
+        return await Pieces.begin(listing_json(path, offset=offset or 0, limit=limit), media_type=JSON_TYPE)
 
 
 async def exists(request: Request) -> Response:
     """Whether there is something at a path, links followed."""
     path = _existing(path_argument(request), state_of(request))
-    return json_answer({"exists": os.path.exists(path), "path": path})
+    return json_answer({"exists": os.path.exists(path), "path": shown(path)})
 
 
 async def write(request: Request) -> Response:
@@ -92,7 +94,7 @@ async def remove(request: Request) -> Response:
     path = resolved(path_argument(request).text, workspace=state.boot.workspace)
     with file_errors(path, state.boot.limits):
         await remove_tree(path)
-    return json_answer({"success": True, "message": "removed", "path": path, "timestamp": timestamp()})
+    return json_answer({"success": True, "message": "removed", "path": shown(path), "timestamp": timestamp()})
 
 
 async def make(request: Request) -> Response:
@@ -108,10 +110,10 @@ async def make(request: Request) -> Response:
 def _existing(argument: PathArgument, state: AgentState) -> str:
     """The path that is meant: a client that does not encode its paths means `+` where others mean a space."""
     path = resolved(argument.text, workspace=state.boot.workspace)
-    if argument.literal is None or os.path.lexists(path):
+    if not argument.literals or os.path.lexists(path):
         return path
-    literal = resolved(argument.literal, workspace=state.boot.workspace)
-    return literal if os.path.lexists(literal) else path
+    literals = (resolved(literal, workspace=state.boot.workspace) for literal in argument.literals)
+    return next(filter(os.path.lexists, literals), path)
 
 
 def _decodes_downloads(request: Request) -> bool:
