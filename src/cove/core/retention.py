@@ -9,12 +9,13 @@ from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import CoveError
 
 TOMBSTONE_SECONDS = 7 * 24 * 3600.0
+EXECUTION_SECONDS = 7 * 24 * 3600.0
 EVENT_SECONDS = 90 * 24 * 3600.0
 _EVERY_SECONDS = 3600.0
 
 
 class Retention:
-    """Drops tombstones and events that are old."""
+    """Drops tombstones, asynchronous executions and events that are old."""
 
     def __init__(self, store: Store, *, clock: Clock) -> None:
         self._store = store
@@ -38,4 +39,5 @@ class Retention:
 
 def _prune(work: UnitOfWork, now: float) -> int:
     tombstones = work.sandboxes.prune(ended_before=now - TOMBSTONE_SECONDS)
-    return tombstones + work.events.prune(before=now - EVENT_SECONDS)
+    executions = work.executions.prune(ended_before=now - EXECUTION_SECONDS)
+    return tombstones + executions + work.events.prune(before=now - EVENT_SECONDS)

@@ -7,8 +7,19 @@ returning None that the row was in another one. Implementations raise `CoveError
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
+from cove.models.async_executions import DeliveryState, ExecutionStatus
 from cove.models.sandboxes import EndReason, SandboxStatus
-from cove.models.stored import SandboxQuery, StoredEvent, StoredKey, StoredSandbox, StoredTemplate
+from cove.models.stored import (
+    ExecutionEnd,
+    ExecutionPart,
+    ExecutionQuery,
+    SandboxQuery,
+    StoredEvent,
+    StoredExecution,
+    StoredKey,
+    StoredSandbox,
+    StoredTemplate,
+)
 from cove.models.templates import TemplateManifest
 
 T = TypeVar("T")
@@ -121,6 +132,65 @@ class EventRepository(Protocol):
         ...
 
 
+class ExecutionRepository(Protocol):
+    """Asynchronous executions. One is open until its webhook is delivered or given up."""
+
+    def add(self, execution: StoredExecution, *, program: bytes, callback: bytes) -> None:
+        """Insert a row; CONFLICT when the id is taken."""
+        ...
+
+    def get(self, execution_id: str) -> StoredExecution | None:
+        """The row."""
+        ...
+
+    def part(self, execution_id: str, part: ExecutionPart) -> bytes | None:
+        """A sealed part, or None when it is not kept (any more)."""
+        ...
+
+    def page(self, query: ExecutionQuery) -> tuple[StoredExecution, ...]:
+        """Rows that match, newest first."""
+        ...
+
+    def open_ids(self) -> tuple[str, ...]:
+        """Every open execution, of all namespaces, oldest first."""
+        ...
+
+    def count_open(self, *, namespace: str | None = None) -> int:
+        """How many are open."""
+        ...
+
+    def move(
+        self, execution_id: str, *, source: ExecutionStatus, target: ExecutionStatus, at: float
+    ) -> StoredExecution | None:
+        """Move to `target` if the row is in `source`; the row after the change, or None.
+
+        `at` is noted when it begins to start, forgotten when it is queued again; once it runs, the program is dropped.
+        """
+        ...
+
+    def finish(self, execution_id: str, end: ExecutionEnd) -> StoredExecution | None:
+        """Note how it ended, if it has not: its webhook is due now. The row after the change, or None."""
+        ...
+
+    def note_attempt(
+        self, execution_id: str, *, delivery: DeliveryState, at: float, failure: str | None, next_at: float | None
+    ) -> StoredExecution | None:
+        """Note one attempt of a pending webhook; the row after the change, or None when it is not pending."""
+        ...
+
+    def deliver_again(self, execution_id: str, *, at: float, until: float) -> StoredExecution | None:
+        """Make the webhook due, if the program has ended and its result is kept; the row after, or None."""
+        ...
+
+    def trim(self, namespace: str, *, records: int, result_bytes: int) -> None:
+        """Drop the oldest records, and results, that are not open until the namespace's are within these bounds."""
+        ...
+
+    def prune(self, *, ended_before: float) -> int:
+        """Drop those that ended earlier and are not open; how many."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction: everything in it happens, or nothing."""
 
@@ -142,6 +212,11 @@ class UnitOfWork(Protocol):
     @property
     def events(self) -> EventRepository:
         """The events."""
+        ...
+
+    @property
+    def executions(self) -> ExecutionRepository:
+        """The asynchronous executions."""
         ...
 
 

@@ -1,7 +1,5 @@
 """Tokens for the agents of sandboxes: JWT (RFC 7519) signed with Ed25519 (RFC 8037)."""
 
-import os
-import secrets
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cove.core.clock import Clock, utc
+from cove.core.key_files import make_once
 from cove.models.errors import CoveError, error
 from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import AgentToken
@@ -46,7 +45,8 @@ class AgentTokens:
             CoveError: INTERNAL_ERROR when the file holds something else.
         """
         if not path.exists():
-            _make_key(path)
+            key = Ed25519PrivateKey.generate()
+            make_once(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
         except ValueError as failure:
@@ -94,30 +94,6 @@ class AgentTokens:
         if not isinstance(sandbox_id, str) or not is_sandbox_id(sandbox_id) or not isinstance(expires, int):
             raise error("UNAUTHORIZED", "The agent token is not valid.")
         return sandbox_id, float(expires)
-
-
-def _make_key(path: Path) -> None:
-    """Write a new key under a name of its own and link it into place: link(2) fails if another process was first."""
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        if not path.exists():
-            _link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _link(draft: Path, path: Path) -> None:
-    try:
-        path.hardlink_to(draft)
-    except FileExistsError:
-        return
 
 
 def _bad_key(path: Path) -> CoveError:

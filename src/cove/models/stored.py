@@ -4,8 +4,10 @@ They never leave the server; the wire has its own models. Times are unix seconds
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
+from cove.models.async_executions import DeliveryState, ExecutionStatus
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.sandboxes import EndReason, SandboxStatus
@@ -111,3 +113,68 @@ class StoredEvent:
     action: str
     subject: str
     details: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredExecution:
+    """An asynchronous execution, without the large parts: program, callback and result are sealed and read apart.
+
+    Attributes:
+        started_at: when the sandbox was first asked to start it.
+        next_attempt_at: when its webhook is due; None while it waits for the end, and once it is settled.
+        deliver_until: when its webhook is given up.
+        last_error: what came of the last attempt that failed.
+        result_bytes: size of the result that is kept; 0 when there is none (any more).
+    """
+
+    id: str
+    namespace: str
+    sandbox_id: str
+    status: ExecutionStatus
+    delivery: DeliveryState
+    language: str
+    timeout_seconds: float
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    attempts: int = 0
+    next_attempt_at: float | None = None
+    deliver_until: float | None = None
+    delivered_at: float | None = None
+    last_error: str | None = None
+    result_bytes: int = 0
+
+
+class ExecutionPart(StrEnum):
+    """A large, sealed part of an asynchronous execution."""
+
+    PROGRAM = "program"
+    CALLBACK = "callback"
+    RESULT = "result"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionQuery:
+    """Which asynchronous executions a list shows, newest first.
+
+    Attributes:
+        before: creation time and id of the last row of the page before.
+        limit: at most this many rows.
+    """
+
+    namespace: str
+    sandbox_id: str | None = None
+    before: tuple[float, str] | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionEnd:
+    """How a program ended, and until when its webhook is tried."""
+
+    status: ExecutionStatus
+    at: float
+    exit_code: int
+    result: bytes
+    deliver_until: float

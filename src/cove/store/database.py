@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cove.models.errors import error
 from cove.store.engine import READERS, WRITES, open_engine, sqlite_url, writers_of
 from cove.store.events import SqlEventRepository
+from cove.store.executions import SqlExecutionRepository
 from cove.store.failures import as_cove_error
 from cove.store.keys import SqlKeyRepository
 from cove.store.migrate import migrate
@@ -54,6 +55,11 @@ class SqlUnitOfWork:
     def events(self) -> SqlEventRepository:
         """The events."""
         return SqlEventRepository(self._connection)
+
+    @cached_property
+    def executions(self) -> SqlExecutionRepository:
+        """The asynchronous executions."""
+        return SqlExecutionRepository(self._connection)
 
 
 class Database:

@@ -1,0 +1,65 @@
+"""Keeping what users confide to the store unreadable without a key that lies beside it, not in it.
+
+Programs, their variables, callback headers and secrets, and output are in rows; a copy of the database alone (a
+backup, a database on another machine) shows none of them.
+"""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from cove.core.key_files import make_once
+from cove.models.errors import error
+
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+_FORM = b"\x01"
+
+
+class Sealer:
+    """AES-256-GCM (NIST SP 800-38D) with a random nonce; what is sealed is bound to a name and opens under no other."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Use the key in a file, which is made at first (mode 0600).
+
+        Raises:
+            CoveError: INTERNAL_ERROR when the file holds something else.
+        """
+        make_once(path, os.urandom(_KEY_BYTES))
+        key = path.read_bytes()
+        if len(key) != _KEY_BYTES:
+            raise error(
+                "INTERNAL_ERROR",
+                f"{path} does not hold a key of {_KEY_BYTES} bytes.",
+                remedy="Restore it from a backup; without it, stored asynchronous executions cannot be read.",
+            )
+        return cls(key)
+
+    def seal(self, name: str, content: bytes) -> bytes:
+        """`content`, readable only with the key and under the same name."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return _FORM + nonce + self._cipher.encrypt(nonce, content, _FORM + name.encode())
+
+    def open(self, name: str, sealed: bytes) -> bytes:
+        """What was sealed under this name.
+
+        Raises:
+            CoveError: INTERNAL_ERROR when it was changed, or sealed with another key or under another name.
+        """
+        start = len(_FORM) + _NONCE_BYTES
+        nonce, text = sealed[len(_FORM) : start], sealed[start:]
+        try:
+            return self._cipher.decrypt(nonce, text, _FORM + name.encode())
+        except (InvalidTag, ValueError) as failure:
+            raise error(
+                "INTERNAL_ERROR",
+                "A stored execution cannot be read: it was sealed with another key, or was changed.",
+                remedy="Restore the key file in the data directory's `keys/` that belongs to the store.",
+            ) from failure
