@@ -1,5 +1,6 @@
 """What one run of a program came to, before it becomes an answer."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,8 @@ from cove.agent.execution.frames import Displayed
 from cove.agent.execution.output import Capture, Captured, OutputFiles
 
 TIMEOUT_EXIT_CODE = 124
+Started = Callable[[int, "asyncio.Future[int]"], None]
+"""Takes the pid of a program that has started, and what is done with its exit code when it was reaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,9 @@ class Outcome:
 class Recording:
     """The output of one execution while it is being collected."""
 
-    def __init__(
-        self, execution_id: str, limit: int, files: OutputFiles, on_output: OutputListener | None = None
-    ) -> None:
-        def listener(stream: str) -> Callable[[bytes], None] | None:
-            return partial(on_output, stream) if on_output else None
-
-        self.stdout = Capture(limit, lambda: files.create(execution_id, "stdout"), listener("stdout"))
-        self.stderr = Capture(limit, lambda: files.create(execution_id, "stderr"), listener("stderr"))
+    def __init__(self, stdout: Capture, stderr: Capture) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
 
     def finish(self, notes: tuple[str, ...]) -> tuple[Captured, Captured]:
         """Both streams; `notes` become lines at the end of standard error."""
@@ -49,6 +47,16 @@ class Recording:
         for note in notes:
             text += ("" if not text or text.endswith("\n") else "\n") + note + "\n"
         return self.stdout.finish("stdout"), Captured(text, errors.truncated, errors.file)
+
+
+def record(execution_id: str, limit: int, files: OutputFiles, on_output: OutputListener | None = None) -> Recording:
+    """A recording that keeps `limit` bytes of each stream; `on_output` hears of each piece that is kept."""
+
+    def capture(stream: str) -> Capture:
+        listener = partial(on_output, stream) if on_output else None
+        return Capture(limit, lambda: files.create(execution_id, stream), listener)
+
+    return Recording(capture("stdout"), capture("stderr"))
 
 
 def timeout_note(seconds: float) -> str:

@@ -1,33 +1,14 @@
 """Stateful interpreters: one call after the other, and a fresh process when the old one is lost."""
 
 import asyncio
-import os
-import signal
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from cove.agent.execution.channel import Interpreter, InterpreterDied
+from cove.agent.execution.attempt import DEATH_SECONDS, INTERRUPT_PAUSES, Attempt, SessionCall
+from cove.agent.execution.channel import Interpreter
 from cove.agent.execution.environment import SandboxEnvironment
-from cove.agent.execution.frames import Finished, encode_frame
 from cove.agent.execution.launchers import Launcher
-from cove.agent.execution.outcomes import TIMEOUT_EXIT_CODE, Outcome, Recording, loss_note, timeout_note
-from cove.agent.execution.pipes import PipeReader, Pipes
-from cove.agent.execution.process_tree import descendants, end_tree, signal_all, spare_existing
-
-INTERRUPT_PAUSES = (0.1, 0.15, 0.15)
-DEATH_SECONDS = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class SessionCall:
-    """One call of a stateful interpreter."""
-
-    code: str
-    timeout: float
-    workdir: str | None
-    variables: Mapping[str, str]
-    rich: bool
-    result_limit: int
+from cove.agent.execution.outcomes import TIMEOUT_EXIT_CODE, Outcome, Recording, loss_note
+from cove.agent.execution.pipes import Pipes
+from cove.agent.execution.process_tree import end_tree
 
 
 class Session:
@@ -40,6 +21,11 @@ class Session:
         self._turn = asyncio.Lock()
         self._interpreter: Interpreter | None = None
         self._calls: set[asyncio.Task[Outcome]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is running."""
+        return self._turn.locked()
 
     def start(self) -> None:
         """Start the interpreter, without waiting until it is ready.
@@ -98,7 +84,7 @@ class Session:
         self.start()
         interpreter = self._interpreter
         assert interpreter is not None
-        attempt = _Attempt(interpreter, call, recording, self._pipes)
+        attempt = Attempt(interpreter, call, recording, self._pipes)
         try:
             outcome = await attempt.run(self._environment.effective(), self._launcher, cancelled)
         finally:
@@ -110,104 +96,24 @@ class Session:
             interpreter.pid,
             timed_out=outcome.timed_out,
             restarted=outcome.restarted or died,
-            notes=notes + outcome.notes,
+            notes=(*notes, *outcome.notes, *self._loss(outcome)),
             displayed=interpreter.displayed,
             result=outcome.result,
         )
+
+    def _loss(self, outcome: Outcome) -> tuple[str, ...]:
+        if not outcome.restarted:
+            return ()
+        if not outcome.timed_out:
+            cause = f"ended in the middle of the call (exit code {outcome.exit_code})"
+        elif self._launcher.interruptible:
+            cause = "did not stop when interrupted and was killed"
+        else:
+            cause = "was killed"
+        return (loss_note(self._launcher.language, cause),)
 
     def _forget(self) -> None:
         interpreter, self._interpreter = self._interpreter, None
         if interpreter is not None and interpreter.streams is not None:
             for reader in interpreter.streams:
                 self._pipes.release(reader)
-
-
-class _Attempt:
-    """One call in one interpreter process."""
-
-    def __init__(self, interpreter: Interpreter, call: SessionCall, recording: Recording, pipes: Pipes) -> None:
-        self._interpreter = interpreter
-        self._call = call
-        self._pipes = pipes
-        self._ends: list[int] = []
-        self._spared = spare_existing(interpreter.pid)
-        if interpreter.streams is not None:
-            self._readers = interpreter.streams
-            for reader, sink in zip(self._readers, (recording.stdout, recording.stderr), strict=True):
-                reader.drain()  # what came between the calls belongs to none
-                reader.sink = sink
-        else:
-            self._readers = (self._open(recording, "stdout"), self._open(recording, "stderr"))
-
-    def _open(self, recording: Recording, name: str) -> PipeReader:
-        reader, end = self._pipes.open(getattr(recording, name))
-        self._ends.append(end)
-        return reader
-
-    async def run(self, variables: dict[str, str], launcher: Launcher, cancelled: "asyncio.Future[None]") -> Outcome:
-        frame = self._frame(variables)
-        answer = self._interpreter.call(frame, self._ends)
-        await asyncio.wait([answer, cancelled], timeout=self._call.timeout, return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return self._outcome(answer, launcher)
-        obeyed = launcher.interruptible and await self._interrupt(answer)
-        notes = [timeout_note(self._call.timeout)]
-        if not obeyed:
-            await end_tree(self._interpreter.pid, spared=self._spared)
-            await asyncio.wait([self._interpreter.ended], timeout=DEATH_SECONDS)
-            cause = "did not stop when interrupted and was killed" if launcher.interruptible else "was killed"
-            notes.append(loss_note(launcher.language, cause))
-        if answer.done():
-            answer.exception()  # seen: how a killed interpreter ends is no news
-        return Outcome(TIMEOUT_EXIT_CODE, timed_out=True, restarted=not obeyed, notes=tuple(notes))
-
-    def release(self) -> None:
-        """Take the rest of the output; the pipes of a living process stay in use."""
-        for end in self._ends:
-            os.close(end)
-        self._ends.clear()
-        for reader in self._readers:
-            if self._interpreter.streams is None:
-                self._pipes.release(reader)
-            else:
-                reader.drain()
-                reader.sink = None
-
-    def _frame(self, variables: dict[str, str]) -> bytes:
-        changed = variables != self._interpreter.environment
-        self._interpreter.environment = variables
-        return encode_frame(
-            {
-                "code": self._call.code,
-                "workdir": self._call.workdir,
-                "environment": variables if changed else None,
-                "variables": dict(self._call.variables),
-                "rich": self._call.rich,
-                "result_limit": self._call.result_limit,
-            }
-        )
-
-    def _outcome(self, answer: "asyncio.Future[Finished]", launcher: Launcher) -> Outcome:
-        try:
-            finished = answer.result()
-        except InterpreterDied as death:
-            note = loss_note(launcher.language, f"ended in the middle of the call (exit code {death.exit_code})")
-            return Outcome(death.exit_code, restarted=True, notes=(note,))
-        return Outcome(finished.exit_code, result=finished.result)
-
-    async def _interrupt(self, answer: "asyncio.Future[Finished]") -> bool:
-        """Ask the interpreter to stop; children of the call are ended whether it obeys or not."""
-        pid = self._interpreter.pid
-        for attempt, pause in enumerate(INTERRUPT_PAUSES):
-            self._interpreter.interrupt()
-            if attempt == 0:
-                signal_all(descendants(pid, spared=self._spared), signal.SIGTERM)
-            else:
-                await end_tree(pid, spared=self._spared, keep_root=True)
-            await asyncio.wait([answer], timeout=pause)
-            if answer.done():
-                break
-        obeyed = answer.done() and not self._interpreter.ended.done()
-        if obeyed:
-            await end_tree(pid, spared=self._spared, keep_root=True)
-        return obeyed

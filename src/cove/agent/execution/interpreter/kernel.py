@@ -31,6 +31,7 @@ class Call:
     Attributes:
         environment: the sandbox's variables, when they have changed.
         variables: for this call only.
+        script: the only call of this kernel.
         stdout, stderr: pipes of this call.
     """
 
@@ -40,6 +41,7 @@ class Call:
     variables: Mapping[str, str]
     rich: bool
     result_limit: int
+    script: bool
     stdout: int
     stderr: int
 
