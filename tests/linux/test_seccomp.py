@@ -24,6 +24,12 @@ def attempt(action):
     except OSError as problem:
         return errno.errorcode[problem.errno]
     return "ok"
+def lingering():
+    with socket.socket() as tcp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, (1).to_bytes(4, "little") + (9).to_bytes(4, "little"))
+        kept = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return f"{kept} {int.from_bytes(tcp.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)[:4], 'little')}"
 def tries():
     return {
         "unshare": call(272, 0x10000000),
@@ -39,6 +45,7 @@ def tries():
         "vsock": attempt(lambda: socket.socket(40, socket.SOCK_STREAM).close()),
         "packet": attempt(lambda: socket.socket(17, socket.SOCK_RAW).close()),
         "raw": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close()),
+        "linger": lingering(),
         "tcp": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()),
         "udp6": attempt(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()),
         "unix": attempt(lambda: socket.socketpair()[0].close()),
@@ -88,6 +95,7 @@ def test_dangerous_calls_are_refused_and_ordinary_ones_work() -> None:
     filtered = tried("filtered")
     assert {name: filtered[name] for name in refused} == refused
     assert {name: filtered[name] for name in allowed} == dict.fromkeys(allowed, "ok")
+    assert filtered["linger"] == "1 0", "other options work, and this one is ignored without an error"
 
 
 @pytest.mark.skipif("x86_64" not in sys.implementation._multiarch, reason="the attempts use x86_64 numbers")
@@ -96,6 +104,7 @@ def test_without_the_filter_the_answers_differ() -> None:
     control = tried("plain")
     assert control["personality"] == "ok"
     assert control["clone3"] == "EINVAL"
+    assert control["linger"] == "1 1"
     assert control["mount"] != "EPERM" or control["unshare"] == "ok"
 
 

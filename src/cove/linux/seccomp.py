@@ -36,6 +36,7 @@ _NAMESPACE_FLAGS: Final = 0x7E020080
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _SOCK_RAW: Final = 3
 _SOCK_TYPE_MASK: Final = 0xF
+_SOL_SOCKET, _SO_LINGER = 1, 13
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _PERSONALITIES: Final = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 
@@ -93,6 +94,17 @@ def _socket() -> list[Instruction]:
     ]
 
 
+def _setsockopt() -> list[Instruction]:
+    return [
+        (_LOAD, 0, 0, _argument(1)),
+        (_JUMP_EQUAL, 0, 3, _SOL_SOCKET),
+        (_LOAD, 0, 0, _argument(2)),
+        (_JUMP_EQUAL, 0, 1, _SO_LINGER),
+        _deny(0),  # error 0: reported as done
+        _allow(),
+    ]
+
+
 def _ioctl() -> list[Instruction]:
     return [
         (_LOAD, 0, 0, _argument(1)),
@@ -115,6 +127,7 @@ def _conditions(numbers: dict[str, int]) -> Iterator[Instruction]:
         "clone": _clone(),
         "clone3": [_deny(_ENOSYS)],
         "socket": _socket(),
+        "setsockopt": _setsockopt(),
         "ioctl": _ioctl(),
         "personality": _personality(),
     }

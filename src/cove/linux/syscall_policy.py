@@ -76,7 +76,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family(
         "sockets in the sandbox's own network namespace (which families: see CONDITIONAL)",
         "socketpair connect bind listen accept accept4 getsockname getpeername sendto recvfrom sendmsg recvmsg"
-        " sendmmsg recvmmsg shutdown setsockopt getsockopt",
+        " sendmmsg recvmmsg shutdown getsockopt",
     ),
     _family(
         "System V and POSIX IPC in the sandbox's own IPC namespace",
@@ -97,6 +97,8 @@ CONDITIONAL: Final[dict[str, str]] = {
     "clone": "allowed without CLONE_NEW*: threads and children, no new namespaces",
     "clone3": "ENOSYS, so that the C library falls back to clone: its flags cannot be seen by a filter",
     "socket": "unix, IPv4, IPv6 (not raw), and netlink's routing family; everything else EAFNOSUPPORT",
+    "setsockopt": "allowed; SO_LINGER is accepted and ignored: a descriptor passed out of the sandbox and dropped there"
+    " must not make whoever drops it wait (socket(7))",
     "ioctl": "allowed but for typing into the terminal (TIOCSTI, TIOCLINUX)",
     "personality": "only the values that run ordinary Linux programs",
 }
