@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory
+from tests.e2e.running_server import RunningServer, data_directory, run_cove
 from tests.interop import hopx
+from tests.interop.fixed_host import FixedHost, server_options
+from tests.interop.names import DOMAIN, FIXED_HOST, make_certificates, require_names, resolver
 
 TIMEOUT_SECONDS = 300
 
@@ -48,6 +50,24 @@ def keyed_server(built_data_dir: Path) -> Iterator[RunningServer]:
         running = RunningServer.start(data_dir)
         try:
             yield running
+        finally:
+            running.stop()
+
+
+@pytest.fixture(scope="session")
+def fixed_host(built_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixedHost]:
+    """A server with keys, TLS and a domain, which also answers for the name that some clients have built in."""
+    require_names()
+    directory = tmp_path_factory.mktemp("fixed-host")
+    certificates = make_certificates(directory, [FIXED_HOST, DOMAIN, f"*.{DOMAIN}"])
+    home = directory / "home"
+    home.mkdir()
+    with resolver(directory) as enter, data_directory(built_data_dir) as data_dir:
+        made = run_cove("keys", "create", "fixed-host", "--data-dir", str(data_dir), "--quiet")
+        assert made.returncode == 0, made.stderr.decode()
+        running = RunningServer.start(data_dir, *server_options(certificates))
+        try:
+            yield FixedHost(running, certificates, enter, made.stdout.decode().strip(), home)
         finally:
             running.stop()
 

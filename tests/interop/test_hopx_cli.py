@@ -1,0 +1,183 @@
+"""`hopx-cli`, unmodified, through the recipe for clients whose host is fixed: the commands that work in the client."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.interop.fixed_host import FixedHost, require_client
+
+
+@pytest.fixture(scope="module")
+def cli(fixed_host: FixedHost) -> FixedHost:
+    require_client("hopx-cli")
+    return fixed_host
+
+
+@pytest.fixture(scope="module")
+def box(cli: FixedHost) -> Iterator[str]:
+    """The id of a sandbox for all tests here."""
+    created = said(cli, "-o", "plain", "sandbox", "create", "-T", "600", "-e", "A=1")
+    yield created.split()[-1]
+    assert "rror" not in said(cli, "sandbox", "kill", created.split()[-1], "--force")
+
+
+@pytest.fixture(scope="module")
+def logged_in(cli: FixedHost) -> FixedHost:
+    """A code that is pasted at the prompt becomes a session: here it is a key of the server."""
+    said(cli, "auth", "login", "--no-browser", stdin=f"{cli.key}\n")
+    return cli
+
+
+def said(cli: FixedHost, *arguments: str, stdin: str = "", code: int = 0) -> str:
+    """What a command printed; it must end with `code`."""
+    done = cli.hopx(*arguments, stdin=stdin)
+    assert done.returncode == code, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def said_json(cli: FixedHost, *arguments: str) -> Any:
+    """The JSON at the end of what a command printed: lines of progress come before it."""
+    text = said(cli, "-o", "json", *arguments)
+    starts = [position for position in (text.find("{"), text.find("[")) if position >= 0]
+    return json.loads(text[min(starts) :])
+
+
+def test_the_server_is_healthy(cli: FixedHost) -> None:
+    assert "healthy" in said(cli, "system", "health")
+
+
+def test_the_key_is_valid(cli: FixedHost) -> None:
+    said(cli, "auth", "validate")
+
+
+def test_a_wrong_key(cli: FixedHost) -> None:
+    said(cli._replace(key="hopx_live_wrongwrongww.x"), "sandbox", "list", code=3)
+
+
+def test_an_unknown_sandbox(cli: FixedHost) -> None:
+    said(cli, "sandbox", "info", "1700000000aaaaaaaa", code=4)
+
+
+def test_templates(cli: FixedHost) -> None:
+    assert "code-interpreter" in said(cli, "template", "list")
+    assert said_json(cli, "template", "info", "base")["name"] == "base"
+
+
+def test_sandboxes(cli: FixedHost, box: str) -> None:
+    assert box in said(cli, "-o", "plain", "sandbox", "list")
+    assert box in json.dumps(said_json(cli, "sandbox", "list", "--limit", "5"))
+    assert "running" in said(cli, "sandbox", "info", box)
+    for arguments in (
+        ["sandbox", "pause", box],
+        ["sandbox", "resume", box],
+        ["sandbox", "timeout", box, "99"],
+        ["sandbox", "timeout", box, "0"],
+        ["sandbox", "health", box],
+        ["sandbox", "expiry", box],
+        ["sandbox", "connect", box],
+        ["terminal", "info", box],
+    ):
+        said(cli, *arguments)
+    assert f"8080-{box}" in said(cli, "sandbox", "url", box, "8080")
+
+
+def test_running_code(cli: FixedHost) -> None:
+    assert "42" in said(cli, "-o", "plain", "run", "print(6 * 7)")
+    assert "err" in cli.hopx("run", "import sys; print('err', file=sys.stderr); sys.exit(7)").stderr + ""
+    said(cli, "run", "import sys; sys.exit(7)", code=7)
+    assert "5" in said(cli, "-q", "run", "-l", "bash", "-T", "20", "echo $((2 + 3))")
+
+
+def test_running_code_in_a_sandbox(cli: FixedHost, box: str) -> None:
+    assert "9" in said(cli, "run", "-s", box, "print(4 + 5)")
+    assert "7" in said(cli, "run", "-s", box, "-l", "javascript", "-e", "B=1", "console.log(3 + 4)")
+    assert "cmd_" in said(cli, "run", "-s", box, "-b", "import time; time.sleep(60)")
+
+
+def test_commands(cli: FixedHost, box: str) -> None:
+    assert "/tmp" in said(cli, "cmd", "run", box, "pwd; echo $Z", "-e", "Z=1", "-w", "/tmp")
+    assert "workspace" in said(cli, "cmd", "exec", box, "ls", "--", "-la", "/")
+    said(cli, "cmd", "run", box, "exit 6", code=6)
+    assert "cmd_" in said(cli, "cmd", "run", box, "sleep 60", "-b")
+
+
+def test_files(cli: FixedHost, box: str) -> None:
+    local = cli.home / "up.txt"
+    local.write_text("up\n")
+    said(cli, "files", "write", box, "/workspace/x", "-d", "hello")
+    assert "hello" in said(cli, "files", "read", box, "/workspace/x")
+    said(cli, "files", "upload", box, str(local), "/workspace/up")
+    said(cli, "files", "download", box, "/workspace/up", str(cli.home / "down.txt"))
+    assert (cli.home / "down.txt").read_text() == "up\n"
+    assert "up" in said(cli, "files", "list", box)
+    assert {"x", "up"} <= {one["name"] for one in said_json(cli, "files", "list", box)}
+    said(cli, "files", "info", box, "/workspace/x")
+    said(cli, "files", "delete", box, "/workspace/x", "--force")
+    assert "x" not in {one["name"] for one in said_json(cli, "files", "list", box)}
+
+
+def test_environment(cli: FixedHost, box: str) -> None:
+    variables = cli.home / "e.env"
+    variables.write_text("L=1\nM=2\n")
+    said(cli, "env", "set", box, "K", "V")
+    assert "V" in said(cli, "env", "get", box, "K", "--no-mask")
+    assert "K" in said(cli, "env", "list", box)
+    said(cli, "env", "delete", box, "K", "--force")
+    said(cli, "env", "load", box, "--file", str(variables))
+    assert "L" in said(cli, "env", "list", box)
+    said(cli, "env", "load", box, "--file", str(variables), "--replace", "--force")
+
+
+def test_a_terminal(cli: FixedHost, box: str) -> None:
+    assert "wss://" in said(cli, "terminal", "url", box)
+    assert "13" in said(cli, "terminal", "connect", box, "-c", "echo $((6 + 7))")
+
+
+@pytest.mark.parametrize("what", ["metrics", "agent-info", "processes", "jupyter", "snapshot"])
+def test_what_the_sandbox_says(cli: FixedHost, box: str, what: str) -> None:
+    said(cli, "system", what, box)
+    said(cli, "-o", "json", "system", what, box)
+
+
+def test_keys(logged_in: FixedHost) -> None:
+    made = said(logged_in, "auth", "keys", "create", "-n", "another", "--no-store")
+    assert "hopx_live_" in made
+    listed = said_json(logged_in, "auth", "keys", "list")
+    entries: list[dict[str, Any]] = listed if isinstance(listed, list) else listed["api_keys"]
+    key_id = next(entry["id"] for entry in entries if entry["name"] == "another")
+    said(logged_in, "auth", "keys", "list")
+    said(logged_in, "auth", "keys", "info", key_id)
+    said(logged_in, "auth", "keys", "revoke", key_id, "--force")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "auth status",
+        "auth refresh",
+        "org info",
+        "org list",
+        "usage summary",
+        "usage plans",
+        "usage history",
+        "usage history -r cost",
+        "usage history -r cpu",
+        "usage sandboxes",
+        "profile info",
+        "members list",
+        "billing balance",
+        "billing history",
+        "billing invoices",
+        "billing auto-recharge",
+    ],
+)
+def test_the_account(logged_in: FixedHost, arguments: str) -> None:
+    said(logged_in, *arguments.split())
+
+
+def test_changes_of_the_account(logged_in: FixedHost) -> None:
+    said(logged_in, "org", "update", "-n", "Another name")
+    assert "Another name" in said(logged_in, "org", "info")
+    said(logged_in, "profile", "update", "-f", "Ada")
+    assert "Ada" in said(logged_in, "profile", "info")
