@@ -8,17 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from cove.models.async_executions import DeliveryState, ExecutionStatus
+from cove.models.quotas import Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
 from cove.models.stored import (
     ExecutionEnd,
     ExecutionPart,
     ExecutionQuery,
     SandboxQuery,
+    StoredCreate,
     StoredEvent,
     StoredExecution,
     StoredKey,
+    StoredNamespace,
     StoredSandbox,
     StoredTemplate,
+    StoredUsage,
 )
 from cove.models.templates import TemplateManifest
 
@@ -111,6 +115,18 @@ class KeyRepository(Protocol):
         """Mark a key that is not revoked yet; the row after the change, or None."""
         ...
 
+    def rename(self, key_id: str, name: str) -> StoredKey | None:
+        """Change its name; the row after the change, or None."""
+        ...
+
+    def count(self, *, namespace: str) -> int:
+        """How many keys of a namespace are kept, in force or not."""
+        ...
+
+    def prune(self, *, over_before: float) -> int:
+        """Drop keys that were revoked or expired before then; how many."""
+        ...
+
     def touch(self, used: Mapping[str, float]) -> None:
         """Note when keys were last used (key id -> time)."""
         ...
@@ -191,6 +207,66 @@ class ExecutionRepository(Protocol):
         ...
 
 
+class NamespaceRepository(Protocol):
+    """Tenants under numbers that never change."""
+
+    def get(self, name: str) -> StoredNamespace | None:
+        """The namespace, if a key was ever made in it."""
+        ...
+
+    def all(self) -> tuple[StoredNamespace, ...]:
+        """Every namespace, by number."""
+        ...
+
+    def ensure(self, name: str, *, at: float) -> StoredNamespace:
+        """The namespace, which gets the next number if it is new."""
+        ...
+
+    def rename(self, name: str, display_name: str) -> StoredNamespace:
+        """Change what people call it; LookupError when there is none."""
+        ...
+
+    def set_quota(self, name: str, quota: Quota) -> StoredNamespace:
+        """Replace its ceilings; LookupError when there is none."""
+        ...
+
+
+class CreateRepository(Protocol):
+    """Creates that carried an idempotency key."""
+
+    def add(self, create: StoredCreate) -> None:
+        """Remember a create; CONFLICT when the scope is taken."""
+        ...
+
+    def get(self, scope: bytes) -> StoredCreate | None:
+        """The create that has this scope."""
+        ...
+
+    def forget(self, scope: bytes) -> None:
+        """Drop one."""
+        ...
+
+    def prune(self, *, before: float) -> int:
+        """Drop those that are older; how many."""
+        ...
+
+    def trim(self, namespace: str, *, keep: int) -> int:
+        """Drop the oldest of a namespace until so many are left; how many were dropped."""
+        ...
+
+
+class UsageRepository(Protocol):
+    """What namespaces used, computed from events and sandboxes as far as they are kept."""
+
+    def count_events(self, namespace: str, action: str, *, start: float, end: float) -> int:
+        """How many events of one kind there were in a span of time."""
+        ...
+
+    def between(self, namespace: str, *, start: float, end: float) -> StoredUsage:
+        """What the namespace's sandboxes used in a span of time."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction: everything in it happens, or nothing."""
 
@@ -212,6 +288,21 @@ class UnitOfWork(Protocol):
     @property
     def events(self) -> EventRepository:
         """The events."""
+        ...
+
+    @property
+    def namespaces(self) -> NamespaceRepository:
+        """The namespaces."""
+        ...
+
+    @property
+    def creates(self) -> CreateRepository:
+        """Creates that can be repeated."""
+        ...
+
+    @property
+    def usage(self) -> UsageRepository:
+        """What namespaces used."""
         ...
 
     @property

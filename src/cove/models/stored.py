@@ -10,6 +10,7 @@ from typing import Any
 from cove.models.async_executions import DeliveryState, ExecutionStatus
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
+from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
 
 DEFAULT_NAMESPACE = "default"
@@ -25,6 +26,8 @@ class StoredSandbox:
         deadline: when it is ended; None means never.
         ended_at: when it ended; set together with `end_reason` once `status` is deleted.
         lease_epoch: raised whenever another host takes it over, so that an old owner can be told apart.
+        created_by: id of the API key that made it; empty for rows of earlier versions.
+        organization_id: the number of its namespace, as clients see it.
     """
 
     id: str
@@ -44,6 +47,8 @@ class StoredSandbox:
     end_reason: EndReason | None = None
     host_id: str = "local"
     lease_epoch: int = 1
+    created_by: str = ""
+    organization_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,7 @@ class StoredKey:
     Attributes:
         id: the public part (12 letters and digits) that finds the row.
         digest: hash of the whole key; the key itself is kept nowhere.
+        quota: what sandboxes made with this key may use together; the namespace's quota holds beside it.
     """
 
     id: str
@@ -94,6 +100,50 @@ class StoredKey:
     expires_at: float | None = None
     revoked_at: float | None = None
     last_used_at: float | None = None
+    quota: Quota = UNLIMITED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredNamespace:
+    """A tenant.
+
+    Attributes:
+        id: a number that never changes; clients call it the organization's.
+        name: what keys and sandboxes name it by.
+        display_name: chosen by the tenant, for people.
+        quota: the operator's ceilings for it; those that are None are the server's defaults.
+    """
+
+    id: int
+    name: str
+    display_name: str
+    created_at: float
+    quota: Quota = UNLIMITED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCreate:
+    """A create that carried an idempotency key, and what came of it.
+
+    Attributes:
+        scope: hash of namespace, API key and idempotency key.
+        fingerprint: hash of what was asked for.
+    """
+
+    scope: bytes
+    namespace: str
+    fingerprint: bytes
+    sandbox_id: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUsage:
+    """What sandboxes used in a span of time: their limits multiplied with the hours that they existed."""
+
+    vcpu_hours: float = 0.0
+    memory_gb_hours: float = 0.0
+    disk_gb_hours: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

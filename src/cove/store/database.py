@@ -15,14 +15,17 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cove.models.errors import error
+from cove.store.creates import SqlCreateRepository
 from cove.store.engine import READERS, WRITES, open_engine, sqlite_url, writers_of
 from cove.store.events import SqlEventRepository
 from cove.store.executions import SqlExecutionRepository
 from cove.store.failures import as_cove_error
 from cove.store.keys import SqlKeyRepository
 from cove.store.migrate import migrate
+from cove.store.namespaces import SqlNamespaceRepository
 from cove.store.sandboxes import SqlSandboxRepository
 from cove.store.templates import SqlTemplateRepository
+from cove.store.usage import SqlUsageRepository
 
 T = TypeVar("T")
 
@@ -55,6 +58,21 @@ class SqlUnitOfWork:
     def events(self) -> SqlEventRepository:
         """The events."""
         return SqlEventRepository(self._connection)
+
+    @cached_property
+    def namespaces(self) -> SqlNamespaceRepository:
+        """The namespaces."""
+        return SqlNamespaceRepository(self._connection)
+
+    @cached_property
+    def creates(self) -> SqlCreateRepository:
+        """Creates that can be repeated."""
+        return SqlCreateRepository(self._connection)
+
+    @cached_property
+    def usage(self) -> SqlUsageRepository:
+        """What namespaces used."""
+        return SqlUsageRepository(self._connection)
 
     @cached_property
     def executions(self) -> SqlExecutionRepository:

@@ -1,12 +1,14 @@
 """API keys in the database: their hashes, never the keys."""
 
 from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cove.models.errors import error
 from cove.models.stored import StoredKey
+from cove.store.namespaces import quota_of
 from cove.store.schema import API_KEYS
 
 _GET = select(API_KEYS).where(API_KEYS.c.id == bindparam("key_id"))
@@ -21,6 +23,7 @@ class SqlKeyRepository:
     def add(self, key: StoredKey) -> None:
         """Insert a row; CONFLICT when the id is taken."""
         values = {column.name: getattr(key, column.name) for column in API_KEYS.c}
+        values["quota"] = key.quota.model_dump(exclude_none=True) or None
         try:
             self._connection.execute(insert(API_KEYS), values)
         except IntegrityError as failure:
@@ -45,6 +48,22 @@ class SqlKeyRepository:
         row = result.mappings().first()
         return None if row is None else _key(row)
 
+    def rename(self, key_id: str, name: str) -> StoredKey | None:
+        """Change its name; the row after the change, or None."""
+        change = update(API_KEYS).where(API_KEYS.c.id == key_id).values(name=name).returning(*API_KEYS.c)
+        row = self._connection.execute(change).mappings().first()
+        return None if row is None else _key(row)
+
+    def count(self, *, namespace: str) -> int:
+        """How many keys of a namespace are kept, in force or not."""
+        wanted = select(func.count()).where(API_KEYS.c.namespace == namespace)
+        return self._connection.execute(wanted).scalar_one()
+
+    def prune(self, *, over_before: float) -> int:
+        """Drop keys that were revoked or expired before then; how many."""
+        over = or_(API_KEYS.c.revoked_at < over_before, API_KEYS.c.expires_at < over_before)
+        return self._connection.execute(delete(API_KEYS).where(over)).rowcount
+
     def touch(self, used: Mapping[str, float]) -> None:
         """Note when keys were last used (key id -> time)."""
         if not used:
@@ -54,4 +73,6 @@ class SqlKeyRepository:
 
 
 def _key(row: RowMapping) -> StoredKey:
-    return StoredKey(**dict(row))
+    values: dict[str, Any] = dict(row)
+    values["quota"] = quota_of(values["quota"])
+    return StoredKey(**values)

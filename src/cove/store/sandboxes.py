@@ -144,6 +144,8 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
         "end_reason": sandbox.end_reason and sandbox.end_reason.value,
         "host_id": sandbox.host_id,
         "lease_epoch": sandbox.lease_epoch,
+        "created_by": sandbox.created_by,
+        "organization_id": sandbox.organization_id,
     }
 
 
@@ -167,4 +169,6 @@ def _sandbox(row: RowMapping) -> StoredSandbox:
         end_reason=None if reason is None else EndReason(reason),
         host_id=row["host_id"],
         lease_epoch=row["lease_epoch"],
+        created_by=row["created_by"],
+        organization_id=row["organization_id"],
     )

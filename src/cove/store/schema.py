@@ -46,6 +46,8 @@ SANDBOXES = Table(
     Column("end_reason", String(32)),
     Column("host_id", String(64), nullable=False),
     Column("lease_epoch", Integer, nullable=False),
+    Column("created_by", String(64), nullable=False, server_default=""),
+    Column("organization_id", Integer, nullable=False, server_default="0"),
     Index(None, "namespace", "created_at", "id"),
     Index(None, "status", "ended_at"),
 )
@@ -75,7 +77,30 @@ API_KEYS = Table(
     Column("expires_at", Double),
     Column("revoked_at", Double),
     Column("last_used_at", Double),
+    Column("quota", JSON),
     Index(None, "namespace"),
+)
+
+NAMESPACES = Table(
+    "namespaces",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("display_name", String(200), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("quota", JSON),
+    sqlite_autoincrement=True,
+)
+
+IDEMPOTENT_CREATES = Table(
+    "idempotent_creates",
+    METADATA,
+    Column("scope", LargeBinary(32), primary_key=True),
+    Column("namespace", String(64), nullable=False),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    Column("sandbox_id", String(18), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "namespace", "created_at"),
 )
 
 EVENTS = Table(
@@ -89,6 +114,7 @@ EVENTS = Table(
     Column("subject", String(200), nullable=False),
     Column("details", JSON, nullable=False),
     Index(None, "namespace", "id"),
+    Index(None, "namespace", "action", "at"),
     Index(None, "at"),
 )
 
