@@ -9,8 +9,9 @@ from starlette.routing import Route
 
 from cove.agent.engine import Engine, Variables
 from cove.agent.http.boundary import Boundary
-from cove.agent.http.routes import absent, environment, events, execution, files, metrics, system
+from cove.agent.http.routes import absent, environment, events, execution, files, metrics, streams, system
 from cove.agent.http.traffic import Traffic
+from cove.agent.http.websocket_routes import WebSockets
 from cove.agent.metrics import ResourceUsage
 from cove.agent.state import AgentState
 from cove.models.agent import AgentBoot
@@ -23,8 +24,10 @@ ROUTES: tuple[Route, ...] = (
     *system.ROUTES,
     *environment.ROUTES,
     *metrics.ROUTES,
+    *streams.ROUTES,
     *absent.ROUTES,
 )
+WEBSOCKETS = (*streams.WEBSOCKETS,)
 _PATHS = frozenset(route.path for route in ROUTES if "{" not in route.path)
 
 
@@ -42,6 +45,7 @@ def build_app(
         variables=environment,
         traffic=Traffic(_PATHS),
         usage=ResourceUsage(boot.limits, boot.workspace),
+        sockets=WebSockets(WEBSOCKETS),
     )
     return app
 

@@ -52,7 +52,7 @@ class Engine(Protocol):
         """Run an empty program that is counted nowhere, so that the first real one finds everything in place."""
         ...
 
-    async def run_command(self, request: CommandRequest) -> CommandResult:
+    async def run_command(self, request: CommandRequest, *, on_output: OutputListener | None = None) -> CommandResult:
         """Run a command; same rules as `execute`."""
         ...
 

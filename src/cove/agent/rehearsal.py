@@ -80,7 +80,7 @@ class _Resting:
     async def rehearse(self) -> None:
         raise _refusal()
 
-    async def run_command(self, request: CommandRequest) -> CommandResult:
+    async def run_command(self, request: CommandRequest, *, on_output: OutputListener | None = None) -> CommandResult:
         raise _refusal()
 
     async def close(self) -> None:

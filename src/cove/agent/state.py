@@ -8,6 +8,7 @@ from starlette.requests import Request
 from cove.agent.clock import timestamp
 from cove.agent.engine import Engine, Variables
 from cove.agent.http.traffic import Traffic
+from cove.agent.http.websocket_routes import WebSockets
 from cove.agent.metrics import ResourceUsage
 from cove.models.agent import AgentBoot
 from cove.models.execution import Language
@@ -26,6 +27,7 @@ class AgentState:
     variables: Variables
     traffic: Traffic
     usage: ResourceUsage
+    sockets: WebSockets = field(default_factory=WebSockets)
     started_at: str = field(default_factory=timestamp)
     started_clock: float = field(default_factory=time.monotonic)
     last_python: str = field(default_factory=timestamp)

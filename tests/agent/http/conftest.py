@@ -57,7 +57,7 @@ class ProgramEngine:
     async def rehearse(self) -> None:
         return
 
-    async def run_command(self, request: CommandRequest) -> CommandResult:
+    async def run_command(self, request: CommandRequest, *, on_output: OutputListener | None = None) -> CommandResult:
         self.requests.append(request)
         words = ["bash", "-c", request.command] if request.args is None else [request.command, *request.args]
         code, out, err = await self._run(*words)

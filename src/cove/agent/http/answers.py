@@ -13,7 +13,7 @@ JSON_TYPE = "application/json"
 
 def model_answer(model: Contract, *, exclude: set[str] | None = None) -> Response:
     """`model` as JSON, without the fields in `exclude`."""
-    return Response(_model_bytes(model, exclude), media_type=JSON_TYPE)
+    return Response(model_bytes(model, exclude=exclude), media_type=JSON_TYPE)
 
 
 def json_answer(value: dict[str, Any]) -> Response:
@@ -21,12 +21,14 @@ def json_answer(value: dict[str, Any]) -> Response:
     return Response(json.dumps(value, allow_nan=False).encode("ascii"), media_type=JSON_TYPE)
 
 
-def _model_bytes(model: Contract, exclude: set[str] | None) -> bytes:
+def model_bytes(model: Contract, *, exclude: set[str] | None = None, exclude_none: bool = False) -> bytes:
+    """`model` as JSON text."""
     try:
-        return to_json(model, by_alias=True, exclude=exclude)
+        return to_json(model, by_alias=True, exclude=exclude, exclude_none=exclude_none)
     except (PydanticSerializationError, UnicodeEncodeError):
         # A program can put text into its result that UTF-8 cannot carry; that is no reason to refuse the result.
-        return json.dumps(_portable(model.model_dump(by_alias=True, exclude=exclude)), allow_nan=False).encode("ascii")
+        fields = model.model_dump(by_alias=True, exclude=exclude, exclude_none=exclude_none)
+        return json.dumps(_portable(fields), allow_nan=False).encode("ascii")
 
 
 def _portable(value: Any) -> Any:

@@ -18,7 +18,7 @@ def error_body(failure: CoveError, *, request_id: str, path: str) -> bytes:
 
     `path` is used where the error does not name a file of its own.
     """
-    text = _text(failure)
+    text = error_text(failure)
     body = {
         "error": text,
         "message": text,
@@ -59,7 +59,8 @@ def invalid_body(failure: ValidationError) -> CoveError:
     )
 
 
-def _text(failure: CoveError) -> str:
+def error_text(failure: CoveError) -> str:
+    """What happened and what to do, in one text."""
     if not failure.remedy:
         return failure.message
     stop = "" if failure.message.endswith((".", "!", "?")) else "."

@@ -61,6 +61,11 @@ class JoiningTransport(asyncio.Transport):
         self._flush()
         self._transport.set_protocol(protocol)
 
+    def detach(self) -> asyncio.Transport:
+        """Send what is held; the wrapped transport, for a protocol that is done with this one."""
+        self._flush()
+        return self._transport
+
     def _flush(self) -> None:
         if self._held:
             data = self._held[0] if len(self._held) == 1 else b"".join(self._held)

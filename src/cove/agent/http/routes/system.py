@@ -37,6 +37,7 @@ async def health(request: Request) -> Response:
             uptime=round(state.uptime, 3),
             vm_id=state.boot.sandbox_id,
             features=features_of(state),
+            active_streams=state.sockets.count,
         )
     )
 
@@ -95,7 +96,7 @@ def features_of(state: AgentState) -> dict[str, Any]:
         "env": True,
         "metrics": True,
         "background": False,
-        "streaming": False,
+        "streaming": True,
         "terminal": False,
         "desktop": False,
         "languages": list(state.boot.languages),
