@@ -17,13 +17,14 @@ from cove.core.planning import CreationPlan, CreationPolicy, plan, reference_of
 from cove.core.pool import WarmPool
 from cove.core.ports import Host
 from cove.core.principal import Principal
+from cove.core.quotas import Charge, Quotas
 from cove.core.storage import Store, UnitOfWork
 from cove.core.tokens import AgentTokens
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxRecord, SandboxSpec
 from cove.models.identifiers import new_sandbox_id
 from cove.models.sandboxes import AgentToken, CreateSandbox, EndReason, SandboxStatus
-from cove.models.stored import StoredEvent, StoredSandbox
+from cove.models.stored import StoredCreate, StoredEvent, StoredSandbox
 
 _CLAIM_SECONDS = 5.0
 _POOL_ATTEMPTS = 3
@@ -53,12 +54,26 @@ class GuestEnvironment(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """Which create this is, and what it asks for: two hashes."""
+
+    scope: bytes
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Creation:
-    """A sandbox that was just made. `pooled` says whether it came from the warm pool."""
+    """A sandbox that was made.
+
+    Attributes:
+        pooled: whether it came from the warm pool.
+        once: the key under which the create can be repeated.
+    """
 
     sandbox: StoredSandbox
     token: AgentToken
-    pooled: bool
+    pooled: bool = False
+    once: IdempotencyKey | None = None
 
 
 class Creator:
@@ -74,6 +89,7 @@ class Creator:
         directory: LiveDirectory,
         deadlines: Deadlines,
         endings: Endings,
+        quotas: Quotas,
         tokens: AgentTokens,
         guests: GuestEnvironment,
         background: Background,
@@ -87,12 +103,12 @@ class Creator:
         self._directory = directory
         self._deadlines = deadlines
         self._endings = endings
+        self._quotas = quotas
         self._tokens = tokens
         self._guests = guests
         self._background = background
         self._policy = policy
         self._clock = clock
-        self._admitted = 0
         self._creating: set[str] = set()
         self._log = structlog.get_logger("cove.creation")
 
@@ -100,39 +116,34 @@ class Creator:
         """Whether a host may have it while the store does not have it yet."""
         return sandbox_id in self._creating
 
-    async def create(self, principal: Principal, request: CreateSandbox) -> Creation:
+    async def create(
+        self, principal: Principal, request: CreateSandbox, *, once: IdempotencyKey | None = None
+    ) -> Creation:
         """Make a sandbox; it runs and its agent answers when this returns. If the caller is cancelled meanwhile,
-        it is ended as soon as it is made.
+        it is ended as soon as it is made. With `once` it is remembered together with the sandbox.
 
         Raises:
             CoveError: TEMPLATE_NOT_FOUND, what `planning.plan` and `Host.create` raise, RESOURCE_LIMIT_EXCEEDED,
                 TIMEOUT, STORE_UNAVAILABLE. Nothing is left behind then.
         """
         entry = await self._catalog.find(reference_of(request))
-        planned = plan(request, entry, self._policy, now=self._clock())
-        self._admit()
-        self._admitted += 1
+        ceilings = self._quotas.ceilings(principal)
+        planned = plan(request, entry, self._policy, now=self._clock(), ceilings=ceilings)
+        charge = self._quotas.admit(principal, planned.limits)
         return await self._background.finish(
-            self._create(principal, planned), name="create sandbox", abandoned=self.abandon
+            self._create(principal, planned, charge, once), name="create sandbox", abandoned=self.abandon
         )
 
     async def abandon(self, creation: Creation) -> None:
-        """End a sandbox whose creator never heard of it."""
+        """End a sandbox whose creator never heard of it: if it asks again, it gets another one."""
+        once = creation.once
+        if once is not None:
+            await self._store.write(lambda work: work.creates.forget(once.scope))
         await self._endings.end(creation.sandbox.id, reason=EndReason.KILLED)
 
-    def _admit(self) -> None:
-        taken, most = len(self._directory) + self._admitted, self._policy.max_sandboxes
-        if taken >= most:
-            raise error(
-                "RESOURCE_LIMIT_EXCEEDED",
-                f"This server's limit of {most} sandboxes is reached.",
-                remedy="Kill some, or raise the limit (COVE_MAX_SANDBOXES).",
-                limit=most,
-                current=taken,
-                available=0,
-            )
-
-    async def _create(self, principal: Principal, planned: CreationPlan) -> Creation:
+    async def _create(
+        self, principal: Principal, planned: CreationPlan, charge: Charge, once: IdempotencyKey | None
+    ) -> Creation:
         sandbox_id = ""
         try:
             record = await self._from_pool(planned)
@@ -141,10 +152,16 @@ class Creator:
                 record = await self._from_template(planned)
                 planned = replace(planned, deadline=record.deadline)
             sandbox_id = record.sandbox_id
-            return await self._commit(principal, planned, record, pooled)
+            sandbox = _row(principal, planned, record)
+            token = await self._commit(sandbox, record, once)
+            self._quotas.bind(charge, sandbox.id)
+        except BaseException:
+            self._quotas.give_back(charge)
+            raise
         finally:
-            self._admitted -= 1
             self._creating.discard(sandbox_id)
+        self._log.info("sandbox_created", sandbox_id=sandbox.id, template=sandbox.template_name, pooled=pooled)
+        return Creation(sandbox, token, pooled, once)
 
     async def _from_pool(self, planned: CreationPlan) -> SandboxRecord | None:
         """A claimed member with the environment set, or None when the pool has none that is well."""
@@ -212,20 +229,16 @@ class Creator:
             ) from failure
         return record.model_copy(update={"deadline": deadline})
 
-    async def _commit(
-        self, principal: Principal, planned: CreationPlan, record: SandboxRecord, pooled: bool
-    ) -> Creation:
-        sandbox = _row(principal, planned, record)
+    async def _commit(self, sandbox: StoredSandbox, record: SandboxRecord, once: IdempotencyKey | None) -> AgentToken:
         try:
             token = self._tokens.issue(sandbox.id)
-            await self._store.write(lambda work: _store(work, sandbox, principal.actor))
+            await self._store.write(lambda work: _store(work, sandbox, once))
         except BaseException:
             await self._discard(sandbox.id)
             raise
         self._directory.add(record)
         self._deadlines.schedule(sandbox.id, sandbox.deadline)
-        self._log.info("sandbox_created", sandbox_id=sandbox.id, template=sandbox.template_name, pooled=pooled)
-        return Creation(sandbox, token, pooled)
+        return token
 
     async def _discard(self, sandbox_id: str) -> None:
         """Undo on the host what no row stands for. If that fails the reconciler finds it: it has no row."""
@@ -251,16 +264,28 @@ def _row(principal: Principal, planned: CreationPlan, record: SandboxRecord) -> 
         timeout_seconds=planned.timeout_seconds,
         created_at=planned.created_at,
         deadline=planned.deadline,
+        created_by=principal.actor,
+        organization_id=principal.organization_id,
     )
 
 
-def _store(work: UnitOfWork, sandbox: StoredSandbox, actor: str) -> None:
+def _store(work: UnitOfWork, sandbox: StoredSandbox, once: IdempotencyKey | None) -> None:
     work.sandboxes.add(sandbox)
+    if once is not None:
+        work.creates.add(
+            StoredCreate(
+                scope=once.scope,
+                namespace=sandbox.namespace,
+                fingerprint=once.fingerprint,
+                sandbox_id=sandbox.id,
+                created_at=sandbox.created_at,
+            )
+        )
     work.events.add(
         StoredEvent(
             at=sandbox.created_at,
             namespace=sandbox.namespace,
-            actor=actor,
+            actor=sandbox.created_by,
             action="sandbox.created",
             subject=sandbox.id,
             details={"template": sandbox.template_name},

@@ -9,6 +9,7 @@ from cove.core.deadlines import Deadlines
 from cove.core.directory import LiveDirectory
 from cove.core.ports import Host
 from cove.core.principal import SYSTEM_ACTOR
+from cove.core.quotas import Quotas
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import error
 from cove.models.sandboxes import EndReason
@@ -21,12 +22,13 @@ class Endings:
     """Ends sandboxes, exactly once each."""
 
     def __init__(
-        self, host: Host, store: Store, directory: LiveDirectory, deadlines: Deadlines, *, clock: Clock
+        self, host: Host, store: Store, directory: LiveDirectory, deadlines: Deadlines, quotas: Quotas, *, clock: Clock
     ) -> None:
         self._host = host
         self._store = store
         self._directory = directory
         self._deadlines = deadlines
+        self._quotas = quotas
         self._clock = clock
         self._left: set[str] = set()
         self._log = structlog.get_logger("cove.endings")
@@ -63,6 +65,7 @@ class Endings:
             return None
         self._directory.remove(sandbox_id)
         self._deadlines.forget(sandbox_id)
+        self._quotas.release(sandbox_id)
         self._log.info("sandbox_ended", sandbox_id=sandbox_id, reason=reason.value)
         self._left.add(sandbox_id)
         await self.remove(sandbox_id)

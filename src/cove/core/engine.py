@@ -18,11 +18,13 @@ from cove.core.locks import KeyedLocks
 from cove.core.planning import CreationPolicy
 from cove.core.pool import WarmPool
 from cove.core.ports import Host
+from cove.core.quotas import Quotas
 from cove.core.reconciler import Reconciler
 from cove.core.retention import Retention
 from cove.core.storage import Store
 from cove.core.tokens import AgentTokens
 from cove.models.errors import CoveError
+from cove.models.quotas import UNLIMITED, Quota
 
 _LOCK_SECONDS = 30.0
 _GRACE_SECONDS = 10.0
@@ -33,7 +35,7 @@ class SandboxEngine:
 
     Attributes:
         directory: where the agents of running sandboxes are.
-        catalog, pool, creator, lifecycle, reconciler, deadlines: the parts, each for its own purpose.
+        catalog, pool, creator, lifecycle, reconciler, deadlines, quotas: the parts, each for its own purpose.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class SandboxEngine:
         guests: GuestEnvironment,
         policy: CreationPolicy,
         pool_targets: Mapping[str, int],
+        namespace_quota: Quota = UNLIMITED,
         reconcile_seconds: float = 3.0,
         clock: Clock = time.time,
     ) -> None:
@@ -52,6 +55,7 @@ class SandboxEngine:
         self._warmed = tuple(pool_targets)
         self.directory = LiveDirectory()
         self.deadlines = Deadlines(clock=clock)
+        self.quotas = Quotas(max_sandboxes=policy.max_sandboxes, defaults=namespace_quota)
         self._background = Background()
         self._log = structlog.get_logger("cove.engine")
         self._retention = Retention(store, clock=clock)
@@ -65,7 +69,7 @@ class SandboxEngine:
             rehearse=guests.rehearse,
             create_seconds=policy.create_seconds,
         )
-        endings = Endings(host, store, self.directory, self.deadlines, clock=clock)
+        endings = Endings(host, store, self.directory, self.deadlines, self.quotas, clock=clock)
         self.creator = Creator(
             host=host,
             store=store,
@@ -74,6 +78,7 @@ class SandboxEngine:
             directory=self.directory,
             deadlines=self.deadlines,
             endings=endings,
+            quotas=self.quotas,
             tokens=tokens,
             guests=guests,
             background=self._background,
@@ -97,6 +102,7 @@ class SandboxEngine:
             pool=self.pool,
             creator=self.creator,
             endings=endings,
+            quotas=self.quotas,
             directory=self.directory,
             deadlines=self.deadlines,
             locks=locks,

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cove.core.catalog import CatalogEntry
+from cove.core.quotas import fitted
 from cove.models.errors import error
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
+from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredTemplate
 
@@ -41,7 +43,8 @@ class CreationPlan:
 
     Attributes:
         poolable: whether a member of the warm pool would be the same thing.
-        required_limits: those that the request asked for, and that the host must be able to enforce.
+        required_limits: those that the request asked for or that a quota lowered, and that the host must be able to
+            enforce.
         timeout_seconds, deadline: None for a sandbox without end.
     """
 
@@ -74,17 +77,23 @@ def reference_of(request: CreateSandbox) -> str:
     return str(reference)
 
 
-def plan(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy, *, now: float) -> CreationPlan:
-    """What the request comes to under the policy.
+def plan(
+    request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy, *, now: float, ceilings: Quota = UNLIMITED
+) -> CreationPlan:
+    """What the request comes to under the policy and the ceilings of whoever asks.
 
     Raises:
         CoveError: TEMPLATE_NOT_BUILT, FORBIDDEN (weaker isolation), RESOURCE_LIMIT_EXCEEDED.
     """
     if not entry.built:
         raise error("TEMPLATE_NOT_BUILT", f"Template {entry.template.name!r} is not built on this host.")
+    asked_for = frozenset(request.resources.model_dump(exclude_none=True)) if request.resources else frozenset[str]()
     limits = _limits(request, policy)
+    if not ceilings.is_open:
+        limits = fitted(limits, asked_for, ceilings)
     isolation = _isolation(request, policy)
-    required = frozenset(request.resources.model_dump(exclude_none=True)) if request.resources else frozenset[str]()
+    lowered = {name for name in _LIMIT_NAMES if getattr(limits, name) < getattr(policy.limits, name)}
+    required = asked_for | lowered
     asked = policy.default_timeout_seconds if request.timeout_seconds is None else request.timeout_seconds
     return CreationPlan(
         template=entry.template,

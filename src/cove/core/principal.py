@@ -1,10 +1,13 @@
 """On whose behalf something happens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cove.models.quotas import UNLIMITED, Quota
 from cove.models.stored import DEFAULT_NAMESPACE
 
 SYSTEM_ACTOR = "system"
+FIRST_ORGANIZATION = 1
+"""Number of the namespace `default`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +17,30 @@ class Principal:
     Attributes:
         namespace: the tenant whose things it sees; others do not exist for it.
         actor: for the record of events: the id of an API key.
+        organization_id: number of the namespace.
+        namespace_quota: what the operator set for the namespace; the server's defaults fill its gaps.
+        key_quota: what the operator set for this key, which holds beside that.
+        expires_at: when the key ends, and with it all that it made for itself; None means never.
     """
 
     namespace: str
     actor: str
+    organization_id: int = field(default=0, compare=False)
+    namespace_quota: Quota = field(default=UNLIMITED, compare=False)
+    key_quota: Quota = field(default=UNLIMITED, compare=False)
+    expires_at: float | None = field(default=None, compare=False)
 
     @property
     def is_operator(self) -> bool:
         """Whether it may see figures about the whole server: keys of the first namespace belong to who runs it."""
         return self.namespace == DEFAULT_NAMESPACE
 
+    @property
+    def is_confined(self) -> bool:
+        """Whether its key has a quota of its own: it may then not touch other keys, or it could make itself one
+        without."""
+        return not self.key_quota.is_open
 
-DEVELOPER = Principal(DEFAULT_NAMESPACE, "dev")
+
+DEVELOPER = Principal(DEFAULT_NAMESPACE, "dev", FIRST_ORGANIZATION)
 """Everyone, on a server that was started with `--dev`."""

@@ -14,6 +14,7 @@ from cove.core.endings import Endings
 from cove.core.locks import KeyedLocks
 from cove.core.pool import WarmPool
 from cove.core.ports import Host
+from cove.core.quotas import Quotas
 from cove.core.states import LIVE
 from cove.core.storage import Store
 from cove.models.errors import CoveError, error
@@ -38,6 +39,7 @@ class Reconciler:
         pool: WarmPool,
         creator: Creator,
         endings: Endings,
+        quotas: Quotas,
         directory: LiveDirectory,
         deadlines: Deadlines,
         locks: KeyedLocks,
@@ -50,6 +52,7 @@ class Reconciler:
         self._pool = pool
         self._creator = creator
         self._endings = endings
+        self._quotas = quotas
         self._directory = directory
         self._deadlines = deadlines
         self._locks = locks
@@ -91,8 +94,9 @@ class Reconciler:
         Raises:
             CoveError: the store's, or the host's when it cannot be listed.
         """
-        listed, members = self._directory.ids(), self._pool.members()
+        listed, members, counted = self._directory.ids(), self._pool.members(), self._quotas.ids()
         rows = {row.id: row for row in await self._store.read(lambda work: work.sandboxes.live())}
+        self._quotas.settle(rows.values(), asked_about=counted)
         records = {record.sandbox_id: record for record in await self._records()}
         await self._catalog.refresh()
         alive = {name: record for name, record in records.items() if record.state is not HostState.DEAD}
