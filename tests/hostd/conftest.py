@@ -114,7 +114,7 @@ class Setting:
         )
         self._hosts.append(host)
         self.drivers += drivers
-        await host.start()
+        await host.open()
         return host
 
     async def close(self) -> None:

@@ -4,11 +4,22 @@ A driver is used by the host daemon only. Infrastructure failures are `CoveError
 driver cannot do is data (`Capabilities`) and is refused before anything is touched.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from cove.models.errors import CoveError, error
 from cove.models.hosts import HostUsage, SandboxRecord, SandboxSpec
-from cove.models.isolation import DriverReport, Isolation
+from cove.models.isolation import Capabilities, DriverReport, Isolation
 from cove.models.templates import TemplateManifest
+
+
+def cannot_stop(isolation: Isolation) -> CoveError:
+    """For drivers without `stop_start`, before anything is touched."""
+    return error(
+        "UNSUPPORTED",
+        f"Sandboxes with {isolation} isolation cannot be stopped and started on this host: their disk is memory.",
+        remedy="Pause and resume keep processes and memory. For stop and start run Cove as root.",
+    )
 
 
 class RuntimeDriver(Protocol):
@@ -17,6 +28,11 @@ class RuntimeDriver(Protocol):
     @property
     def isolation(self) -> Isolation:
         """The level that this driver gives."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do on this host, known without a probe."""
         ...
 
     async def check(self) -> DriverReport:
@@ -44,8 +60,34 @@ class RuntimeDriver(Protocol):
         """Let a paused sandbox go on. Idempotent."""
         ...
 
+    async def stop(self, record: SandboxRecord) -> SandboxRecord:
+        """End all processes and free everything but the disk, and what belongs to it (its user ids). What was
+        written is on the host's disk afterwards. Idempotent; goes on where an earlier call was cut off.
+
+        Returns:
+            The record of the stopped sandbox.
+
+        Raises:
+            CoveError: UNSUPPORTED, then nothing was touched; INTERNAL_ERROR, then it may be called again.
+        """
+        ...
+
+    async def start(
+        self, record: SandboxRecord, template: TemplateManifest, env_vars: Mapping[str, str]
+    ) -> SandboxRecord:
+        """Let a stopped sandbox run again: same id, disk, limits and user ids; the template must be the very same.
+
+        Raises:
+            CoveError: what `create` raises; SANDBOX_NOT_FOUND when the disk is gone; CONFLICT when another sandbox
+                has its user ids. It stays stopped then.
+        """
+        ...
+
     async def adopt(self, record: SandboxRecord) -> bool:
-        """Take over a sandbox that an earlier daemon started. False when it is dead (its remains are cleaned)."""
+        """Take over a sandbox that an earlier daemon started. False when it is dead (its remains are cleaned).
+
+        One that is stopped, or was being stopped or started, is stopped afterwards; dead when its disk is gone.
+        """
         ...
 
     async def wait(self, record: SandboxRecord) -> None:

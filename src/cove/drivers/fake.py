@@ -1,7 +1,7 @@
 """A driver that isolates nothing: for unit tests of what is above drivers.
 
-Its sandboxes are entries in memory, each with a real unix socket on which a tiny agent answers `GET /health` and
-`PATCH /env`. It can be told to fail, to hang and to lose sandboxes.
+Its sandboxes are entries in memory, each with a real unix socket on which a tiny agent answers `GET /health`,
+`GET /env` and `PATCH /env`. It can be told to fail, to hang and to lose sandboxes.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +26,12 @@ _LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 
 @dataclass(slots=True)
 class FakeSandbox:
-    """One sandbox. `env_vars` is its environment as its agent sees it."""
+    """One sandbox. `env_vars` is its environment as its agent sees it, `disk` stands for its files."""
 
     record: SandboxRecord
     env_vars: dict[str, str]
     server: asyncio.Server | None
+    disk: dict[str, str] = field(default_factory=dict[str, str])
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -38,7 +40,7 @@ class FakeDriver:
 
     Attributes:
         sandboxes: what exists.
-        failures: raised by the next creates, one each.
+        failures: raised by the next creates and starts, one each.
         gate: creates wait until it is set.
         agent_status: what the agents answer to `PATCH /env`.
     """
@@ -58,11 +60,14 @@ class FakeDriver:
         """None at all."""
         return Isolation.FAKE
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """All that takes no isolation."""
+        return Capabilities(pause=True, stop_start=True)
+
     async def check(self) -> DriverReport:
         """Always available."""
-        return DriverReport(
-            isolation=Isolation.FAKE, available=True, summary="fake", capabilities=Capabilities(pause=True)
-        )
+        return DriverReport(isolation=Isolation.FAKE, available=True, summary="fake", capabilities=self.capabilities)
 
     async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
         """Make an entry, and a socket for it."""
@@ -85,11 +90,7 @@ class FakeDriver:
             pooled=spec.pooled,
         )
         sandbox = FakeSandbox(record, dict(spec.env_vars), None)
-        if self._sockets:
-            # In two steps: a create that is cancelled in the second one has put the server where it is closed.
-            sandbox.server = await asyncio.start_unix_server(
-                lambda r, w: self._serve(sandbox, r, w), path, start_serving=False
-            )
+        await self._listen(sandbox)
         self.sandboxes[spec.sandbox_id] = sandbox
         try:
             if sandbox.server:
@@ -99,15 +100,49 @@ class FakeDriver:
             raise
         return record
 
+    async def stop(self, record: SandboxRecord) -> SandboxRecord:
+        """Close the socket; the entry stays."""
+        sandbox = self._known(record.sandbox_id)
+        self._hang_up(sandbox)
+        sandbox.record = record.model_copy(update={"state": HostState.STOPPED, "pid": 0, "pid_started": 0})
+        return sandbox.record
+
+    async def start(
+        self, record: SandboxRecord, template: TemplateManifest, env_vars: Mapping[str, str]
+    ) -> SandboxRecord:
+        """A new socket for the entry."""
+        await self.gate.wait()
+        if self.failures:
+            raise self.failures.popleft()
+        sandbox = self._known(record.sandbox_id)
+        await self._listen(sandbox)
+        if sandbox.server:
+            await sandbox.server.start_serving()
+        sandbox.ended = asyncio.Event()
+        sandbox.env_vars = dict(env_vars)
+        sandbox.record = record.model_copy(update={"state": HostState.RUNNING, "pid": os.getpid(), "env_vars": {}})
+        return sandbox.record
+
+    async def _listen(self, sandbox: FakeSandbox) -> None:
+        """Not serving yet: a create that is cancelled when it does has put the server where it is closed."""
+        if self._sockets:
+            sandbox.server = await asyncio.start_unix_server(
+                lambda r, w: self._serve(sandbox, r, w), sandbox.record.socket_path, start_serving=False
+            )
+
     async def destroy(self, record: SandboxRecord) -> None:
         """Remove the entry and its socket. Idempotent."""
         sandbox = self.sandboxes.pop(record.sandbox_id, None)
         if sandbox is None:
             return
+        self._hang_up(sandbox)
+
+    def _hang_up(self, sandbox: FakeSandbox) -> None:
         sandbox.ended.set()
         if sandbox.server is not None:
             sandbox.server.close()
-            Path(record.socket_path).unlink(missing_ok=True)
+            sandbox.server = None
+            Path(sandbox.record.socket_path).unlink(missing_ok=True)
 
     async def pause(self, record: SandboxRecord) -> None:
         """Note that it is paused. Idempotent."""
@@ -184,7 +219,9 @@ class FakeDriver:
             body = await reader.readexactly(int(length.group(1)) if length else 0)
             request = _REQUEST.match(head)
             status = self._answer(sandbox, request.group(1) if request else b"", body)
-            writer.write(f"HTTP/1.1 {status} Fake\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}".encode())
+            said = json.dumps({"env_vars": sandbox.env_vars}).encode()
+            length = f"Content-Length: {len(said)}\r\nConnection: close\r\n\r\n"
+            writer.write(f"HTTP/1.1 {status} Fake\r\n{length}".encode() + said)
             await writer.drain()
 
     def _answer(self, sandbox: FakeSandbox, method: bytes, body: bytes) -> int:

@@ -47,9 +47,11 @@ class SlotAllocator:
                 return slot
         raise error("CAPACITY_EXHAUSTED", f"All {SLOTS} user id ranges of this host are in use.")
 
-    def occupy(self, slot: int) -> None:
-        """Mark a slot that an adopted sandbox holds."""
+    def occupy(self, slot: int) -> bool:
+        """Mark a slot that an adopted sandbox holds; False when another one has it already."""
+        free = slot not in self._taken
         self._taken.add(slot)
+        return free
 
     def release(self, slot: int) -> None:
         """Give a slot back, after the last process that used it is gone."""

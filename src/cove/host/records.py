@@ -1,5 +1,6 @@
 """One file a sandbox: what exists on this host, readable again after a crash of the daemon."""
 
+import os
 from pathlib import Path
 
 import pydantic
@@ -15,12 +16,16 @@ class RecordStore:
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def save(self, record: SandboxRecord) -> None:
-        """Write or replace."""
+    def save(self, record: SandboxRecord, *, durable: bool = False) -> None:
+        """Write or replace; `durable`: also for the case that the machine loses power right afterwards."""
         path = self._path(record.sandbox_id)
         fresh = path.with_suffix(".new")
         fresh.write_bytes(record.model_dump_json().encode())
+        if durable:
+            _sync(fresh)
         fresh.rename(path)
+        if durable:
+            _sync(self._directory)
 
     def remove(self, sandbox_id: str) -> None:
         """Forget. Idempotent."""
@@ -42,3 +47,11 @@ class RecordStore:
         if not is_sandbox_id(sandbox_id):
             raise ValueError(f"{sandbox_id!r} is not a sandbox id")
         return self._directory / f"{sandbox_id}.json"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

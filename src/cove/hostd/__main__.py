@@ -53,7 +53,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await host.start()
+        await host.open()
         await clean_after_dead(arguments.data_dir)
         daemon = Daemon(host)
         await daemon.listen(arguments.data_dir / "run" / SOCKET_NAME)
@@ -63,7 +63,7 @@ async def _run(arguments: argparse.Namespace) -> None:
             os.close(arguments.ready_fd)
         await stop.wait()
         await daemon.close()
-        await host.close(destroy=not arguments.keep_sandboxes)
+        await host.close(destroy=not arguments.keep_sandboxes, keep_stopped=True)
         _log.info("hostd_ended")
 
 

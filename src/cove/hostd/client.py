@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import pydantic
 
 from cove.hostd import wire
 from cove.models.errors import CoveError, error
-from cove.models.hosts import HostCapacity, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
 from cove.models.templates import BuildProgress, TemplateManifest
 
@@ -71,6 +71,19 @@ class RemoteHost:
     async def resume(self, sandbox_id: str) -> None:
         """Idempotent."""
         await self._call("resume", {"sandbox_id": sandbox_id})
+
+    async def stop(self, sandbox_id: str, env_vars: Mapping[str, str]) -> None:
+        """Idempotent."""
+        await self._call("stop", {"sandbox_id": sandbox_id, "env_vars": dict(env_vars)})
+
+    async def start(self, sandbox_id: str) -> SandboxRecord:
+        """May have to warm the template, as `create`."""
+        return await self._call("start", {"sandbox_id": sandbox_id}, seconds=_WARM_SECONDS)
+
+    async def changes(self, cursor: str, seconds: float) -> HostChanges:
+        """Waits on the host's side."""
+        patience = seconds + self._call_seconds
+        return await self._call("changes", {"cursor": cursor, "seconds": seconds}, seconds=patience)
 
     async def list(self) -> tuple[SandboxRecord, ...]:
         """All records."""

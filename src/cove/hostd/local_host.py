@@ -9,11 +9,13 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from cove.drivers.base import RuntimeDriver
+from cove.core.locks import KeyedLocks
+from cove.drivers.base import RuntimeDriver, cannot_stop
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
+from cove.hostd.changes import ChangeLog
 from cove.models.errors import CoveError, error
-from cove.models.hosts import HostCapacity, HostState, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.identifiers import is_sandbox_id
 from cove.models.isolation import DriverReport, Isolation
 from cove.models.templates import BuildProgress, TemplateManifest
@@ -22,13 +24,14 @@ _STRONGEST_FIRST: Final = (Isolation.MICROVM, Isolation.GVISOR, Isolation.NAMESP
 _LONGEST_SLEEP: Final = 3600.0
 _AT_ONCE: Final = 8
 _RETRY_SECONDS: Final = 0.05
+_LOCK_SECONDS: Final = 60.0
 
 
 class LocalHost:
     """Implements `core.ports.Host` over drivers on this machine.
 
     Invariants: a sandbox that runs has a record; a record whose sandbox has died is removed as soon as that is
-    seen; a deadline is kept even when no control plane is there.
+    seen, but not that of a stopped one; a deadline is kept even when no control plane is there.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class LocalHost:
         self._creating: set[str] = set()
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._starts = asyncio.Semaphore(_AT_ONCE)
+        self._locks = KeyedLocks(wait_seconds=_LOCK_SECONDS)
+        self._changes = ChangeLog()
         self._deadline_changed = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
         self._loaded: dict[str, tuple[int | None, TemplateManifest]] = {}
 
-    async def start(self) -> None:
+    async def open(self) -> None:
         """Adopt what an earlier daemon left, remove the remains of what died, begin to watch deadlines."""
         for record in self._store.load():
             driver = self._drivers.get(record.isolation)
@@ -75,13 +80,14 @@ class LocalHost:
             await driver.sweep(known)
         self._sweeper = asyncio.create_task(self._watch_deadlines())
 
-    async def close(self, *, destroy: bool) -> None:
-        """Stop watching; with `destroy`, end every sandbox first."""
+    async def close(self, *, destroy: bool, keep_stopped: bool = False) -> None:
+        """Stop watching; with `destroy`, end every sandbox first (`keep_stopped`: but for those that are stopped)."""
         if self._sweeper:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         if destroy:
-            await asyncio.gather(*(self.destroy(name) for name in list(self._records)), return_exceptions=True)
+            doomed = [name for name, record in self._records.items() if not (keep_stopped and _stopped(record))]
+            await asyncio.gather(*(self.destroy(name) for name in doomed), return_exceptions=True)
         for watcher in self._watchers.values():
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
@@ -140,15 +146,53 @@ class LocalHost:
 
     async def destroy(self, sandbox_id: str) -> None:
         """End it; the record goes last, so that a crash in between is found again."""
-        record = self._records.get(sandbox_id)
-        if record is None:
-            return
-        watcher = self._watchers.pop(sandbox_id, None)
-        if watcher and watcher is not asyncio.current_task():
-            watcher.cancel()
-        await self._drivers[record.isolation].destroy(record)
-        self._records.pop(sandbox_id, None)
-        self._store.remove(sandbox_id)
+        async with self._locks.hold(sandbox_id):
+            record = self._records.get(sandbox_id)
+            if record is None:
+                return
+            self._unwatch(sandbox_id)
+            await self._drivers[record.isolation].destroy(record)
+            self._records.pop(sandbox_id, None)
+            self._store.remove(sandbox_id)
+
+    async def stop(self, sandbox_id: str, env_vars: Mapping[str, str]) -> None:
+        """End all but the disk. The record says so first: whatever is cut off then is a stop, and not the end."""
+        async with self._locks.hold(sandbox_id):
+            record = self._existing(sandbox_id)
+            if _stopped(record) and not record.pid:
+                return
+            driver = self._drivers[record.isolation]
+            if not driver.capabilities.stop_start:
+                raise cannot_stop(record.isolation)
+            if record.pooled:
+                raise error("CONFLICT", f"Sandbox {sandbox_id} is in the pool.")
+            if not _stopped(record):
+                record = record.model_copy(update={"state": HostState.STOPPED, "env_vars": dict(env_vars)})
+                self._update(record, durable=True)
+            self._unwatch(sandbox_id)
+            await self._finish_stop(driver, record)
+
+    async def start(self, sandbox_id: str) -> SandboxRecord:
+        """Let the driver start it; until its record says that it runs, it counts as stopped."""
+        async with self._locks.hold(sandbox_id):
+            record = self._existing(sandbox_id)
+            if record.state is HostState.PAUSED:
+                raise error("INVALID_STATE", f"Sandbox {sandbox_id} is paused: resume it.")
+            if not _stopped(record):
+                return record
+            driver = self._drivers[record.isolation]
+            if record.pid:
+                record = await self._finish_stop(driver, record)
+            template = await self._template(record.template)
+            if template.digest != record.template_digest:
+                raise _other_version(record)
+            async with self._starts:
+                started = await driver.start(record, template, record.env_vars)
+            return await self._keep_started(driver, started)
+
+    async def changes(self, cursor: str, seconds: float) -> HostChanges:
+        """What ended by itself."""
+        return await self._changes.since(cursor, seconds)
 
     async def claim(self, sandbox_id: str, deadline: float | None) -> SandboxRecord:
         """From pool member to sandbox."""
@@ -170,8 +214,8 @@ class LocalHost:
         await self._set_state(sandbox_id, HostState.RUNNING)
 
     async def list(self) -> tuple[SandboxRecord, ...]:
-        """All records."""
-        return tuple(self._records.values())
+        """All records, without what is only kept for a start."""
+        return tuple(_shown(record) for record in self._records.values())
 
     async def usage(self, sandbox_id: str) -> HostUsage:
         """As the driver measures it."""
@@ -251,29 +295,58 @@ class LocalHost:
             raise error("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id} does not run on this host.")
         return record
 
-    def _update(self, record: SandboxRecord) -> SandboxRecord:
-        self._store.save(record)
+    def _update(self, record: SandboxRecord, *, durable: bool = False) -> SandboxRecord:
+        self._store.save(record, durable=durable)
         self._records[record.sandbox_id] = record
         self._deadline_changed.set()
         return record
 
     async def _set_state(self, sandbox_id: str, state: HostState) -> None:
-        record = self._existing(sandbox_id)
-        if record.state is state:
-            return
-        driver = self._drivers[record.isolation]
-        await (driver.pause(record) if state is HostState.PAUSED else driver.resume(record))
-        # Read again: its deadline may have changed meanwhile, or it may have ended.
-        self._update(self._existing(sandbox_id).model_copy(update={"state": state}))
+        async with self._locks.hold(sandbox_id):
+            record = self._existing(sandbox_id)
+            if record.state is state:
+                return
+            if _stopped(record):
+                raise error("INVALID_STATE", f"Sandbox {sandbox_id} is stopped: start it.")
+            driver = self._drivers[record.isolation]
+            await (driver.pause(record) if state is HostState.PAUSED else driver.resume(record))
+            # Read again: its deadline may have changed meanwhile.
+            self._update(self._existing(sandbox_id).model_copy(update={"state": state}))
+
+    async def _finish_stop(self, driver: RuntimeDriver, record: SandboxRecord) -> SandboxRecord:
+        stopped = await driver.stop(record)
+        now = self._existing(record.sandbox_id)
+        return self._update(stopped.model_copy(update={"deadline": now.deadline}), durable=True)
+
+    async def _keep_started(self, driver: RuntimeDriver, started: SandboxRecord) -> SandboxRecord:
+        """Like `_keep`, but back to where it was."""
+        before = self._existing(started.sandbox_id)
+        record = started.model_copy(update={"deadline": before.deadline, "env_vars": {}})
+        try:
+            self._store.save(record)
+        except OSError as problem:
+            await driver.stop(started)
+            raise error(
+                "SANDBOX_START_FAILED", f"The sandbox's record cannot be written: {problem.strerror}."
+            ) from problem
+        self._register(record)
+        return record
 
     def _register(self, record: SandboxRecord) -> None:
         self._records[record.sandbox_id] = record
         self._deadline_changed.set()
-        self._watchers[record.sandbox_id] = asyncio.create_task(self._watch(record))
+        if not _stopped(record):
+            self._watchers[record.sandbox_id] = asyncio.create_task(self._watch(record))
+
+    def _unwatch(self, sandbox_id: str) -> None:
+        watcher = self._watchers.pop(sandbox_id, None)
+        if watcher and watcher is not asyncio.current_task():
+            watcher.cancel()
 
     async def _watch(self, record: SandboxRecord) -> None:
         """When a sandbox dies by itself, clean up at once."""
         await self._drivers[record.isolation].wait(record)
+        self._changes.note(record.sandbox_id)
         with contextlib.suppress(CoveError, TimeoutError, OSError):
             await self.destroy(record.sandbox_id)
 
@@ -282,7 +355,7 @@ class LocalHost:
             self._deadline_changed.clear()
             now = time.time()
             due = [name for name, record in self._records.items() if _due(record, now)]
-            await asyncio.gather(*(self.destroy(name) for name in due), return_exceptions=True)
+            await asyncio.gather(*(self._expire(name) for name in due), return_exceptions=True)
             deadlines = [record.deadline for record in self._records.values() if record.deadline is not None]
             pause = min([_LONGEST_SLEEP, *(deadline - time.time() for deadline in deadlines)])
             # One that could not be ended is overdue: it is tried again, but not in a tight loop.
@@ -290,6 +363,28 @@ class LocalHost:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(pause, _RETRY_SECONDS)):
                     await self._deadline_changed.wait()
+
+    async def _expire(self, sandbox_id: str) -> None:
+        await self.destroy(sandbox_id)
+        self._changes.note(sandbox_id)
+
+
+def _stopped(record: SandboxRecord) -> bool:
+    return record.state is HostState.STOPPED
+
+
+def _shown(record: SandboxRecord) -> SandboxRecord:
+    return record.model_copy(update={"env_vars": {}}) if record.env_vars else record
+
+
+def _other_version(record: SandboxRecord) -> CoveError:
+    return error(
+        "TEMPLATE_NOT_BUILT",
+        f"Sandbox {record.sandbox_id} stands on a version of template {record.template!r} that is not built any more.",
+        remedy="Create a new sandbox; delete this one to free its disk.",
+        template=record.template,
+        digest=record.template_digest,
+    )
 
 
 def _due(record: SandboxRecord, now: float) -> bool:

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import pydantic
 
+from cove.hostd.changes import LONGEST_WAIT_SECONDS
 from cove.models.errors import CoveError, definition_of, error
-from cove.models.hosts import HostCapacity, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
 from cove.models.templates import BuildProgress, TemplateManifest
 
@@ -48,6 +49,20 @@ class DeadlineArguments(pydantic.BaseModel):
     deadline: float | None
 
 
+class StopArguments(pydantic.BaseModel):
+    """For `stop`."""
+
+    sandbox_id: str
+    env_vars: dict[str, str]
+
+
+class ChangesArguments(pydantic.BaseModel):
+    """For `changes`."""
+
+    cursor: str = pydantic.Field(max_length=100)
+    seconds: float = pydantic.Field(ge=0, le=LONGEST_WAIT_SECONDS)
+
+
 class TemplateArguments(pydantic.BaseModel):
     """For calls on one template."""
 
@@ -64,6 +79,9 @@ CALLS: Final[Mapping[str, tuple[type[pydantic.BaseModel], pydantic.TypeAdapter[A
     "set_deadline": (DeadlineArguments, pydantic.TypeAdapter(None)),
     "pause": (SandboxArguments, pydantic.TypeAdapter(None)),
     "resume": (SandboxArguments, pydantic.TypeAdapter(None)),
+    "stop": (StopArguments, pydantic.TypeAdapter(None)),
+    "start": (SandboxArguments, pydantic.TypeAdapter(SandboxRecord)),
+    "changes": (ChangesArguments, pydantic.TypeAdapter(HostChanges)),
     "list": (NoArguments, pydantic.TypeAdapter(tuple[SandboxRecord, ...])),
     "usage": (SandboxArguments, pydantic.TypeAdapter(HostUsage)),
     "templates": (NoArguments, pydantic.TypeAdapter(tuple[TemplateManifest, ...])),

@@ -7,12 +7,14 @@ import secrets
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from cove.drivers.base import cannot_stop
 from cove.drivers.namespace.birth import be_born, birth_of, write_id_maps
-from cove.drivers.namespace.kits import Kit, KitShelf
+from cove.drivers.namespace.kits import KitShelf
+from cove.drivers.namespace.parts import Held, Parts, Stopped, driver_state, groups_in, kit_in, slot_in
 from cove.drivers.namespace.probe import probe_template, read_facts
 from cove.drivers.namespace.warm import WarmProcess, start_warm_process
 from cove.host.cgroups import Cgroups, prime_attach
@@ -33,26 +35,6 @@ _FREEZE_PAUSE: Final = 0.002
 _READY_KITS: Final = 8
 _BACKLOG: Final = 128
 _LONGEST_SOCKET_PATH: Final = 107  # unix(7)
-
-
-@dataclass
-class _Parts:
-    """What a sandbox is made of while it is being made."""
-
-    slot: int
-    kit: Kit | None = None
-    spawning: asyncio.Task[int] | None = None
-    pid: int = 0
-
-
-@dataclass
-class _Held:
-    """What the driver keeps of a running sandbox, besides its record."""
-
-    pidfd: int
-    kit: str
-    slot: int
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class NamespaceDriver:
@@ -76,7 +58,8 @@ class NamespaceDriver:
         self._slots = SlotAllocator(first=1 + secrets.randbelow(SLOTS))
         self._warm: dict[str, WarmProcess] = {}
         self._warming: dict[str, asyncio.Lock] = {}
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
+        self._stopped: dict[str, Stopped] = {}
         self._highest_capability = last_capability()
         self._report: DriverReport | None = None
         self._probing = asyncio.Lock()
@@ -92,7 +75,7 @@ class NamespaceDriver:
     def capabilities(self) -> Capabilities:
         """What this driver can do on this host."""
         limits = self._cgroups.enforceable | {"disk_mb", "pids", "open_files"}
-        return Capabilities(pause=self._cgroups.can_freeze, limits=frozenset(limits))
+        return Capabilities(pause=self._cgroups.can_freeze, stop_start=self._has_disks, limits=frozenset(limits))
 
     async def check(self) -> DriverReport:
         """Start one empty sandbox in all the namespaces, with its maps, mounts and filter, and ask it."""
@@ -143,7 +126,7 @@ class NamespaceDriver:
             names = ", ".join(sorted(missing))
             lost.append(f"no limit on {names}: no writable cgroup controller (run as root, or delegate cgroups)")
         if not self._has_disks:
-            lost.append("a sandbox's disk is memory (tmpfs): bounded images need root")
+            lost.append("a sandbox's disk is memory (tmpfs), so it cannot be stopped: bounded images need root")
         if not self._privileged:
             lost.append("all sandboxes run as your own user on the host: separate id ranges need root")
         return tuple(lost)
@@ -154,38 +137,81 @@ class NamespaceDriver:
 
     async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
         """Fork, limit, and let the new process take its place."""
-        if spec.sandbox_id in self._held:
+        if spec.sandbox_id in self._held or spec.sandbox_id in self._stopped:
             raise error("CONFLICT", f"Sandbox {spec.sandbox_id} exists already.")
         warm = await self._warm_process(template)
-        parts = _Parts(slot=self._slots.take())
+        return await self._bring_up(spec, warm, Parts(slot=self._slots.take()))
+
+    async def stop(self, record: SandboxRecord) -> SandboxRecord:
+        """End it as `destroy` does, but leave the disk and the user ids that own what is on it."""
+        if not self._has_disks:
+            raise cannot_stop(self.isolation)
+        # First: from here on the end of the process gives its user ids to nobody else.
+        self._stopped.setdefault(record.sandbox_id, Stopped(kit_in(record), slot_in(record)))
+        await self._end_processes(record)
+        await asyncio.to_thread(self._put_away, record)
+        return record.model_copy(update={"state": HostState.STOPPED, "pid": 0, "pid_started": 0})
+
+    async def start(
+        self, record: SandboxRecord, template: TemplateManifest, env_vars: Mapping[str, str]
+    ) -> SandboxRecord:
+        """Fork anew, onto the disk that is there."""
+        stopped = self._stopped.get(record.sandbox_id)
+        if stopped is None:
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} is not stopped on this host.")
+        if stopped.slot is None:
+            raise error(
+                "CONFLICT",
+                f"The user ids of sandbox {record.sandbox_id} are another sandbox's.",
+                remedy="Delete one of the two.",
+            )
+        warm = await self._warm_process(template)
+        spec = SandboxSpec(
+            sandbox_id=record.sandbox_id,
+            template=record.template,
+            limits=record.limits,
+            env_vars=dict(env_vars),
+            deadline=record.deadline,
+        )
+        started = await self._bring_up(spec, warm, Parts(slot=stopped.slot, reopened=stopped.kit))
+        self._stopped.pop(record.sandbox_id, None)
+        return started.model_copy(update={"created": record.created})
+
+    async def _bring_up(self, spec: SandboxSpec, warm: WarmProcess, parts: Parts) -> SandboxRecord:
         try:
             await self._assemble(spec, warm, parts)
-            record = self._record(spec, template, parts)
+            record = self._record(spec, warm.template, parts)
         except BaseException:
+            self._let_go(parts)
             await asyncio.shield(self._discard(spec.sandbox_id, parts))
             raise
-        finally:
-            if parts.kit:
-                self._kits.let_go(parts.kit)
+        self._let_go(parts)
         assert parts.spawning
-        self._hold(record.sandbox_id, parts.spawning.result(), _kit(record), parts.slot)
+        self._hold(record.sandbox_id, parts.spawning.result(), kit_in(record), parts.slot)
         return record
 
     async def destroy(self, record: SandboxRecord) -> None:
+        """End all processes, then remove what they held."""
+        await self._end_processes(record)
+        await asyncio.to_thread(self._clean, record.sandbox_id, kit_in(record), groups_in(record))
+        stopped = self._stopped.pop(record.sandbox_id, None)
+        if stopped and stopped.slot is not None:
+            self._slots.release(stopped.slot)
+
+    async def _end_processes(self, record: SandboxRecord) -> None:
         """Kill the first process; the kernel ends all others of its pid namespace with it (pid_namespaces(7))."""
         held = self._held.get(record.sandbox_id) or self._find(record)
         if held:
             signal_process(held.pidfd, signal.SIGKILL)
             # A freezer of version 1 holds killed processes back; the record may not know of the last pause.
             with contextlib.suppress(CoveError, OSError):
-                self._cgroups.freeze(_groups(record), frozen=False)
+                self._cgroups.freeze(groups_in(record), frozen=False)
             await self._await_end(record.sandbox_id, held)
-        await asyncio.to_thread(self._clean, record.sandbox_id, _kit(record), _groups(record))
 
     async def pause(self, record: SandboxRecord) -> None:
         """Freeze the cgroup, and wait until every process in it has stopped."""
         self._running(record)
-        groups = _groups(record)
+        groups = groups_in(record)
         self._cgroups.freeze(groups, frozen=True)
         deadline = time.monotonic() + _FREEZE_SECONDS
         while not self._cgroups.is_frozen(groups):
@@ -197,33 +223,37 @@ class NamespaceDriver:
     async def resume(self, record: SandboxRecord) -> None:
         """Thaw the cgroup."""
         self._running(record)
-        self._cgroups.freeze(_groups(record), frozen=False)
+        self._cgroups.freeze(groups_in(record), frozen=False)
 
     async def adopt(self, record: SandboxRecord) -> bool:
-        """Hold a sandbox of an earlier daemon by its pid and start time."""
+        """Hold a sandbox of an earlier daemon by its pid and start time; of a stopped one, hold its user ids."""
+        if record.state is HostState.STOPPED:
+            return await self._adopt_stopped(record)
         if record.sandbox_id in self._held or self._find(record):
-            self._slots.occupy(_slot(record))
+            self._slots.occupy(slot_in(record))
             return True
-        await asyncio.to_thread(self._clean, record.sandbox_id, _kit(record), _groups(record))
+        await asyncio.to_thread(self._clean, record.sandbox_id, kit_in(record), groups_in(record))
         return False
 
     async def wait(self, record: SandboxRecord) -> None:
-        """Return at the end of the first process."""
+        """Return at the end of the first process; at once for a stopped sandbox."""
         held = self._held.get(record.sandbox_id)
         if held:
             await held.ended.wait()
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image."""
-        self._running(record)
-        return self._kits.usage(_kit(record), _groups(record))
+        if record.sandbox_id not in self._stopped:
+            self._running(record)
+        return self._kits.usage(kit_in(record), groups_in(record))
 
     async def sweep(self, known: frozenset[str]) -> None:
         """Remove sockets, disks and cgroups (with whatever still runs in them) of unknown sandboxes."""
         sockets = {path.stem for path in (self._run_dir / "sockets").glob("*.sock")}
         for name in sockets - known - self._held.keys():
             self._socket_file(name).unlink(missing_ok=True)
-        for kit in self._kits.unused_names({held.kit for held in self._held.values()}):
+        used = {part.kit for part in (*self._held.values(), *self._stopped.values())}
+        for kit in self._kits.unused_names(used):
             self._cgroups.kill(self._cgroups.groups_of(kit))
             await asyncio.to_thread(self._kits.remove, kit)
 
@@ -263,13 +293,16 @@ class NamespaceDriver:
             if warm.template.name == template.name and digest != template.digest:
                 self._warm.pop(digest).close()
 
-    async def _assemble(self, spec: SandboxSpec, warm: WarmProcess, parts: _Parts) -> None:
+    async def _assemble(self, spec: SandboxSpec, warm: WarmProcess, parts: Parts) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with ours, theirs, self._listen(spec.sandbox_id) as listener:
             ours.setblocking(False)
             parts.spawning = asyncio.ensure_future(warm.spawn(spec.sandbox_id, listener, theirs))
             # While the fork server forks: the rest of what the sandbox needs.
-            parts.kit = kit = await self._kits.take(spec.limits)
+            kits = self._kits
+            parts.kit = kit = await (
+                kits.reopen(parts.reopened, spec.limits) if parts.reopened else kits.take(spec.limits)
+            )
             primed = asyncio.ensure_future(asyncio.to_thread(prime_attach))
             pidfd = await asyncio.shield(parts.spawning)
             theirs.close()
@@ -312,7 +345,7 @@ class NamespaceDriver:
     def _socket_file(self, sandbox_id: str) -> Path:
         return self._run_dir / "sockets" / f"{sandbox_id}.sock"
 
-    def _record(self, spec: SandboxSpec, template: TemplateManifest, parts: _Parts) -> SandboxRecord:
+    def _record(self, spec: SandboxSpec, template: TemplateManifest, parts: Parts) -> SandboxRecord:
         kit = parts.kit
         assert kit
         try:
@@ -332,10 +365,14 @@ class NamespaceDriver:
             created=time.time(),
             deadline=spec.deadline,
             pooled=spec.pooled,
-            driver_state={"slot": str(parts.slot), "kit": kit.name, "groups": "\n".join(kit.groups)},
+            driver_state=driver_state(parts.slot, kit),
         )
 
-    async def _discard(self, sandbox_id: str, parts: _Parts) -> None:
+    def _let_go(self, parts: Parts) -> None:
+        if parts.kit:
+            self._kits.let_go(parts.kit)
+
+    async def _discard(self, sandbox_id: str, parts: Parts) -> None:
         """Undo a start that failed."""
         if parts.spawning:
             with contextlib.suppress(CoveError, asyncio.CancelledError):
@@ -344,23 +381,45 @@ class NamespaceDriver:
         if held:
             signal_process(held.pidfd, signal.SIGKILL)
             await self._await_end(sandbox_id, held)
-        else:
+        elif not parts.reopened:
             self._slots.release(parts.slot)
-        if parts.kit:
+        if parts.kit and parts.reopened:
+            with contextlib.suppress(CoveError):  # the next start waits for the disk, and says what is wrong
+                await asyncio.to_thread(self._kits.put_away, parts.kit.name, parts.kit.groups)
+        elif parts.kit:
             await asyncio.to_thread(self._clean, sandbox_id, parts.kit.name, parts.kit.groups)
         self._socket_file(sandbox_id).unlink(missing_ok=True)
+
+    async def _adopt_stopped(self, record: SandboxRecord) -> bool:
+        """Its stop, or its start, may have been cut off: it may have processes."""
+        if not self._kits.has_disk(kit_in(record)):
+            await self.destroy(record)
+            return False
+        free = record.sandbox_id in self._stopped or self._slots.occupy(slot_in(record))
+        self._stopped.setdefault(record.sandbox_id, Stopped(kit_in(record), slot_in(record) if free else None))
+        with contextlib.suppress(CoveError):  # it stays stopped; its start tries again and says what is wrong
+            await self._end_processes(record)
+        groups = groups_in(record)
+        self._cgroups.kill(groups)
+        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        await asyncio.to_thread(self._cgroups.remove, groups)
+        return True
+
+    def _put_away(self, record: SandboxRecord) -> None:
+        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        self._kits.put_away(kit_in(record), groups_in(record))
 
     def _clean(self, sandbox_id: str, kit: str, groups: tuple[str, ...]) -> None:
         self._socket_file(sandbox_id).unlink(missing_ok=True)
         self._kits.remove(kit, groups)
 
-    def _find(self, record: SandboxRecord) -> _Held | None:
-        pidfd = open_process(record.pid, record.pid_started)
-        return None if pidfd is None else self._hold(record.sandbox_id, pidfd, _kit(record), _slot(record))
+    def _find(self, record: SandboxRecord) -> Held | None:
+        pidfd = open_process(record.pid, record.pid_started) if record.pid else None
+        return None if pidfd is None else self._hold(record.sandbox_id, pidfd, kit_in(record), slot_in(record))
 
-    def _hold(self, sandbox_id: str, pidfd: int, kit: str, slot: int) -> _Held:
+    def _hold(self, sandbox_id: str, pidfd: int, kit: str, slot: int) -> Held:
         """A pidfd is readable when its process has ended (pidfd_open(2))."""
-        held = self._held[sandbox_id] = _Held(pidfd, kit, slot)
+        held = self._held[sandbox_id] = Held(pidfd, kit, slot)
         loop = asyncio.get_running_loop()
 
         def end() -> None:
@@ -370,7 +429,7 @@ class NamespaceDriver:
         loop.add_reader(pidfd, end)
         return held
 
-    async def _await_end(self, sandbox_id: str, held: _Held) -> None:
+    async def _await_end(self, sandbox_id: str, held: Held) -> None:
         """Wait for a process that was killed, and let go of it; several may wait for the same one."""
         try:
             async with asyncio.timeout(_END_SECONDS):
@@ -383,21 +442,10 @@ class NamespaceDriver:
             ) from problem
         if self._held.get(sandbox_id) is held:
             self._release(sandbox_id)
-            self._slots.release(held.slot)  # once: soon it may be another sandbox's
+            if sandbox_id not in self._stopped:
+                self._slots.release(held.slot)  # once: soon it may be another sandbox's
 
     def _release(self, sandbox_id: str) -> None:
         held = self._held.pop(sandbox_id)
         asyncio.get_running_loop().remove_reader(held.pidfd)
         os.close(held.pidfd)
-
-
-def _groups(record: SandboxRecord) -> tuple[str, ...]:
-    return tuple(record.driver_state.get("groups", "").split("\n")) if record.driver_state.get("groups") else ()
-
-
-def _slot(record: SandboxRecord) -> int:
-    return int(record.driver_state.get("slot", "0"))
-
-
-def _kit(record: SandboxRecord) -> str:
-    return record.driver_state.get("kit", record.sandbox_id)

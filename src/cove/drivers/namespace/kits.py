@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,7 +63,15 @@ class KitShelf:
         self._taken_at = asyncio.get_running_loop().time()
         if self._size and (self._refilling is None or self._refilling.done()):
             self._refilling = asyncio.ensure_future(self._refill())
-        return kit or await self._made_now(limits)
+        return kit or await self._made_in_thread(lambda: self._make(limits), keep_disk=False)
+
+    async def reopen(self, name: str, limits: Limits) -> Kit:
+        """The kit of a stopped sandbox again: new cgroups, the same disk.
+
+        Raises:
+            CoveError: what `LoopDisks.open` raises, LIMIT_NOT_ENFORCEABLE; only the disk is left then.
+        """
+        return await self._made_in_thread(lambda: self._reopen(name, limits), keep_disk=True)
 
     def let_go(self, kit: Kit) -> None:
         """Close our descriptor of the disk: the sandbox holds it now, or nobody."""
@@ -74,6 +83,21 @@ class KitShelf:
         self._cgroups.remove(self._cgroups.groups_of(name) if groups is None else groups)
         if self._disks:
             self._disks.remove(name)
+
+    def put_away(self, name: str, groups: tuple[str, ...]) -> None:
+        """Remove the cgroups of a kit whose processes have ended, and leave its disk in order. Idempotent; may wait
+        for the kernel.
+
+        Raises:
+            CoveError: what `LoopDisks.settle` raises.
+        """
+        self._cgroups.remove(groups)
+        if self._disks:
+            self._disks.settle(name)
+
+    def has_disk(self, name: str) -> bool:
+        """Whether the disk of a kit is there."""
+        return self._disks is not None and self._disks.exists(name)
 
     def usage(self, name: str, groups: tuple[str, ...]) -> HostUsage:
         """What a sandbox uses of its kit."""
@@ -92,22 +116,22 @@ class KitShelf:
             await asyncio.gather(self._refilling, return_exceptions=True)
         await self._drop_ready()
 
-    async def _made_now(self, limits: Limits) -> Kit:
-        making = asyncio.ensure_future(asyncio.to_thread(self._make, limits))
+    async def _made_in_thread(self, make: Callable[[], Kit], *, keep_disk: bool) -> Kit:
+        making = asyncio.ensure_future(asyncio.to_thread(make))
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
             # The thread goes on; nobody else would remove what it makes.
-            await asyncio.shield(asyncio.ensure_future(self._undo(making)))
+            await asyncio.shield(asyncio.ensure_future(self._undo(making, keep_disk)))
             raise
 
-    async def _undo(self, making: asyncio.Future[Kit]) -> None:
+    async def _undo(self, making: asyncio.Future[Kit], keep_disk: bool) -> None:
         with contextlib.suppress(CoveError):
-            await self._drop(await making)
+            await self._drop(await making, keep_disk=keep_disk)
 
-    async def _drop(self, kit: Kit) -> None:
+    async def _drop(self, kit: Kit, *, keep_disk: bool = False) -> None:
         self.let_go(kit)
-        await asyncio.to_thread(self.remove, kit.name, kit.groups)
+        await asyncio.to_thread(self.put_away if keep_disk else self.remove, kit.name, kit.groups)
 
     async def _drop_ready(self) -> None:
         while self._ready:
@@ -120,6 +144,15 @@ class KitShelf:
             disk = self._disks.create(name, limits.disk_mb) if self._disks else None
         except BaseException:
             self.remove(name)
+            raise
+        return Kit(name, limits, groups, disk)
+
+    def _reopen(self, name: str, limits: Limits) -> Kit:
+        groups = self._cgroups.create(name, limits)
+        try:
+            disk = self._disks.open(name) if self._disks else None
+        except BaseException:
+            self._cgroups.remove(groups)
             raise
         return Kit(name, limits, groups, disk)
 

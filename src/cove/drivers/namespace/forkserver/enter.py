@@ -133,7 +133,7 @@ def _make_directories(birth: Birth) -> None:
         path = f"{ROOT}/{name}"
         os.makedirs(path, mode=0o755, exist_ok=True)
         if birth.mapped_root:
-            os.chown(path, USER_ID, USER_ID)
+            os.chown(path, USER_ID, USER_ID, follow_symlinks=False)
 
 
 def _replace_foreign_directories() -> None:
