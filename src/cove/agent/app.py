@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from cove.agent.engine import Engine, Variables
 from cove.agent.http.boundary import Boundary
-from cove.agent.http.routes import absent, environment, events, execution, files, metrics, streams, system
+from cove.agent.http.routes import absent, archives, environment, events, execution, files, metrics, streams, system
 from cove.agent.http.traffic import Traffic
 from cove.agent.http.websocket_routes import WebSockets
 from cove.agent.metrics import ResourceUsage
@@ -21,6 +21,7 @@ ROUTES: tuple[Route, ...] = (
     *execution.ROUTES,
     *events.ROUTES,
     *files.ROUTES,
+    *archives.ROUTES,
     *system.ROUTES,
     *environment.ROUTES,
     *metrics.ROUTES,

@@ -1,7 +1,7 @@
 """Writing files so that a reader sees either the old content or the new one, never a part."""
 
 # A path is text here: pathlib would rewrite what the client sent.
-# ruff: noqa: PTH103, PTH104, PTH108, PTH116, PTH118, PTH120
+# ruff: noqa: PTH103, PTH116, PTH118, PTH120
 
 import asyncio
 import base64
@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -30,11 +31,17 @@ class Replacement:
     Leaving the context without `commit` removes what was written.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._temporary = os.path.join(directory, f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}.part")
-        self._descriptor = os.open(
-            self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
+    def __init__(self, directory: str | int) -> None:
+        """`directory` is a path, or a descriptor that stays open as long as this is used; targets are relative to it.
+
+        Raises:
+            OSError: no file can be made there.
+        """
+        name = f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}.part"
+        self._directory = directory if isinstance(directory, int) else None
+        self._temporary = name if isinstance(directory, int) else os.path.join(directory, name)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(self._temporary, flags, 0o600, dir_fd=self._directory)
         self._kept = False
         self.size = 0
 
@@ -44,9 +51,15 @@ class Replacement:
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was written, unless it was put into its place. To be called once, here or by the context."""
         os.close(self._descriptor)
-        if not self._kept:
-            _unlink_quietly(self._temporary)
+        if self._kept:
+            return
+        with suppress(OSError):  # the program in the sandbox may have removed it, or its directory
+            os.unlink(self._temporary, dir_fd=self._directory)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`.
@@ -60,15 +73,17 @@ class Replacement:
             self.size += written
             view = view[written:]
 
-    def commit(self, target: str, *, mode: int, overwrite: bool = True) -> None:
-        """Put it in the place of `target`, with permissions `mode`.
+    def commit(self, target: str, *, mode: int, overwrite: bool = True, modified: float | None = None) -> None:
+        """Put it in the place of `target`, with permissions `mode`, last modified now or then (seconds).
 
         Raises:
             OSError: EEXIST when `overwrite` is false and something is there; EXDEV from another file system.
         """
         os.fchmod(self._descriptor, mode)
+        if modified is not None:
+            os.utime(self._descriptor, (modified, modified))
         if overwrite:
-            os.rename(self._temporary, target)
+            os.rename(self._temporary, target, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             self._kept = True
         else:
             # link(2) fails where rename(2) would replace; the temporary name is removed on exit.
@@ -76,13 +91,10 @@ class Replacement:
 
     async def copy_to(self, other: "Replacement") -> None:
         """Append all of this to `other`, which may be on another file system."""
-        source = os.open(self._temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            while chunk := os.read(source, _COPY_BYTES):
-                other.write(chunk)
-                await asyncio.sleep(0)
-        finally:
-            os.close(source)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        while chunk := os.read(self._descriptor, _COPY_BYTES):
+            other.write(chunk)
+            await asyncio.sleep(0)
 
 
 def decoded_content(request: WriteFile) -> bytes:
@@ -185,11 +197,3 @@ def _from_base64(text: str) -> bytes:
             remedy="Encode the bytes with the standard alphabet and padding (RFC 4648, section 4).",
             field="content",
         ) from None
-
-
-def _unlink_quietly(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        # The program in the sandbox may have removed it, or its directory.
-        return
