@@ -226,6 +226,205 @@ async def _uses_cpu(driver: RuntimeDriver, record: SandboxRecord) -> None:
             await asyncio.sleep(0.005)
 
 
+async def stopped_one(bench: Bench) -> SandboxRecord:
+    need(bench.driver.capabilities.stop_start, "stop and start")
+    return await bench.driver.stop(await bench.create())
+
+
+def disk_only(bench: Bench, record: SandboxRecord) -> None:
+    """Of a stopped sandbox there is its disk and nothing else."""
+    assert (record.state, record.pid) == (HostState.STOPPED, 0)
+    assert {line.split()[0] for line in bench.subject.remains_of(record)} <= {"disk"}
+    assert not accepts(record.socket_path)
+
+
+async def test_the_report_says_whether_it_can_stop_and_start(bench: Bench) -> None:
+    assert (await bench.driver.check()).capabilities == bench.driver.capabilities
+
+
+async def test_stop_ends_every_process_and_leaves_only_the_disk(bench: Bench) -> None:
+    need(bench.driver.capabilities.stop_start, "stop and start")
+    record = await bench.create()
+    if bench.subject.runs_programs:
+        assert await Inside(record).output(STUBBORN) == "started"
+    before = processes(bench, record)
+    stopped = await bench.driver.stop(record)
+    assert [process for process in before if process.alive] == []
+    disk_only(bench, stopped)
+    assert await bench.driver.stop(stopped) == stopped
+    disk_only(bench, stopped)
+
+
+async def test_start_finds_everything_that_was_written(bench: Bench) -> None:
+    need(bench.driver.capabilities.stop_start, "stop and start")
+    need(bench.subject.runs_programs, "programs")
+    record = await bench.create(deadline=4e9, env_vars={"GREETING": "before"})
+    await Inside(record).output(
+        "mkdir -p /workspace/a/b && echo kept > /workspace/a/b/file && ln -s /etc/passwd /tmp/link"
+        " && echo home > ~/note && chmod 751 /workspace/a && rm -r /home/user/.cache 2>/dev/null;"
+        " head -c 3000000 /dev/urandom > /tmp/big; sha256sum < /tmp/big > /workspace/sum; sleep 1000 >/dev/null 2>&1 &"
+    )
+    for round_ in range(3):
+        stopped = await bench.driver.stop(record)
+        record = await bench.driver.start(stopped, bench.subject.template, {"GREETING": f"round {round_}"})
+        assert (record.sandbox_id, record.limits, record.deadline) == (stopped.sandbox_id, SMALL, 4e9)
+        assert (record.state, record.created) == (HostState.RUNNING, stopped.created)
+        seen = await Inside(record).output(
+            "cat /workspace/a/b/file ~/note; readlink /tmp/link; stat -c %a:%u /workspace/a;"
+            " sha256sum < /tmp/big | cmp - /workspace/sum && echo same; echo $GREETING; pgrep -c sleep || true"
+        )
+        assert seen.split("\n") == ["kept", "home", "/etc/passwd", "751:1000", "same", f"round {round_}", "0"]
+        assert await Inside(record).output("echo > /workspace/new && rm /workspace/new && id -u") == "1000"
+        assert await Inside(record).output("x = 1; print(x)", "python") == "1"
+
+
+async def test_a_started_sandbox_has_its_limits_again(bench: Bench) -> None:
+    need(bench.subject.runs_programs, "programs")
+    record = await bench.driver.start(await stopped_one(bench), bench.subject.template, {})
+    filled = await Inside(record).run("cat /dev/zero > /workspace/big")
+    assert "No space left on device" in filled["stderr"]
+    await Inside(record).output("rm /workspace/big")
+    record = await bench.driver.start(await bench.driver.stop(record), bench.subject.template, {})
+    usage = await bench.driver.usage(record)
+    assert 0 < usage.pids <= SMALL.pids
+    killed = await Inside(record).run("x = bytearray(400_000_000)", "python")
+    assert killed["exit_code"] != 0
+
+
+async def test_a_paused_sandbox_can_be_stopped_and_comes_back_running(bench: Bench) -> None:
+    need(bench.driver.capabilities.stop_start, "stop and start")
+    record = await bench.create()
+    await bench.driver.pause(record)
+    stopped = await bench.driver.stop(record)
+    disk_only(bench, stopped)
+    started = await bench.driver.start(stopped, bench.subject.template, {})
+    assert await Inside(started).health() == 200
+
+
+async def test_a_stopped_sandbox_can_be_destroyed(bench: Bench) -> None:
+    stopped = await stopped_one(bench)
+    await asyncio.gather(bench.driver.destroy(stopped), bench.driver.destroy(stopped))
+    await nothing_remains(bench.subject, stopped)
+    with pytest.raises(CoveError) as caught:
+        await bench.driver.start(stopped, bench.subject.template, {})
+    assert caught.value.code == "SANDBOX_NOT_FOUND"
+
+
+async def test_a_stopped_sandbox_uses_no_memory_and_its_wait_is_over(bench: Bench) -> None:
+    stopped = await stopped_one(bench)
+    usage = await bench.driver.usage(stopped)
+    assert usage.memory_bytes == 0
+    async with asyncio.timeout(5):
+        await bench.driver.wait(stopped)
+
+
+async def test_a_start_that_fails_leaves_it_stopped(bench: Bench) -> None:
+    need(bench.subject.has_processes, "starts that fail")
+    stopped = await stopped_one(bench)
+    broken = bench.subject.template.model_copy(update={"digest": "bad4", "layers": ("/nonexistent/layer",)})
+    with pytest.raises(CoveError) as caught:
+        await bench.driver.start(stopped, broken, {})
+    assert caught.value.code == "SANDBOX_START_FAILED"
+    disk_only(bench, stopped)
+    started = await bench.driver.start(stopped, bench.subject.template, {})
+    assert await Inside(started).health() == 200
+
+
+async def test_a_start_that_is_given_up_leaves_it_stopped(alone: Bench) -> None:
+    need(alone.subject.has_processes, "steps to be interrupted at")
+    record = await alone.create()
+    await Inside(record).output("echo kept > /workspace/file")
+    stopped = await alone.driver.stop(record)
+    given_up = 0
+    for milliseconds in range(0, 60, 3):
+        try:
+            async with asyncio.timeout(milliseconds / 1000):
+                record = await alone.driver.start(stopped, alone.subject.template, {})
+        except TimeoutError:
+            given_up += 1
+            disk_only(alone, stopped)
+        else:
+            assert await Inside(record).output("cat /workspace/file") == "kept"
+            stopped = await alone.driver.stop(record)
+    assert given_up >= 3
+
+
+async def test_user_ids_of_a_stopped_sandbox_are_its_own(alone: Bench) -> None:
+    need(alone.subject.has_processes, "user ids")
+    record = await alone.create()
+    user = host_user(record)
+    stopped = await alone.driver.stop(record)
+    await alone.restart()
+    assert await alone.driver.adopt(stopped)
+    others = await asyncio.gather(*(alone.create() for _ in range(BURST)))
+    assert user not in {host_user(other) for other in others}
+    started = await alone.driver.start(stopped, alone.subject.template, {})
+    assert host_user(started) == user
+    await alone.driver.destroy(started)
+
+
+async def test_a_stopped_sandbox_is_adopted_by_the_next_driver(alone: Bench) -> None:
+    need(alone.subject.can_outlive, "life beyond its driver")
+    record = await alone.create()
+    await Inside(record).output("echo kept > /workspace/file")
+    stopped = await alone.driver.stop(record)
+    await alone.restart()
+    assert await alone.driver.adopt(stopped)
+    assert await alone.driver.adopt(stopped)
+    await alone.driver.sweep(frozenset({stopped.sandbox_id}))
+    disk_only(alone, stopped)
+    started = await alone.driver.start(stopped, alone.subject.template, {})
+    assert await Inside(started).output("cat /workspace/file") == "kept"
+
+
+async def test_a_stop_that_was_cut_off_is_finished_at_adoption(alone: Bench) -> None:
+    need(alone.subject.can_outlive, "life beyond its driver")
+    record = await alone.create()
+    await Inside(record).output("echo kept > /workspace/file; sync")
+    before = processes(alone, record)
+    intended = record.model_copy(update={"state": HostState.STOPPED})  # as the host writes it before it stops
+    await alone.restart()
+    assert await alone.driver.adopt(intended)
+    await until(lambda: not any(process.alive for process in before))
+    stopped = await alone.driver.stop(intended)
+    disk_only(alone, stopped)
+    started = await alone.driver.start(stopped, alone.subject.template, {})
+    assert await Inside(started).output("cat /workspace/file") == "kept"
+
+
+async def test_a_start_that_was_cut_off_is_undone_at_adoption(alone: Bench) -> None:
+    need(alone.subject.can_outlive, "life beyond its driver")
+    stopped = await stopped_one(alone)
+    lost = await alone.driver.start(stopped, alone.subject.template, {})  # the daemon dies before it writes this
+    before = processes(alone, lost)
+    await alone.restart()
+    assert await alone.driver.adopt(stopped)
+    await until(lambda: not any(process.alive for process in before))
+    started = await alone.driver.start(stopped, alone.subject.template, {})
+    assert await Inside(started).health() == 200
+
+
+async def test_a_stopped_sandbox_without_its_disk_is_dead(alone: Bench) -> None:
+    need(alone.subject.can_outlive, "life beyond its driver")
+    stopped = await stopped_one(alone)
+    for image in alone.subject.directory.glob("disks/kit-*.img"):
+        image.unlink()
+    with pytest.raises(CoveError) as caught:
+        await alone.driver.start(stopped, alone.subject.template, {})
+    assert caught.value.code == "SANDBOX_NOT_FOUND"
+    await alone.restart()
+    assert not await alone.driver.adopt(stopped)
+    await nothing_remains(alone.subject, stopped)
+
+
+async def test_stops_and_starts_of_many_at_once(alone: Bench) -> None:
+    need(alone.driver.capabilities.stop_start, "stop and start")
+    records = await asyncio.gather(*(alone.create() for _ in range(8)))
+    stopped = await asyncio.gather(*(alone.driver.stop(record) for record in records))
+    started = await asyncio.gather(*(alone.driver.start(one, alone.subject.template, {}) for one in stopped))
+    assert await asyncio.gather(*(Inside(record).health() for record in started)) == [200] * 8
+
+
 async def test_wait_returns_at_the_end_of_the_sandbox(bench: Bench) -> None:
     record = await bench.create()
     waiting = [asyncio.create_task(bench.driver.wait(record)) for _ in range(2)]
