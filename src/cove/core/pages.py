@@ -3,6 +3,7 @@
 import base64
 import binascii
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cove.core.principal import Principal
@@ -31,7 +32,7 @@ def query_of(
     Raises:
         CoveError: INVALID_REQUEST for a bad cursor.
     """
-    before = None if cursor is None else _decode(cursor)
+    before = None if cursor is None else read_cursor(cursor, is_id=is_sandbox_id)
     return SandboxQuery(
         namespace=principal.namespace, status=status, region=region, before=before, limit=min(limit, MAX_PAGE) + 1
     )
@@ -41,23 +42,29 @@ def page_of(query: SandboxQuery, rows: tuple[StoredSandbox, ...]) -> Page:
     """The page that `rows`, the answer to `query`, make."""
     shown = rows[: query.limit - 1]
     more = len(rows) > len(shown) and bool(shown)
-    return Page(shown, _encode(shown[-1]) if more else None)
+    return Page(shown, cursor_after(shown[-1].created_at, shown[-1].id) if more else None)
 
 
-def _encode(last: StoredSandbox) -> str:
-    return base64.urlsafe_b64encode(f"{last.created_at!r} {last.id}".encode()).decode().rstrip("=")
+def cursor_after(created_at: float, row_id: str) -> str:
+    """The cursor of what is older than a row."""
+    return base64.urlsafe_b64encode(f"{created_at!r} {row_id}".encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str) -> tuple[float, str]:
+def read_cursor(cursor: str, *, is_id: Callable[[str], bool]) -> tuple[float, str]:
+    """Creation time and id of the row that a cursor names.
+
+    Raises:
+        CoveError: INVALID_REQUEST when it is no cursor of rows with such ids.
+    """
     try:
         text = base64.urlsafe_b64decode(cursor[:_MAX_CURSOR_CHARACTERS] + "=" * (-len(cursor) % 4)).decode()
-        created, _, sandbox_id = text.partition(" ")
+        created, _, row_id = text.partition(" ")
         before = float(created)
     except (ValueError, binascii.Error):
         raise _bad_cursor() from None
-    if not is_sandbox_id(sandbox_id) or not math.isfinite(before):
+    if not is_id(row_id) or not math.isfinite(before):
         raise _bad_cursor()
-    return before, sandbox_id
+    return before, row_id
 
 
 def _bad_cursor() -> CoveError:

@@ -118,6 +118,7 @@ ERRORS: dict[str, ErrorDefinition] = {
     "FILE_NOT_FOUND": ErrorDefinition(404, NotFound),
     "DIRECTORY_NOT_FOUND": ErrorDefinition(404, NotFound),
     "PROCESS_NOT_FOUND": ErrorDefinition(404, NotFound),
+    "EXECUTION_NOT_FOUND": ErrorDefinition(404, NotFound),
     "FILE_ALREADY_EXISTS": ErrorDefinition(409, Conflict),
     "PERMISSION_DENIED": ErrorDefinition(403, PermissionRefused),
     "PATH_NOT_ALLOWED": ErrorDefinition(403, PermissionRefused),

@@ -7,6 +7,7 @@ import time
 
 _LOWER = string.ascii_lowercase + string.digits
 SANDBOX_ID = re.compile(r"[0-9]{10}[a-z0-9]{8}\Z")
+_EXECUTION_ID = re.compile(r"exec_[a-z0-9]{8,64}\Z")
 
 
 def _random(length: int) -> str:
@@ -37,3 +38,8 @@ def new_request_id() -> str:
 def new_execution_id() -> str:
     """One run of code or of a command."""
     return f"exec_{_random(16)}"
+
+
+def is_execution_id(text: str) -> bool:
+    """Whether `text` has the shape of an execution id."""
+    return _EXECUTION_ID.match(text) is not None
