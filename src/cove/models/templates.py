@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from cove.models.base import Contract
+from cove.models.limits import Limits
 
 
 class TemplateResources(Contract):
@@ -64,6 +65,13 @@ class TemplateManifest(Contract):
         size_bytes: disk use of all layers.
         notes: what was left out, and why.
         built_at: when.
+        base: name of the template that this one was derived from; empty for one with a recipe.
+        own_layers: the topmost of `layers`, which a user's build made. The warm process, which is outside of every
+            sandbox, never sees them.
+        own_environment: what a user's build added to `environment`; the warm process never sees that either.
+        owned_directories: directories that belong to the sandbox's user, beside the usual ones.
+        start_command: shell text that runs in the background from the start of each sandbox.
+        limits: of sandboxes that ask for none.
     """
 
     name: str
@@ -84,6 +92,51 @@ class TemplateManifest(Contract):
     size_bytes: int = 0
     notes: tuple[str, ...] = ()
     built_at: datetime
+    base: str = ""
+    own_layers: tuple[str, ...] = ()
+    own_environment: dict[str, str] = {}
+    owned_directories: tuple[str, ...] = ()
+    start_command: str = ""
+    limits: Limits | None = None
+
+
+class CapturedDirectory(Contract):
+    """One directory of a sandbox, as a tar file on the host.
+
+    Attributes:
+        inside: absolute path in the sandbox.
+        archive: path of the tar file below the host's directory for builds. Its content is not trusted.
+    """
+
+    inside: str
+    archive: str
+
+
+class TemplateDerivation(Contract):
+    """What a host is asked to make of a template that it has and of what a build has left in a sandbox.
+
+    Attributes:
+        name: under which the host keeps the new template; `derived_name` makes them.
+        base: name of the template below.
+        environment: added to the base's.
+        directories: become one layer.
+        owned_directories, start_command, limits: as in `TemplateManifest`.
+    """
+
+    name: str
+    base: str
+    display_name: str
+    description: str
+    environment: dict[str, str] = {}
+    directories: tuple[CapturedDirectory, ...] = ()
+    owned_directories: tuple[str, ...] = ()
+    start_command: str = ""
+    limits: Limits = Limits()
+
+
+def derived_name(template_id: int) -> str:
+    """The name under which hosts keep the template with this id: names that users choose may be the same twice."""
+    return f"t{template_id}"
 
 
 class BuildProgress(Contract):

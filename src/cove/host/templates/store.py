@@ -10,18 +10,21 @@ from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from cove.host.templates.archive_layer import ArchiveLayer
+from cove.host.templates.derivation import derived, on_base
 from cove.host.templates.layer_store import STAGING, LayerStore, write_atomically
-from cove.host.templates.layers import LayerRecord
+from cove.host.templates.layers import LayerRecord, digest_of
 from cove.host.templates.paths import AGENT_PATH
 from cove.host.templates.progress import ProgressScale
 from cove.host.templates.recipes import Recipe, load_recipe, recipe_names
 from cove.models.errors import error
-from cove.models.templates import BuildProgress, TemplateManifest
+from cove.models.limits import MIB
+from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 if TYPE_CHECKING:
     from cove.host.templates.plan import Plan
@@ -117,6 +120,44 @@ class TemplateStore:
                 remedy="Check the permissions of the data directory.",
             ) from problem  # fmt: skip
 
+    def derive(self, derivation: TemplateDerivation, *, builds: Path) -> TemplateManifest:
+        """Make a template of another one and of directories that a build left; blocks.
+
+        Args:
+            builds: the archives must be below this directory.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND, TEMPLATE_NOT_BUILT (the base), TEMPLATE_BUILD_FAILED, DISK_FULL, CONFLICT.
+        """
+        if not _NAME.fullmatch(derivation.name) or derivation.name in recipe_names():
+            raise error("INVALID_REQUEST", f"{derivation.name[:64]!r} cannot be the name of a derived template.")
+        base = self.get(derivation.base)
+        archives = [(PurePosixPath(one.inside), _archive_in(builds, one.archive)) for one in derivation.directories]
+        layer = ArchiveLayer(archives, max_bytes=derivation.limits.disk_mb * MIB)
+        try:
+            with self._locked(lambda _: None):
+                digest = digest_of(layer, owner=self._owner)
+                record = self._layers.record(digest) or self._layers.build(layer, digest, (), lambda *_: None)
+                manifest = derived(derivation, base, self._layers.path(digest), size_bytes=record.size_bytes)
+                write_atomically(self._templates / f"{derivation.name}.json", manifest.model_dump_json(indent=2))
+        except OSError as problem:
+            code = "DISK_FULL" if problem.errno in _DISK_FULL else "TEMPLATE_BUILD_FAILED"
+            raise error(code, f"The template was not built: {problem.strerror}.") from problem
+        return manifest
+
+    def remove(self, name: str, *, in_use: Collection[str] = ()) -> None:
+        """Remove a derived template, and its layers unless sandboxes (`in_use`: paths or digests) stand on them.
+        Idempotent.
+
+        Raises:
+            CoveError: FORBIDDEN for a template that has a recipe.
+        """
+        if name in recipe_names():
+            raise error("FORBIDDEN", f"The template {name!r} comes with Cove and cannot be removed.")
+        if _NAME.fullmatch(name):
+            (self._templates / f"{name}.json").unlink(missing_ok=True)
+            self.remove_unused(in_use=in_use)
+
     def remove_unused(self, *, in_use: Collection[str] = ()) -> int:
         """Remove layers that belong to no built template; returns how many.
 
@@ -142,6 +183,11 @@ class TemplateStore:
             manifest = TemplateManifest.model_validate_json((self._templates / f"{name}.json").read_bytes())
         except (OSError, ValidationError):
             return None
+        if manifest.base:
+            base = self._read(manifest.base) if manifest.base in recipe_names() else None
+            if base is None:
+                return None
+            manifest = on_base(manifest, base)
         return manifest if all(Path(layer).is_dir() for layer in manifest.layers) else None
 
     def _build(self, plan: "Plan", on_progress: OnProgress) -> TemplateManifest:
@@ -191,6 +237,14 @@ class TemplateStore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _archive_in(builds: Path, archive: str) -> Path:
+    """The archive's path, if it is a file of its own right below `builds`."""
+    path = Path(archive)
+    if not path.is_absolute() or path.is_symlink() or not path.resolve().is_relative_to(builds.resolve()):
+        raise error("INVALID_REQUEST", "An archive is not in the directory for builds.")
+    return path
 
 
 def _wait_for(descriptor: int, on_progress: OnProgress) -> None:
