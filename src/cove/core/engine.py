@@ -13,6 +13,8 @@ from cove.core.creation import Creator, GuestEnvironment
 from cove.core.deadlines import Deadlines
 from cove.core.directory import LiveDirectory
 from cove.core.endings import Endings
+from cove.core.host_watcher import HostWatcher
+from cove.core.idempotency import RepeatableCreates
 from cove.core.lifecycle import Lifecycle
 from cove.core.locks import KeyedLocks
 from cove.core.planning import CreationPolicy
@@ -35,7 +37,7 @@ class SandboxEngine:
 
     Attributes:
         directory: where the agents of running sandboxes are.
-        catalog, pool, creator, lifecycle, reconciler, deadlines, quotas: the parts, each for its own purpose.
+        catalog, pool, creator, creates, lifecycle, reconciler, deadlines, quotas: the parts, each for its own purpose.
     """
 
     def __init__(
@@ -85,12 +87,17 @@ class SandboxEngine:
             policy=policy,
             clock=clock,
         )
+        self.creates = RepeatableCreates(
+            self.creator, store, tokens, self._background, create_seconds=policy.create_seconds, clock=clock
+        )
         self.lifecycle = Lifecycle(
             host=host,
             store=store,
             endings=endings,
+            directory=self.directory,
             deadlines=self.deadlines,
             tokens=tokens,
+            guests=guests,
             background=self._background,
             locks=locks,
             clock=clock,
@@ -109,6 +116,7 @@ class SandboxEngine:
             clock=clock,
             interval_seconds=reconcile_seconds,
         )
+        self._watcher = HostWatcher(host, self.reconciler)
 
     async def start(self) -> None:
         """Adopt what runs, then start the loops. A host that does not answer yet is no reason to fail.
@@ -120,6 +128,7 @@ class SandboxEngine:
         await self.reconciler.try_pass()
         self._background.keep(lambda: self.deadlines.run(self.lifecycle.expire), name="deadlines")
         self._background.keep(self.reconciler.run, name="reconciler")
+        self._background.keep(self._watcher.run, name="host watcher")
         self._background.keep(self.pool.run, name="pool")
         self._background.keep(self._retention.run, name="retention")
         self._background.spawn(self._warm(), name="warm")

@@ -5,12 +5,14 @@ import asyncio
 import structlog
 
 from cove.core.clock import Clock
+from cove.core.idempotency import REMEMBERED_SECONDS
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import CoveError
 
 TOMBSTONE_SECONDS = 7 * 24 * 3600.0
 EXECUTION_SECONDS = 7 * 24 * 3600.0
 EVENT_SECONDS = 90 * 24 * 3600.0
+OLD_KEY_SECONDS = 90 * 24 * 3600.0
 _EVERY_SECONDS = 3600.0
 
 
@@ -40,4 +42,6 @@ class Retention:
 def _prune(work: UnitOfWork, now: float) -> int:
     tombstones = work.sandboxes.prune(ended_before=now - TOMBSTONE_SECONDS)
     executions = work.executions.prune(ended_before=now - EXECUTION_SECONDS)
-    return tombstones + executions + work.events.prune(before=now - EVENT_SECONDS)
+    creates = work.creates.prune(before=now - REMEMBERED_SECONDS)
+    keys = work.keys.prune(over_before=now - OLD_KEY_SECONDS)
+    return tombstones + executions + creates + keys + work.events.prune(before=now - EVENT_SECONDS)

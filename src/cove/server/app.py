@@ -114,7 +114,7 @@ def _application(
         settings,
         routers=(
             operation_routes(store, engine.pool, metrics, host_answers=lambda: engine.reconciler.host_answers),
-            sandbox_routes(engine.creator, engine.lifecycle, presentation, metrics),
+            sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
             template_routes(engine.catalog, presentation),
         ),
         keys=keys,

@@ -4,11 +4,11 @@ import time
 from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from cove.core.clock import utc
-from cove.core.creation import Creator
+from cove.core.idempotency import RepeatableCreates
 from cove.core.lifecycle import Lifecycle
 from cove.core.pages import MAX_PAGE
 from cove.core.states import Action
@@ -33,32 +33,45 @@ _CLIENT_GONE = 499
 _ONE = "/v1/sandboxes/{sandbox_id}"
 
 
-def sandbox_routes(creator: Creator, lifecycle: Lifecycle, presentation: Presentation, metrics: Metrics) -> APIRouter:
+def sandbox_routes(
+    creates: RepeatableCreates, lifecycle: Lifecycle, presentation: Presentation, metrics: Metrics
+) -> APIRouter:
     """The routes, over these objects."""
     router = APIRouter(tags=["sandboxes"])
-    _add_creation(router, creator, presentation, metrics)
+    _add_creation(router, creates, presentation, metrics)
     _add_reading(router, lifecycle, presentation)
     _add_ending(router, lifecycle)
     _add_states(router, lifecycle)
     return router
 
 
-def _add_creation(router: APIRouter, creator: Creator, presentation: Presentation, metrics: Metrics) -> None:
+def _add_creation(router: APIRouter, creates: RepeatableCreates, presentation: Presentation, metrics: Metrics) -> None:
     @router.post("/v1/sandboxes", status_code=201, response_model=CreatedSandbox)
-    async def create_sandbox(request: Request, body: CreateSandbox) -> Response:
-        """Create a sandbox. It runs, and its agent answers, when this returns."""
+    async def create_sandbox(
+        request: Request, body: CreateSandbox, idempotency_key: Annotated[str | None, Header()] = None
+    ) -> Response:
+        """Create a sandbox. It runs, and its agent answers, when this returns.
+
+        Sent again with the same `Idempotency-Key` and body, it answers with the same sandbox and a new token.
+        """
         started = time.perf_counter()
         try:
-            creation = await creator.create(principal_of(request.scope), body)
+            outcome = await creates.create(
+                principal_of(request.scope), body, key=idempotency_key, gone=request.is_disconnected
+            )
         except CoveError as failure:
             metrics.refused(failure.code)
             raise
-        if await request.is_disconnected():
-            await creator.abandon(creation)
+        if outcome is None:
             metrics.refused("CLIENT_GONE")
             return Response(status_code=_CLIENT_GONE)
-        metrics.created(time.perf_counter() - started, pooled=creation.pooled)
-        return answer(presentation.created(creation.sandbox, creation.token, request_id_of(request.scope)), 201)
+        creation = outcome.creation
+        answered = answer(presentation.created(creation.sandbox, creation.token, request_id_of(request.scope)), 201)
+        if outcome.replayed:
+            answered.headers["Idempotent-Replayed"] = "true"
+        else:
+            metrics.created(time.perf_counter() - started, pooled=creation.pooled)
+        return answered
 
 
 def _add_reading(router: APIRouter, lifecycle: Lifecycle, presentation: Presentation) -> None:
