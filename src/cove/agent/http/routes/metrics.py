@@ -36,6 +36,7 @@ def _figures(state: AgentState) -> dict[str, Any]:
         "avg_duration_ms": {**state.traffic.average_ms(), **counters.average_ms},
         **state.usage.snapshot(),
         "cache": {"size": 0},
+        "active_streams": state.sockets.count,
     }
 
 
@@ -48,6 +49,7 @@ def _exposition(figures: dict[str, Any]) -> list[str]:
         ("executions_total", "counter", figures["total_executions"]),
         ("execution_failures_total", "counter", figures["failed_executions"]),
         ("executions_active", "gauge", figures["active_executions"]),
+        ("streams_active", "gauge", figures["active_streams"]),
         ("processes", "gauge", figures["process"]["count"]),
         ("cpu_usage_percent", "gauge", system["cpu"]["usage_percent"]),
         ("memory_used_mb", "gauge", system["memory"]["used_mb"]),
