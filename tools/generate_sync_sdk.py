@@ -5,7 +5,7 @@
 
 The source is edited token by token, so comments and layout survive: `async` and `await` disappear, names are replaced
 by those of `NAMES`, and a line that ends in `# async only` is left out. What really differs is written by hand, in
-`cove/sdk/_async/primitives.py` and `cove/sdk/_sync/primitives.py`.
+`primitives.py` and `dialing.py` of `cove/sdk/_async` and `cove/sdk/_sync`.
 """
 
 import argparse
@@ -20,11 +20,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 INPUTS = {
     "src/cove/sdk/_async/agent.py": "src/cove/sdk/_sync/agent.py",
+    "src/cove/sdk/_async/cache.py": "src/cove/sdk/_sync/cache.py",
+    "src/cove/sdk/_async/code.py": "src/cove/sdk/_sync/code.py",
     "src/cove/sdk/_async/commands.py": "src/cove/sdk/_sync/commands.py",
+    "src/cove/sdk/_async/condition.py": "src/cove/sdk/_sync/condition.py",
     "src/cove/sdk/_async/control.py": "src/cove/sdk/_sync/control.py",
+    "src/cove/sdk/_async/directories.py": "src/cove/sdk/_sync/directories.py",
     "src/cove/sdk/_async/environment.py": "src/cove/sdk/_sync/environment.py",
     "src/cove/sdk/_async/files.py": "src/cove/sdk/_sync/files.py",
+    "src/cove/sdk/_async/processes.py": "src/cove/sdk/_sync/processes.py",
     "src/cove/sdk/_async/sandbox.py": "src/cove/sdk/_sync/sandbox.py",
+    "src/cove/sdk/_async/streaming.py": "src/cove/sdk/_sync/streaming.py",
+    "src/cove/sdk/_async/terminal.py": "src/cove/sdk/_sync/terminal.py",
+    "src/cove/sdk/_async/watching.py": "src/cove/sdk/_sync/watching.py",
+    "src/cove/sdk/_async/websocket.py": "src/cove/sdk/_sync/websocket.py",
     "src/cove/sdk/_async/wire.py": "src/cove/sdk/_sync/wire.py",
     "tests/sdk/test_async_failures.py": "tests/sdk/test_sync_failures.py",
     "tests/sdk/test_async_files.py": "tests/sdk/test_sync_files.py",
@@ -36,7 +45,10 @@ NAMES = {
     "AsyncAgentLink": "AgentLink",
     "AsyncBaseTransport": "BaseTransport",
     "AsyncByteStream": "SyncByteStream",
+    "AsyncCache": "Cache",
+    "AsyncCode": "Code",
     "AsyncCommands": "Commands",
+    "AsyncCondition": "Condition",
     "AsyncControlPlane": "ControlPlane",
     "AsyncEnvironment": "Environment",
     "AsyncExitStack": "ExitStack",
@@ -44,7 +56,11 @@ NAMES = {
     "AsyncGenerator": "Generator",
     "AsyncHTTPTransport": "HTTPTransport",
     "AsyncIterator": "Iterator",
+    "AsyncProcess": "Process",
     "AsyncSandbox": "Sandbox",
+    "AsyncSocket": "Socket",
+    "AsyncTerminal": "Terminal",
+    "AsyncTerminalConnection": "TerminalConnection",
     "AsyncWire": "Wire",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",

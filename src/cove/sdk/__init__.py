@@ -13,20 +13,60 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cove.models.frames import ChangeFrame, OverflowFrame
+    from cove.sdk import webhooks
     from cove.sdk._async.control import AsyncControlPlane
+    from cove.sdk._async.processes import AsyncProcess
     from cove.sdk._async.sandbox import AsyncSandbox
-    from cove.sdk._results import Execution
+    from cove.sdk._async.terminal import AsyncTerminalConnection
+    from cove.sdk._events import ExecutionEvent, OutputEvent, ResultEvent
+    from cove.sdk._results import AcceptedExecution, DirectoryTransfer, Execution, ExpiryInfo, ProcessInfo
     from cove.sdk._sync.control import ControlPlane
+    from cove.sdk._sync.processes import Process
     from cove.sdk._sync.sandbox import Sandbox
+    from cove.sdk._sync.terminal import TerminalConnection
 
-__all__ = ["AsyncControlPlane", "AsyncSandbox", "ControlPlane", "Execution", "Sandbox"]
+__all__ = [
+    "AcceptedExecution",
+    "AsyncControlPlane",
+    "AsyncProcess",
+    "AsyncSandbox",
+    "AsyncTerminalConnection",
+    "ChangeFrame",
+    "ControlPlane",
+    "DirectoryTransfer",
+    "Execution",
+    "ExecutionEvent",
+    "ExpiryInfo",
+    "OutputEvent",
+    "OverflowFrame",
+    "Process",
+    "ProcessInfo",
+    "ResultEvent",
+    "Sandbox",
+    "TerminalConnection",
+    "webhooks",
+]
 
 _MODULES = {
+    "AcceptedExecution": "cove.sdk._results",
     "AsyncControlPlane": "cove.sdk._async.control",
+    "AsyncProcess": "cove.sdk._async.processes",
     "AsyncSandbox": "cove.sdk._async.sandbox",
+    "AsyncTerminalConnection": "cove.sdk._async.terminal",
+    "ChangeFrame": "cove.models.frames",
     "ControlPlane": "cove.sdk._sync.control",
+    "DirectoryTransfer": "cove.sdk._results",
     "Execution": "cove.sdk._results",
+    "ExecutionEvent": "cove.sdk._events",
+    "ExpiryInfo": "cove.sdk._results",
+    "OutputEvent": "cove.sdk._events",
+    "OverflowFrame": "cove.models.frames",
+    "Process": "cove.sdk._sync.processes",
+    "ProcessInfo": "cove.sdk._results",
+    "ResultEvent": "cove.sdk._events",
     "Sandbox": "cove.sdk._sync.sandbox",
+    "TerminalConnection": "cove.sdk._sync.terminal",
 }
 
 
@@ -34,4 +74,6 @@ def __getattr__(name: str) -> Any:
     """Load what is named and no more: a script that blocks needs no event loop (PEP 562)."""
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
+    if name == "webhooks":
+        return import_module("cove.sdk.webhooks")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

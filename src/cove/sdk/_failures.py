@@ -112,6 +112,14 @@ def parse(model: type[Model], body: bytes) -> Model:
         raise _unreadable(model.__name__, problem) from None
 
 
+def parse_fields(model: type[Model], fields: dict[str, Any]) -> Model:
+    """As `parse`, for what is an object already."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as problem:
+        raise _unreadable(model.__name__, problem) from None
+
+
 def parse_object(body: bytes) -> dict[str, Any]:
     """`body` as a JSON object.
 
@@ -125,6 +133,17 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise error("INTERNAL_ERROR", "The answer is not a JSON object.", remedy="Is this the address of Cove?")
     return cast(dict[str, Any], value)
+
+
+def objects_in(body: bytes, name: str) -> list[dict[str, Any]]:
+    """The objects in the list `name` of a JSON object; empty without one.
+
+    Raises:
+        PlatformFailure: `body` is no object.
+    """
+    found: object = parse_object(body).get(name)
+    entries = cast(list[object], found) if isinstance(found, list) else []
+    return [cast(dict[str, Any], entry) for entry in entries if isinstance(entry, dict)]
 
 
 def _unreadable(name: str, problem: ValidationError) -> CoveError:

@@ -2,10 +2,22 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from cove.models.errors import error
+
+PIECE_BYTES = 256 * 1024
+
+Progress = Callable[[int], object]
+"""Told how many bytes were transferred so far. It must be quick: the transfer waits for it."""
+
+
+def report(progress: Progress | None, done: int) -> None:
+    """Tell `progress`, if there is one."""
+    if progress is not None:
+        progress(done)
 
 
 def open_regular(path: str | os.PathLike[str]) -> tuple[BinaryIO, int]:

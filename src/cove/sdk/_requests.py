@@ -13,12 +13,6 @@ from pydantic import BaseModel, ValidationError
 
 from cove.models.environment import EnvironmentChange
 from cove.models.errors import CoveError, error
-from cove.models.execution import (
-    DEFAULT_OUTPUT_BYTES,
-    MAX_CODE_BYTES,
-    CommandRequest,
-    ExecuteRequest,
-)
 from cove.models.files import MAX_WRITE_BYTES, MakeDirectory, WriteFile
 from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import CreateSandbox, SetTimeout
@@ -35,6 +29,7 @@ STALL_SECONDS = 60.0
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
 MAX_READ_BYTES = 64 * 1024 * 1024
+MAX_STREAM_BYTES = 4 * 1024 * 1024 * 1024
 MAX_DOWNLOAD_BYTES = 4 * 1024 * 1024 * 1024
 
 DEFAULT_TEMPLATE = "code-interpreter"
@@ -78,7 +73,7 @@ def create(template: str | None, *, template_id: str | int | None, **fields: Any
     return Call(
         method="POST",
         path="/v1/sandboxes",
-        content=_json(body),
+        content=as_json(body),
         timeout=CREATE_SECONDS,
         stall=CREATE_SECONDS,
         retry=Retry.UNLESS_ACCEPTED,
@@ -109,7 +104,7 @@ def sandbox_path(sandbox_id: str, suffix: str = "") -> str:
 
 
 def lifecycle(sandbox_id: str, action: str) -> Call:
-    """`POST .../pause`, `.../resume`, `.../token/refresh`: all may be repeated."""
+    """`POST .../pause`, `.../resume`, `.../stop`, `.../start`, `.../token/refresh`: all may be repeated."""
     return Call(method="POST", path=sandbox_path(sandbox_id, f"/{action}"), retry=Retry.IDEMPOTENT)
 
 
@@ -117,57 +112,19 @@ def set_timeout(sandbox_id: str, seconds: int) -> Call:
     """`PUT .../timeout`."""
     body = checked(SetTimeout, timeout_seconds=seconds)
     path = sandbox_path(sandbox_id, "/timeout")
-    return Call(method="PUT", path=path, content=_json(body), retry=Retry.IDEMPOTENT)
+    return Call(method="PUT", path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
 
 
 def template_path(name: str) -> str:
     """`/v1/templates/{name or id}`."""
     if not name or name in (".", ".."):
         raise error("INVALID_REQUEST", f"{name!r} is not the name of a template.")
-    return f"/v1/templates/{_quoted(name, safe='')}"
-
-
-def execute(
-    code: str,
-    *,
-    language: str,
-    timeout: float,
-    env: Mapping[str, str] | None,
-    working_dir: SandboxPath | None,
-    max_output_bytes: int | None,
-) -> Call:
-    """`POST /execute/rich`: never repeated once a byte of it may have left."""
-    body = checked(
-        ExecuteRequest,
-        code=code,
-        language=language,
-        timeout=timeout,
-        workdir=_directory(working_dir),
-        env=None if env is None else dict(env),
-        max_output_bytes=DEFAULT_OUTPUT_BYTES if max_output_bytes is None else max_output_bytes,
-    )
-    _check_code_size(body.code)
-    return _running("/execute/rich", body, body.timeout)
-
-
-def run_command(
-    command: str, *, timeout: float, env: Mapping[str, str] | None, working_dir: SandboxPath | None
-) -> Call:
-    """`POST /commands/run`: never repeated once a byte of it may have left."""
-    body = checked(
-        CommandRequest,
-        command=command,
-        timeout=timeout,
-        workdir=_directory(working_dir),
-        env=None if env is None else dict(env),
-    )
-    _check_code_size(body.command)
-    return _running("/commands/run", body, body.timeout)
+    return f"/v1/templates/{quoted(name)}"
 
 
 def write_file(path: SandboxPath, content: str | bytes, *, mode: str, overwrite: bool) -> Call:
     """`POST /files/write`."""
-    raw = _encoded(content) if isinstance(content, str) else content
+    raw = encoded(content) if isinstance(content, str) else content
     if len(raw) > MAX_WRITE_BYTES:
         raise error(
             "REQUEST_TOO_LARGE",
@@ -176,13 +133,13 @@ def write_file(path: SandboxPath, content: str | bytes, *, mode: str, overwrite:
         )
     text, encoding = (content, "utf-8") if isinstance(content, str) else (base64.b64encode(raw).decode(), "base64")
     body = checked(WriteFile, path=checked_path(path), content=text, mode=mode, encoding=encoding, overwrite=overwrite)
-    return Call(method="POST", path="/files/write", content=_json(body), timeout=FILE_SECONDS)
+    return Call(method="POST", path="/files/write", content=as_json(body), timeout=FILE_SECONDS)
 
 
 def make_directory(path: SandboxPath) -> Call:
     """`POST /files/mkdir`."""
     body = checked(MakeDirectory, path=checked_path(path))
-    return Call(method="POST", path="/files/mkdir", content=_json(body), timeout=FILE_SECONDS)
+    return Call(method="POST", path="/files/mkdir", content=as_json(body), timeout=FILE_SECONDS)
 
 
 def of_file(operation: str, path: SandboxPath, *, method: str = "GET") -> Call:
@@ -195,7 +152,7 @@ def of_file(operation: str, path: SandboxPath, *, method: str = "GET") -> Call:
 def change_environment(method: str, variables: Mapping[str, str]) -> Call:
     """`PUT /env` (replace) or `PATCH /env` (merge); both end the same however often they are sent."""
     body = checked(EnvironmentChange, env_vars=dict(variables))
-    return Call(method=method, path="/env", content=_json(body), retry=Retry.IDEMPOTENT)
+    return Call(method=method, path="/env", content=as_json(body), retry=Retry.IDEMPOTENT)
 
 
 def checked(model: type[Model], **fields: Any) -> Model:
@@ -211,7 +168,7 @@ def checked_path(path: SandboxPath) -> str:
     text = cast(object, os.fspath(path))
     if not isinstance(text, str) or not text or "\0" in text:
         raise error("INVALID_PATH", f"{str(text)[:80]!r} is not a path: it must be text, not empty, without NUL.")
-    _encoded(text)
+    encoded(text)
     return text
 
 
@@ -231,40 +188,28 @@ def check_seconds(name: str, seconds: float) -> float:
     return seconds
 
 
-def _running(path: str, body: BaseModel, seconds: float) -> Call:
-    limit = seconds + GRACE_SECONDS
-    return Call(method="POST", path=path, content=_json(body), timeout=limit, stall=limit)
-
-
-def _directory(path: SandboxPath | None) -> str:
-    return "" if path is None else checked_path(path)
-
-
-def _check_code_size(text: str) -> None:
-    size = len(_encoded(text))
-    if size > MAX_CODE_BYTES:
-        raise error(
-            "REQUEST_TOO_LARGE",
-            f"The code is {size} bytes; at most {MAX_CODE_BYTES} are accepted.",
-            remedy="Write it to a file in the sandbox and run that.",
-        )
-
-
-def _json(body: BaseModel) -> bytes:
+def as_json(body: BaseModel) -> bytes:
+    """`body` as a request carries it; what is None is left out."""
     try:
         return body.model_dump_json(exclude_none=True).encode()
     except (ValueError, UnicodeEncodeError):
         raise _not_unicode() from None
 
 
-def _quoted(text: str, *, safe: str) -> str:
+def quoted(text: str, *, safe: str = "") -> str:
+    """`text` as a part of a path."""
     try:
         return quote(text, safe=safe)
     except UnicodeEncodeError:
         raise _not_unicode() from None
 
 
-def _encoded(text: str) -> bytes:
+def encoded(text: str) -> bytes:
+    """`text` as UTF-8.
+
+    Raises:
+        InvalidRequest: it holds lone surrogates.
+    """
     try:
         return text.encode()
     except UnicodeEncodeError:

@@ -1,36 +1,113 @@
 """Shell commands inside a sandbox."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from typing import Literal, overload
 
+from cove.models.errors import error
 from cove.models.execution import CommandResult
-from cove.sdk import _requests as requests
+from cove.models.processes import BackgroundStarted
+from cove.sdk import _execution_requests as requests
 from cove.sdk._async.agent import AsyncAgentLink
+from cove.sdk._async.primitives import TextCallback
+from cove.sdk._async.processes import AsyncProcess
+from cove.sdk._async.streaming import event_stream, run_to_end
+from cove.sdk._events import ExecutionEvent
 from cove.sdk._failures import parse
+from cove.sdk._requests import Call, SandboxPath
+from cove.sdk._results import command_result
 
 
 class AsyncCommands:
-    """Runs commands in one sandbox."""
+    """Runs commands in one sandbox: shell text, with Bash."""
 
     def __init__(self, link: AsyncAgentLink) -> None:
         self._link = link
+
+    @overload
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout: float | None = None,
+        background: Literal[False] = False,
+        env: Mapping[str, str] | None = None,
+        working_dir: SandboxPath | None = None,
+        on_stdout: TextCallback | None = None,
+        on_stderr: TextCallback | None = None,
+    ) -> CommandResult: ...
+
+    @overload
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout: float | None = None,
+        background: Literal[True],
+        env: Mapping[str, str] | None = None,
+        working_dir: SandboxPath | None = None,
+        name: str | None = None,
+    ) -> AsyncProcess: ...
 
     async def run(
         self,
         command: str,
         *,
-        timeout: float = 60,
+        timeout: float | None = None,
+        background: bool = False,
         env: Mapping[str, str] | None = None,
-        working_dir: requests.SandboxPath | None = None,
-    ) -> CommandResult:
-        """Run shell text with bash and wait for its end. A command that fails is a result, not an exception.
+        working_dir: SandboxPath | None = None,
+        on_stdout: TextCallback | None = None,
+        on_stderr: TextCallback | None = None,
+        name: str | None = None,
+    ) -> CommandResult | AsyncProcess:
+        """Run a command and wait for its end. A command that fails is a result, not an exception.
 
         Args:
-            timeout: seconds; then the command and all that it started are ended.
+            timeout: seconds, else 60, or 300 in the background; then the command and all that it started are ended.
+            background: return at once; the command goes on without this client.
             env: variables for this command; they win over those of the sandbox.
             working_dir: /workspace when absent.
+            on_stdout: told of each piece of stdout as it comes; when it raises, the command is ended.
+            on_stderr: the same for stderr.
+            name: for people, in the background.
 
         Raises:
             CoveError: the command could not be run; after a lost connection it is not run again.
         """
-        call = requests.run_command(command, timeout=timeout, env=env, working_dir=working_dir)
-        return parse(CommandResult, await self._link.send(call))
+        if background:
+            if on_stdout is not None or on_stderr is not None:
+                raise error(
+                    "INVALID_REQUEST",
+                    "A command in the background tells nobody of its output.",
+                    remedy="Read it with logs(follow=True) or events() of what run() returns.",
+                )
+            seconds = requests.BACKGROUND_SECONDS if timeout is None else timeout
+            call = requests.command_background(command, timeout=seconds, env=env, name=name, working_dir=working_dir)
+            return AsyncProcess(self._link, parse(BackgroundStarted, await self._link.send(call)))
+        seconds = 60.0 if timeout is None else timeout
+        if on_stdout is None and on_stderr is None:
+            call = requests.run_command(command, timeout=seconds, env=env, working_dir=working_dir)
+            return parse(CommandResult, await self._link.send(call))
+        call = _streamed(command, timeout=seconds, env=env, working_dir=working_dir)
+        return command_result(command, await run_to_end(self._link, call, on_stdout=on_stdout, on_stderr=on_stderr))
+
+    def stream(
+        self,
+        command: str,
+        *,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+        working_dir: SandboxPath | None = None,
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """Run a command and read its output as it comes; its result is the last event.
+
+        Leaving the loop ends the command.
+        """
+        return event_stream(self._link, _streamed(command, timeout=timeout, env=env, working_dir=working_dir))
+
+
+def _streamed(command: str, *, timeout: float, env: Mapping[str, str] | None, working_dir: SandboxPath | None) -> Call:
+    """To the agent a command is a program of Bash that is not kept between calls."""
+    if not command:
+        raise error("INVALID_REQUEST", "The command is empty.")
+    return requests.execute_events(command, language="bash", timeout=timeout, env=env, working_dir=working_dir)

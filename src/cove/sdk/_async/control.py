@@ -150,6 +150,14 @@ class AsyncControlPlane:
         """Thaw it; a running sandbox stays running."""
         return parse(StatusAnswer, await self._send(requests.lifecycle(sandbox_id, "resume")))
 
+    async def stop(self, sandbox_id: str) -> StatusAnswer:
+        """End everything that runs in it and keep its disk; a stopped sandbox stays stopped."""
+        return parse(StatusAnswer, await self._send(requests.lifecycle(sandbox_id, "stop")))
+
+    async def start(self, sandbox_id: str) -> StatusAnswer:
+        """Start a stopped one on its disk; a running sandbox stays running."""
+        return parse(StatusAnswer, await self._send(requests.lifecycle(sandbox_id, "start")))
+
     async def set_timeout(self, sandbox_id: str, seconds: int) -> TimeoutAnswer:
         """Move the deadline to `seconds` from now; 0 removes it."""
         return parse(TimeoutAnswer, await self._send(requests.set_timeout(sandbox_id, seconds)))

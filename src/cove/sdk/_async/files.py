@@ -4,25 +4,27 @@ import builtins
 import os
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from cove.models.errors import LimitExceeded, error
-from cove.models.files import FileEntry, FileList, FileWritten
+from cove.models.errors import InvalidRequest, LimitExceeded, NotFound, error
+from cove.models.files import ArchiveExtracted, FileEntry, FileList, FileWritten
 from cove.sdk import _requests as requests
 from cove.sdk._async.agent import AsyncAgentLink
-from cove.sdk._async.primitives import read_piece, write_piece
+from cove.sdk._async.directories import download_directory, upload_directory, write_files
+from cove.sdk._async.primitives import blocking
+from cove.sdk._async.watching import FileChange, changes
 from cove.sdk._failures import parse, parse_object
-from cove.sdk._local_files import mode_for, open_regular
+from cove.sdk._local_files import PIECE_BYTES, Progress, mode_for, open_regular, report
 from cove.sdk._multipart import Multipart, multipart_for
 from cove.sdk._requests import SandboxPath
+from cove.sdk._results import DirectoryTransfer
 
 WORKSPACE = "/workspace"
-_PIECE = 256 * 1024
 
 
 class AsyncFiles:
@@ -118,16 +120,20 @@ class AsyncFiles:
         remote_path: SandboxPath,
         *,
         timeout: float = requests.TRANSFER_SECONDS,
+        on_progress: Progress | None = None,
     ) -> FileWritten:
-        """Copy a local file into the sandbox, piece by piece, whatever its size.
+        """Copy a local file into the sandbox, piece by piece, whatever its size; or a directory, as `upload_dir` does.
 
         Args:
             timeout: seconds for the whole.
+            on_progress: told how many bytes have gone, again and again.
 
         Raises:
             OSError: the local file cannot be read.
             InvalidRequest: it is not a regular file, or it was cut while being read.
         """
+        if Path(local_path).is_dir():
+            return await self.upload_dir(local_path, remote_path, timeout=timeout, on_progress=on_progress)
         seconds = requests.check_seconds("timeout", timeout)
         frame = multipart_for(requests.checked_path(remote_path))
         file, size = open_regular(local_path)
@@ -141,7 +147,8 @@ class AsyncFiles:
                     ("Content-Length", str(frame.length(size))),
                 ),
             )
-            body = partial(_pieces, file, frame, size=size, deadline=time.monotonic() + seconds)
+            deadline = time.monotonic() + seconds
+            body = partial(_pieces, file, frame, size=size, deadline=deadline, on_progress=on_progress)
             return parse(FileWritten, await self._link.send(call, body=body))
 
     async def download(
@@ -151,18 +158,128 @@ class AsyncFiles:
         *,
         timeout: float = requests.TRANSFER_SECONDS,
         max_bytes: int = requests.MAX_DOWNLOAD_BYTES,
+        on_progress: Progress | None = None,
     ) -> Path:
-        """Copy a file out of the sandbox, piece by piece. The local file is replaced once all of it has come.
+        """Copy a file out of the sandbox, piece by piece; or a directory, as `download_dir` does.
+
+        The local file is replaced once all of it has come.
 
         Args:
             timeout: seconds for the whole.
             max_bytes: more is refused, for the sandbox decides how much it sends.
+            on_progress: told how many bytes have come, again and again.
 
         Raises:
             OSError: the local file cannot be written.
             LimitExceeded: there are more than `max_bytes`.
         """
-        target = Path(local_path)
+        try:
+            await self._download_file(
+                remote_path, Path(local_path), timeout=timeout, max_bytes=max_bytes, on_progress=on_progress
+            )
+        except InvalidRequest as refusal:
+            if refusal.code != "INVALID_PATH":
+                raise
+            try:
+                await self.download_dir(
+                    remote_path, local_path, timeout=timeout, max_bytes=max_bytes, on_progress=on_progress
+                )
+            except (InvalidRequest, NotFound):
+                raise refusal from None
+        return Path(local_path)
+
+    async def upload_dir(
+        self,
+        local_path: str | os.PathLike[str],
+        remote_path: SandboxPath,
+        *,
+        timeout: float = requests.TRANSFER_SECONDS,
+        on_progress: Progress | None = None,
+    ) -> DirectoryTransfer:
+        """Copy what a local directory holds into a directory of the sandbox, as one stream.
+
+        Executable bits, empty directories and symbolic links are kept. FIFOs, sockets, devices and links that lead
+        outside are left out, and named in the answer.
+
+        Args:
+            remote_path: made if need be; what else is in it stays.
+            timeout: seconds for the whole.
+            on_progress: told how many bytes have gone, again and again.
+
+        Raises:
+            OSError: something of it cannot be read.
+        """
+        return await upload_directory(
+            self._link, Path(local_path), remote_path, timeout=timeout, on_progress=on_progress
+        )
+
+    async def download_dir(
+        self,
+        remote_path: SandboxPath,
+        local_path: str | os.PathLike[str],
+        *,
+        timeout: float = requests.TRANSFER_SECONDS,
+        max_bytes: int = requests.MAX_DOWNLOAD_BYTES,
+        on_progress: Progress | None = None,
+    ) -> DirectoryTransfer:
+        """Copy what a directory of the sandbox holds into a local one, as one stream.
+
+        Nothing is ever written outside of `local_path`, whatever the sandbox sends. Links that lead outside are left
+        out, and named in the answer; so is what is neither file, directory nor link.
+
+        Args:
+            local_path: made if need be; what else is in it stays.
+            timeout: seconds for the whole.
+            max_bytes: more is refused, for the sandbox decides how much it sends.
+            on_progress: told how many bytes have come, again and again.
+
+        Raises:
+            NotFound: there is no such directory.
+            OSError: something cannot be written.
+            LimitExceeded: there are more than `max_bytes`; what came before is there.
+        """
+        return await download_directory(
+            self._link, remote_path, Path(local_path), timeout=timeout, max_bytes=max_bytes, on_progress=on_progress
+        )
+
+    async def write_many(
+        self, files: Mapping[str, str | bytes] | Iterable[tuple[SandboxPath, str | bytes]], mode: str = "0644"
+    ) -> ArchiveExtracted:
+        """Create or replace many files in one request, by their paths. They are not written as one: after a failure
+        some may be there.
+
+        Raises:
+            InvalidRequest: a path holds `..`.
+            LimitExceeded: more than 64 MiB together.
+        """
+        pairs = cast(Mapping[str, str | bytes], files).items() if isinstance(files, Mapping) else files
+        return await write_files(self._link, pairs, mode=mode)
+
+    def watch(
+        self, path: SandboxPath = WORKSPACE, *, recursive: bool = True, timeout: float | None = None
+    ) -> AsyncGenerator[FileChange, None]:
+        """Changes of files below `path` as they happen, until the directory is removed or the caller has enough.
+
+        An `overflow` among them says that changes were lost: list the directory then.
+
+        Args:
+            timeout: seconds after which the loop ends.
+
+        Raises:
+            NotFound: there is no such path.
+            LimitExceeded: the sandbox is watched too often.
+        """
+        return changes(self._link, path, recursive=recursive, timeout=timeout)
+
+    async def _download_file(
+        self,
+        remote_path: SandboxPath,
+        target: Path,
+        *,
+        timeout: float,
+        max_bytes: int,
+        on_progress: Progress | None,
+    ) -> None:
         call = replace(
             requests.of_file("download", remote_path),
             timeout=requests.check_seconds("timeout", timeout),
@@ -170,30 +287,34 @@ class AsyncFiles:
         )
         async with self._link.stream(call) as pieces:
             handle, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
-            part = Path(name)
+            part, done = Path(name), 0
             try:
                 with os.fdopen(handle, "wb") as file:
                     async for piece in pieces:
-                        await write_piece(file, piece)
+                        await blocking(file.write, piece)
+                        done += len(piece)
+                        report(on_progress, done)
                 part.chmod(mode_for(target))
                 part.replace(target)
             finally:
                 with suppress(FileNotFoundError):
                     part.unlink()
-        return target
 
 
-async def _pieces(file: BinaryIO, frame: Multipart, *, size: int, deadline: float) -> AsyncGenerator[bytes, None]:
+async def _pieces(
+    file: BinaryIO, frame: Multipart, *, size: int, deadline: float, on_progress: Progress | None
+) -> AsyncGenerator[bytes, None]:
     """The body of an upload: exactly as many bytes as were announced, though the file may grow meanwhile."""
     file.seek(0)
     yield frame.head
     left = size
     while left:
-        piece = await read_piece(file, min(left, _PIECE))
+        piece = await blocking(file.read, min(left, PIECE_BYTES))
         if not piece:
             raise error("INVALID_REQUEST", "The local file was cut while it was being uploaded.")
         if time.monotonic() > deadline:
             raise error("TIMEOUT", "The upload took too long.", remedy="Give a longer timeout.")
         left -= len(piece)
         yield piece
+        report(on_progress, size - left)
     yield frame.tail

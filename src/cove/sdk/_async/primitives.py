@@ -4,18 +4,25 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
-from typing import BinaryIO, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import httpx2
 
 from cove.sdk._endpoint import async_transport as transport
 
-__all__ = ["Creation", "begin", "raw_pieces", "read_piece", "transport", "wait", "write_piece"]
+__all__ = ["Creation", "Later", "TextCallback", "begin", "blocking", "raw_pieces", "tell", "transport", "wait"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Later = Coroutine[Any, Any, T]
+"""What a method that has two forms returns in its awaitable one."""
+
+TextCallback = Callable[[str], object]
+"""Told of a piece of text; what it returns is awaited when it can be."""
 
 
 async def wait(seconds: float) -> None:
@@ -23,14 +30,17 @@ async def wait(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-async def read_piece(file: BinaryIO, size: int) -> bytes:
-    """At most `size` bytes, read in a thread: a slow disk must not stop the event loop."""
-    return await asyncio.to_thread(file.read, size)
+async def tell(callback: TextCallback | None, text: str) -> None:
+    """Call `callback`, if there is one."""
+    if callback is not None:
+        told = callback(text)
+        if inspect.isawaitable(told):
+            await told
 
 
-async def write_piece(file: BinaryIO, data: bytes) -> None:
-    """All of `data`, written in a thread."""
-    await asyncio.to_thread(file.write, data)
+async def blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `function` returns, called in a thread: a slow disk must not stop the event loop."""
+    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def raw_pieces(response: httpx2.Response) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:

@@ -7,25 +7,25 @@ from typing import Any, Self
 
 import httpx2
 
-from cove.models.agent import AgentInfo, ProcessEntry, ProcessList
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
-from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, TimeoutAnswer
+from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, StatusAnswer, TimeoutAnswer
 from cove.models.templates import TemplateInfo
-from cove.sdk import _requests as requests
 from cove.sdk._async.agent import AsyncAgentLink
+from cove.sdk._async.cache import AsyncCache
+from cove.sdk._async.code import AsyncCode
 from cove.sdk._async.commands import AsyncCommands
+from cove.sdk._async.condition import AsyncCondition
 from cove.sdk._async.control import AsyncControlPlane
 from cove.sdk._async.environment import AsyncEnvironment
 from cove.sdk._async.files import AsyncFiles
 from cove.sdk._async.primitives import Creation, begin
-from cove.sdk._failures import parse, parse_object
-from cove.sdk._results import Execution
+from cove.sdk._async.terminal import AsyncTerminal
 
 _GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED")
 
 
-class AsyncSandbox:
+class AsyncSandbox(AsyncCode, AsyncCondition):
     """An isolated place where untrusted code runs.
 
     Made by `create` or `connect`. As a context manager it is killed at the end of the block; otherwise it lives until
@@ -37,6 +37,8 @@ class AsyncSandbox:
         files: files inside.
         commands: shell commands.
         env: environment variables of the whole sandbox.
+        terminal: shells with a screen.
+        cache: what the agent keeps to be quicker.
         info: what the server said last; `get_info` asks again.
     """
 
@@ -48,6 +50,8 @@ class AsyncSandbox:
         self.files = AsyncFiles(self._link)
         self.commands = AsyncCommands(self._link)
         self.env = AsyncEnvironment(self._link)
+        self.terminal = AsyncTerminal(self._link)
+        self.cache = AsyncCache(self._link)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.info.id} {self.info.status} ({self.info.isolation})>"
@@ -241,64 +245,9 @@ class AsyncSandbox:
         return self.info.id
 
     @property
-    def agent_url(self) -> str:
-        """Where the agent's HTTP API is; requests there need `get_token()`."""
-        return self._link.url
-
-    @property
     def isolation(self) -> Isolation:
         """Which wall stands between the code and the host."""
         return self.info.isolation
-
-    async def run_code(
-        self,
-        code: str,
-        *,
-        language: str = "python",
-        timeout: float = 60,
-        env: Mapping[str, str] | None = None,
-        working_dir: requests.SandboxPath | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Execution:
-        """Run a program and wait for its end, in one request. Python and JavaScript keep their state between calls.
-
-        Args:
-            code: the program, at most 4 MiB.
-            language: `python`, `javascript`, `bash`, `go`.
-            timeout: seconds; then the program and all that it started are ended, and the result says `timed_out`.
-            env: variables for this call; they win over those of the sandbox.
-            working_dir: absent means: where the interpreter is, at first /workspace.
-            max_output_bytes: cap of stdout and of stderr in the result, each; absent means 1 MiB.
-
-        Raises:
-            CoveError: the code could not be run. After a lost connection it may have run; it is not run again.
-        """
-        call = requests.execute(
-            code,
-            language=language,
-            timeout=timeout,
-            env=env,
-            working_dir=working_dir,
-            max_output_bytes=max_output_bytes,
-        )
-        return parse(Execution, await self._link.send(call))
-
-    async def get_info(self) -> SandboxInfo:
-        """What the server knows of it now; `info` is updated too."""
-        self.info = await self._control.get(self.info.id)
-        return self.info
-
-    async def get_agent_info(self) -> AgentInfo:
-        """What the agent says of itself."""
-        return parse(AgentInfo, await self._link.send(requests.get("/info")))
-
-    async def list_system_processes(self) -> builtins.list[ProcessEntry]:
-        """Processes inside."""
-        return [*parse(ProcessList, await self._link.send(requests.get("/processes"))).processes]
-
-    async def get_metrics_snapshot(self) -> dict[str, Any]:
-        """Counters of the agent and the sandbox's use of processor, memory and disk."""
-        return parse_object(await self._link.send(requests.get("/metrics/snapshot")))
 
     async def set_timeout(self, seconds: int) -> TimeoutAnswer:
         """Move the deadline to `seconds` from now; 0 removes it."""
@@ -306,11 +255,23 @@ class AsyncSandbox:
 
     async def pause(self) -> None:
         """Freeze everything inside; memory stays as it is. The deadline runs on."""
-        await self._control.pause(self.info.id)
+        self._now(await self._control.pause(self.info.id))
 
     async def resume(self) -> None:
         """Thaw it."""
-        await self._control.resume(self.info.id)
+        self._now(await self._control.resume(self.info.id))
+
+    async def stop(self) -> None:
+        """End everything that runs inside and keep the disk. The deadline runs on.
+
+        Raises:
+            Unsupported: the server cannot keep disks.
+        """
+        self._now(await self._control.stop(self.info.id))
+
+    async def start(self) -> None:
+        """Start a stopped one again, on its disk, under its id."""
+        self._now(await self._control.start(self.info.id))
 
     async def kill(self) -> None:
         """End it and close the connections. One that is gone already is fine."""
@@ -334,8 +295,15 @@ class AsyncSandbox:
         """A bearer token for `agent_url`, valid for this sandbox only."""
         return await self._link.token()
 
+    def _now(self, answer: StatusAnswer) -> None:
+        self.info = self.info.model_copy(update={"status": answer.status})
+
 
 def _running(info: SandboxInfo) -> SandboxInfo:
     if info.status is not SandboxStatus.RUNNING:
-        raise error("INVALID_STATE", f"Sandbox {info.id} is {info.status}, not running.")
+        remedy = f"`cove sandboxes start {info.id}`, or start() of one that list() gives."
+        stopped = info.status is SandboxStatus.STOPPED
+        raise error(
+            "INVALID_STATE", f"Sandbox {info.id} is {info.status}, not running.", remedy=remedy if stopped else ""
+        )
     return info

@@ -56,6 +56,11 @@ class AsyncWire:
         """A second pool to the same server; a transport that the caller gave is shared."""
         return AsyncWire(self.endpoint, given=self._given)
 
+    @property
+    def has_given_transport(self) -> bool:
+        """Whether requests go through something of the caller's instead of sockets."""
+        return self._given is not None
+
     async def send(self, origin: str, call: Call, *, headers: Headers = (), body: Body | None = None) -> bytes:
         """The body of the answer to `call` below `origin`, whole.
 

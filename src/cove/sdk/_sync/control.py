@@ -151,6 +151,14 @@ class ControlPlane:
         """Thaw it; a running sandbox stays running."""
         return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "resume")))
 
+    def stop(self, sandbox_id: str) -> StatusAnswer:
+        """End everything that runs in it and keep its disk; a stopped sandbox stays stopped."""
+        return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "stop")))
+
+    def start(self, sandbox_id: str) -> StatusAnswer:
+        """Start a stopped one on its disk; a running sandbox stays running."""
+        return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "start")))
+
     def set_timeout(self, sandbox_id: str, seconds: int) -> TimeoutAnswer:
         """Move the deadline to `seconds` from now; 0 removes it."""
         return parse(TimeoutAnswer, self._send(requests.set_timeout(sandbox_id, seconds)))

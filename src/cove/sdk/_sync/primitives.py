@@ -6,15 +6,21 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Annotated, BinaryIO, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 import httpx2
 
 from cove.sdk._endpoint import transport
 
-__all__ = ["Creation", "begin", "raw_pieces", "read_piece", "transport", "wait", "write_piece"]
+__all__ = ["Creation", "Later", "TextCallback", "begin", "blocking", "raw_pieces", "tell", "transport", "wait"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Later = Annotated[T, "here already"]
+"""What a method that has two forms returns in its awaitable one."""
+
+TextCallback = Callable[[str], object]
+"""Told of a piece of text."""
 Creation = Annotated[T, "made by the time it is returned"]
 
 
@@ -23,14 +29,15 @@ def wait(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def read_piece(file: BinaryIO, size: int) -> bytes:
-    """At most `size` bytes."""
-    return file.read(size)
+def tell(callback: TextCallback | None, text: str) -> None:
+    """Call `callback`, if there is one."""
+    if callback is not None:
+        callback(text)
 
 
-def write_piece(file: BinaryIO, data: bytes) -> None:
-    """All of `data`."""
-    file.write(data)
+def blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `function` returns."""
+    return function(*args, **kwargs)
 
 
 @contextmanager

@@ -9,25 +9,25 @@ from typing import Any, Self
 
 import httpx2
 
-from cove.models.agent import AgentInfo, ProcessEntry, ProcessList
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
-from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, TimeoutAnswer
+from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, StatusAnswer, TimeoutAnswer
 from cove.models.templates import TemplateInfo
-from cove.sdk import _requests as requests
-from cove.sdk._failures import parse, parse_object
-from cove.sdk._results import Execution
 from cove.sdk._sync.agent import AgentLink
+from cove.sdk._sync.cache import Cache
+from cove.sdk._sync.code import Code
 from cove.sdk._sync.commands import Commands
+from cove.sdk._sync.condition import Condition
 from cove.sdk._sync.control import ControlPlane
 from cove.sdk._sync.environment import Environment
 from cove.sdk._sync.files import Files
 from cove.sdk._sync.primitives import Creation, begin
+from cove.sdk._sync.terminal import Terminal
 
 _GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED")
 
 
-class Sandbox:
+class Sandbox(Code, Condition):
     """An isolated place where untrusted code runs.
 
     Made by `create` or `connect`. As a context manager it is killed at the end of the block; otherwise it lives until
@@ -39,6 +39,8 @@ class Sandbox:
         files: files inside.
         commands: shell commands.
         env: environment variables of the whole sandbox.
+        terminal: shells with a screen.
+        cache: what the agent keeps to be quicker.
         info: what the server said last; `get_info` asks again.
     """
 
@@ -50,6 +52,8 @@ class Sandbox:
         self.files = Files(self._link)
         self.commands = Commands(self._link)
         self.env = Environment(self._link)
+        self.terminal = Terminal(self._link)
+        self.cache = Cache(self._link)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.info.id} {self.info.status} ({self.info.isolation})>"
@@ -243,64 +247,9 @@ class Sandbox:
         return self.info.id
 
     @property
-    def agent_url(self) -> str:
-        """Where the agent's HTTP API is; requests there need `get_token()`."""
-        return self._link.url
-
-    @property
     def isolation(self) -> Isolation:
         """Which wall stands between the code and the host."""
         return self.info.isolation
-
-    def run_code(
-        self,
-        code: str,
-        *,
-        language: str = "python",
-        timeout: float = 60,
-        env: Mapping[str, str] | None = None,
-        working_dir: requests.SandboxPath | None = None,
-        max_output_bytes: int | None = None,
-    ) -> Execution:
-        """Run a program and wait for its end, in one request. Python and JavaScript keep their state between calls.
-
-        Args:
-            code: the program, at most 4 MiB.
-            language: `python`, `javascript`, `bash`, `go`.
-            timeout: seconds; then the program and all that it started are ended, and the result says `timed_out`.
-            env: variables for this call; they win over those of the sandbox.
-            working_dir: absent means: where the interpreter is, at first /workspace.
-            max_output_bytes: cap of stdout and of stderr in the result, each; absent means 1 MiB.
-
-        Raises:
-            CoveError: the code could not be run. After a lost connection it may have run; it is not run again.
-        """
-        call = requests.execute(
-            code,
-            language=language,
-            timeout=timeout,
-            env=env,
-            working_dir=working_dir,
-            max_output_bytes=max_output_bytes,
-        )
-        return parse(Execution, self._link.send(call))
-
-    def get_info(self) -> SandboxInfo:
-        """What the server knows of it now; `info` is updated too."""
-        self.info = self._control.get(self.info.id)
-        return self.info
-
-    def get_agent_info(self) -> AgentInfo:
-        """What the agent says of itself."""
-        return parse(AgentInfo, self._link.send(requests.get("/info")))
-
-    def list_system_processes(self) -> builtins.list[ProcessEntry]:
-        """Processes inside."""
-        return [*parse(ProcessList, self._link.send(requests.get("/processes"))).processes]
-
-    def get_metrics_snapshot(self) -> dict[str, Any]:
-        """Counters of the agent and the sandbox's use of processor, memory and disk."""
-        return parse_object(self._link.send(requests.get("/metrics/snapshot")))
 
     def set_timeout(self, seconds: int) -> TimeoutAnswer:
         """Move the deadline to `seconds` from now; 0 removes it."""
@@ -308,11 +257,23 @@ class Sandbox:
 
     def pause(self) -> None:
         """Freeze everything inside; memory stays as it is. The deadline runs on."""
-        self._control.pause(self.info.id)
+        self._now(self._control.pause(self.info.id))
 
     def resume(self) -> None:
         """Thaw it."""
-        self._control.resume(self.info.id)
+        self._now(self._control.resume(self.info.id))
+
+    def stop(self) -> None:
+        """End everything that runs inside and keep the disk. The deadline runs on.
+
+        Raises:
+            Unsupported: the server cannot keep disks.
+        """
+        self._now(self._control.stop(self.info.id))
+
+    def start(self) -> None:
+        """Start a stopped one again, on its disk, under its id."""
+        self._now(self._control.start(self.info.id))
 
     def kill(self) -> None:
         """End it and close the connections. One that is gone already is fine."""
@@ -336,8 +297,15 @@ class Sandbox:
         """A bearer token for `agent_url`, valid for this sandbox only."""
         return self._link.token()
 
+    def _now(self, answer: StatusAnswer) -> None:
+        self.info = self.info.model_copy(update={"status": answer.status})
+
 
 def _running(info: SandboxInfo) -> SandboxInfo:
     if info.status is not SandboxStatus.RUNNING:
-        raise error("INVALID_STATE", f"Sandbox {info.id} is {info.status}, not running.")
+        remedy = f"`cove sandboxes start {info.id}`, or start() of one that list() gives."
+        stopped = info.status is SandboxStatus.STOPPED
+        raise error(
+            "INVALID_STATE", f"Sandbox {info.id} is {info.status}, not running.", remedy=remedy if stopped else ""
+        )
     return info

@@ -1,0 +1,39 @@
+# Generated from src/cove/sdk/_async/watching.py by tools/generate_sync_sdk.py. Do not edit.
+
+"""Changes of files, as they happen."""
+
+import time
+from collections.abc import Generator
+
+from cove.models.frames import ChangeFrame, OverflowFrame, WatchFrame
+from cove.sdk import _requests as requests
+from cove.sdk._events import failure_of_event
+from cove.sdk._failures import parse_fields
+from cove.sdk._sync.agent import AgentLink
+
+FileChange = ChangeFrame | OverflowFrame
+
+
+def changes(
+    link: AgentLink, path: requests.SandboxPath, *, recursive: bool, timeout: float | None
+) -> Generator[FileChange, None]:
+    """Changes below `path` until `timeout` seconds have gone by, or it is removed."""
+    seconds = None if timeout is None else requests.check_seconds("timeout", timeout)
+    wanted = requests.checked(WatchFrame, path=requests.checked_path(path), recursive=recursive)
+    with link.websocket("/files/watch") as socket:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        socket.send(wanted)
+        while deadline is None or time.monotonic() < deadline:
+            try:
+                frame = socket.receive(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+            except TimeoutError:
+                return
+            if frame is None:
+                return
+            kind = frame.get("type")
+            if kind == "error":
+                raise failure_of_event(frame)
+            if kind == "change":
+                yield parse_fields(ChangeFrame, frame)
+            elif kind == "overflow":
+                yield parse_fields(OverflowFrame, frame)
