@@ -8,8 +8,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cove.agent.engine import Engine, Variables
+from cove.agent.execution.reaper import Reaper
 from cove.agent.http.boundary import Boundary
-from cove.agent.http.routes import absent, archives, environment, events, execution, files, metrics, streams, system
+from cove.agent.http.routes import (
+    absent,
+    archives,
+    background,
+    environment,
+    events,
+    execution,
+    files,
+    metrics,
+    streams,
+    system,
+    terminal,
+)
 from cove.agent.http.traffic import Traffic
 from cove.agent.http.websocket_routes import WebSockets
 from cove.agent.metrics import ResourceUsage
@@ -19,6 +32,7 @@ from cove.models.agent import AgentBoot
 # Built when the module is imported, which is before the fork. The most frequent come first: the search is linear.
 ROUTES: tuple[Route, ...] = (
     *execution.ROUTES,
+    *background.ROUTES,
     *events.ROUTES,
     *files.ROUTES,
     *archives.ROUTES,
@@ -26,18 +40,26 @@ ROUTES: tuple[Route, ...] = (
     *environment.ROUTES,
     *metrics.ROUTES,
     *streams.ROUTES,
+    *terminal.ROUTES,
     *absent.ROUTES,
 )
-WEBSOCKETS = (*streams.WEBSOCKETS,)
+WEBSOCKETS = (*streams.WEBSOCKETS, *terminal.WEBSOCKETS)
 _PATHS = frozenset(route.path for route in ROUTES if "{" not in route.path)
 
 
 def build_app(
-    boot: AgentBoot, executor: Engine, environment: Variables, *, skeleton: Starlette | None = None
+    boot: AgentBoot,
+    executor: Engine,
+    environment: Variables,
+    *,
+    reaper: Reaper | None = None,
+    skeleton: Starlette | None = None,
 ) -> Starlette:
     """The application for one sandbox. It starts nothing; the caller starts and closes `executor`.
 
-    With `skeleton`, that one is completed instead of a new one being built.
+    Args:
+        reaper: the one that `executor` uses: a process can have only one.
+        skeleton: is completed instead of a new one being built.
     """
     app = build_skeleton() if skeleton is None else skeleton
     app.state.agent = AgentState(
@@ -47,6 +69,7 @@ def build_app(
         traffic=Traffic(_PATHS),
         usage=ResourceUsage(boot.limits, boot.workspace),
         sockets=WebSockets(WEBSOCKETS),
+        reaper=reaper or Reaper(),
     )
     return app
 

@@ -8,7 +8,7 @@ import socket
 import sys
 import traceback
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from starlette.applications import Starlette
 from uvicorn.config import Config
@@ -17,8 +17,10 @@ from cove.agent.app import build_app, build_skeleton
 from cove.agent.engine import Engine
 from cove.agent.execution.environment import SandboxEnvironment
 from cove.agent.execution.executor import Executor
+from cove.agent.execution.reaper import Reaper
 from cove.agent.http.server import AgentServer, quiet_logs, server_config
 from cove.agent.rehearsal import rehearse
+from cove.agent.state import AgentState
 from cove.models.agent import AgentBoot
 
 GRACE_SECONDS = 1.0
@@ -61,7 +63,8 @@ def _prepared() -> tuple[Starlette, Config]:
 
 async def _serve(listener: socket.socket, boot: AgentBoot) -> None:
     environment = SandboxEnvironment(boot.base_environment, boot.env_vars)
-    executor: Engine = Executor(boot, environment)
+    reaper = Reaper()
+    executor: Engine = Executor(boot, environment, reaper=reaper)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -73,9 +76,11 @@ async def _serve(listener: socket.socket, boot: AgentBoot) -> None:
     # The interpreter of the user is forked first: it gets ready while the server does.
     await executor.start()
     skeleton, config = _prepared()
-    server = AgentServer(build_app(boot, executor, environment, skeleton=skeleton), listener, config=config)
+    app = build_app(boot, executor, environment, reaper=reaper, skeleton=skeleton)
+    server = AgentServer(app, listener, config=config)
     await server.start()
     await stopped.wait()
     async with asyncio.timeout(CLOSE_SECONDS):
         await server.close(grace=GRACE_SECONDS)
+        await cast(AgentState, app.state.agent).close()
         await executor.close()

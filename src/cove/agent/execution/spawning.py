@@ -124,6 +124,11 @@ def arrange_descriptors(*, stdout: int, stderr: int, control: int | None) -> Non
 
 def _execute(invocation: Invocation, stdout: int, stderr: int, control: int | None) -> NoReturn:
     arrange_descriptors(stdout=stdout, stderr=stderr, control=control)
+    become(invocation)
+
+
+def become(invocation: Invocation) -> NoReturn:
+    """Let this process be the program; where that fails, say so on descriptor 2 and end, as shells do."""
     name = invocation.argv[0]
     try:
         os.chdir(invocation.directory)

@@ -101,6 +101,10 @@ class WebSocket(asyncio.Protocol):
         self._parse(b"")
         return message
 
+    async def wait_lost(self) -> None:
+        """Return when the connection is gone, for those who do not receive meanwhile."""
+        await self._lost.wait()
+
     async def send(self, message: bytes, *, gap: float = PACE_SECONDS) -> None:
         """Send one message, `gap` seconds after the one before at the soonest, when the client can take it.
 

@@ -9,10 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from cove.agent.clock import timestamp
-from cove.agent.http.answers import json_answer, model_answer
+from cove.agent.http.answers import JSON_TYPE, json_answer, model_answer, model_bytes
 from cove.agent.processes import ProcessTable
 from cove.agent.state import AgentState, state_of
-from cove.models.agent import AGENT_NAME, AgentHealth, AgentInfo, ProcessList
+from cove.models.agent import AGENT_NAME, AgentHealth, AgentInfo, ProcessEntry
+from cove.models.processes import BackgroundProcess, MergedProcess, MergedProcesses
 from cove.models.version import VERSION
 
 ENDPOINTS = {
@@ -20,8 +21,13 @@ ENDPOINTS = {
     "info": "GET /info",
     "execute": "POST /execute",
     "execute_rich": "POST /execute/rich",
+    "execute_background": "POST /execute/background",
+    "execute_processes": "GET /execute/processes",
+    "execute_kill": "POST /execute/kill/{process_id}",
     "commands": "POST /commands/run",
+    "commands_background": "POST /commands/background",
     "files": "GET /files/list",
+    "archive": "GET /files/archive",
     "env": "GET /env",
     "processes": "GET /processes",
     "metrics": "GET /metrics/snapshot",
@@ -35,6 +41,7 @@ async def health(request: Request) -> Response:
         AgentHealth(
             version=VERSION,
             uptime=round(state.uptime, 3),
+            go_version=state.go_version,
             vm_id=state.boot.sandbox_id,
             features=features_of(state),
             active_streams=state.sockets.count,
@@ -81,9 +88,22 @@ async def system(request: Request) -> Response:
 
 
 async def processes(request: Request) -> Response:
-    """Every process of the sandbox."""
-    entries = ProcessTable().entries()
-    return model_answer(ProcessList(processes=entries, count=len(entries)))
+    """Every process of the sandbox; the root process of a program in the background carries that program's ids."""
+    described = [program.describe() for program in state_of(request).engine.background if program.running]
+    roots = {program.pid: program for program in described}
+    entries = tuple(_merged(entry, roots.get(entry.pid)) for entry in ProcessTable().entries())
+    # Ids that are null would be taken for ids.
+    body = model_bytes(MergedProcesses(processes=entries, count=len(entries)), exclude_none=True)
+    return Response(body, media_type=JSON_TYPE)
+
+
+def _merged(entry: ProcessEntry, program: BackgroundProcess | None) -> MergedProcess:
+    fields = entry.model_dump()
+    if program is not None:
+        # A client exists that looks here for programs in the background, and waits while they are `running`.
+        ids = {"process_id": program.process_id, "execution_id": program.execution_id, "background_name": program.name}
+        fields |= ids | {"status": program.status}
+    return MergedProcess(**fields)
 
 
 def features_of(state: AgentState) -> dict[str, Any]:
@@ -95,9 +115,9 @@ def features_of(state: AgentState) -> dict[str, Any]:
         "files": True,
         "env": True,
         "metrics": True,
-        "background": False,
+        "background": True,
         "streaming": True,
-        "terminal": False,
+        "terminal": True,
         "desktop": False,
         "languages": list(state.boot.languages),
     }
