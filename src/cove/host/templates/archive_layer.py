@@ -4,7 +4,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -93,7 +93,7 @@ class _Extraction:
     def _write_file(self, source: IO[bytes], parent: int, name: str, member: tarfile.TarInfo) -> None:
         _remove(parent, name)
         handle = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
-        with open(handle, "wb", buffering=0) as target:
+        with os.fdopen(handle, "wb", buffering=0) as target:
             while chunk := source.read(_COPY_BYTES):
                 self._left -= len(chunk)
                 if self._left < 0:
@@ -128,10 +128,8 @@ def _descend(root: int, parts: Sequence[str], opened: ExitStack) -> int:
 
 
 def _make_directory(parent: int, name: str, mode: int) -> None:
-    try:
+    with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
-    except FileExistsError:
-        pass
     handle = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
         os.fchmod(handle, _open_to_all(mode | 0o700))

@@ -78,9 +78,16 @@ class TemplateStore:
         )  # fmt: skip
 
     def version(self, name: str) -> int | None:
-        """Changes with every build of `name`; None when it is not built. Costs one look at the file."""
+        """Changes with every build of `name` or of what it was derived from; None when it is not built. Costs a look
+        at few files."""
+        built = self._built_at(name) if _NAME.fullmatch(name) else None
+        if built is None or name in recipe_names():
+            return built
+        return built + sum(self._built_at(recipe) or 0 for recipe in recipe_names())
+
+    def _built_at(self, name: str) -> int | None:
         try:
-            return (self._templates / f"{name}.json").stat().st_mtime_ns if _NAME.fullmatch(name) else None
+            return (self._templates / f"{name}.json").stat().st_mtime_ns
         except OSError:
             return None
 
@@ -137,7 +144,7 @@ class TemplateStore:
         try:
             with self._locked(lambda _: None):
                 digest = digest_of(layer, owner=self._owner)
-                record = self._layers.record(digest) or self._layers.build(layer, digest, (), lambda *_: None)
+                record = self._layers.record(digest) or self._layers.build(layer, digest, (), _unheard)
                 manifest = derived(derivation, base, self._layers.path(digest), size_bytes=record.size_bytes)
                 write_atomically(self._templates / f"{derivation.name}.json", manifest.model_dump_json(indent=2))
         except OSError as problem:
@@ -237,6 +244,10 @@ class TemplateStore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _unheard(step: str, done: float) -> None:
+    """Progress that nobody asked for."""
 
 
 def _archive_in(builds: Path, archive: str) -> Path:
