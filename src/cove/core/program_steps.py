@@ -1,8 +1,8 @@
 """The program of an asynchronous execution: started at most once, then watched until it has ended.
 
 The store knows at every moment how far it has got, so that a server that is killed goes on where it was. Between
-`starting` and `running` lies the one call whose answer may be lost; it carries the execution's id, and an agent starts
-an id once. Only an agent that may have forgotten the id again is not asked a second time.
+`starting` and `running` lies the one call whose answer may be lost. It is repeated then, with the execution's id: an
+agent starts an id once, and lives as long as its sandbox.
 """
 
 import asyncio
@@ -31,7 +31,6 @@ _POLLS = 512
 _LONG_SECONDS = 30.0
 _SHORT_SECONDS = 1.0
 _PACE_SECONDS = 1.0
-_REPEAT_SECONDS = 60.0
 _MAX_QUEUED_SECONDS = 24 * 3600.0
 _OVERDUE_SECONDS = 600.0
 _BUSY = frozenset({"RESOURCE_LIMIT_EXCEEDED", "RATE_LIMIT_EXCEEDED", "CAPACITY_EXHAUSTED"})
@@ -41,14 +40,16 @@ class GuestPrograms(Protocol):
     """What is asked of the agent inside a sandbox. Its answers are not trusted: bounded, and checked for their shape.
 
     Both calls raise `CoveError`: AGENT_UNREACHABLE when it is open what became of the call, and the agent's own code
-    when it refused.
+    when it refused. `owner` is the tenant whose sandbox it is.
     """
 
-    async def start(self, socket_path: Path, program: bytes) -> None:
+    async def start(self, socket_path: Path, program: bytes, *, owner: str) -> None:
         """Start a `BackgroundExecute`, given as JSON. Repeating it with the same execution id starts nothing."""
         ...
 
-    async def look(self, socket_path: Path, execution_id: str, *, wait_seconds: float) -> BackgroundProcess | None:
+    async def look(
+        self, socket_path: Path, execution_id: str, *, owner: str, wait_seconds: float
+    ) -> BackgroundProcess | None:
         """How the program is, as soon as it has ended but after `wait_seconds` at the latest; None if unknown."""
         ...
 
@@ -92,16 +93,14 @@ class ProgramSteps:
             return await self._watch(row, socket_path)
         if self._clock() - row.created_at > _MAX_QUEUED_SECONDS:
             return await self._end(row, failed("The sandbox did not take the program within 24 hours."))
-        if row.status is ExecutionStatus.STARTING:
-            return await self._find_out(row, socket_path)
-        if await self._move(row, ExecutionStatus.QUEUED, ExecutionStatus.STARTING) is None:
-            return 0.0
+        if row.status is ExecutionStatus.QUEUED:
+            await self._move(row, ExecutionStatus.QUEUED, ExecutionStatus.STARTING)
         return await self._start(row, socket_path)
 
     async def _start(self, row: StoredExecution, socket_path: Path) -> float:
         try:
             async with self._starts:
-                await self._guests.start(socket_path, await self._program(row))
+                await self._guests.start(socket_path, await self._program(row), owner=row.namespace)
         except CoveError as refusal:
             if refusal.code in ("AGENT_UNREACHABLE", "STORE_UNAVAILABLE"):
                 raise
@@ -112,30 +111,29 @@ class ProgramSteps:
         await self._move(row, ExecutionStatus.STARTING, ExecutionStatus.RUNNING)
         return 0.0
 
-    async def _find_out(self, row: StoredExecution, socket_path: Path) -> float:
-        """The answer to the start was lost, or the server was killed before it came."""
-        if await self._guests.look(socket_path, row.id, wait_seconds=0) is not None:
-            await self._move(row, ExecutionStatus.STARTING, ExecutionStatus.RUNNING)
-            return 0.0
-        if self._clock() - (row.started_at or 0.0) > _REPEAT_SECONDS:
-            text = "It is not known whether the program was started: the server or the sandbox stood still meanwhile."
-            return await self._end(row, failed(f"{text} It was not started again."))
-        return await self._start(row, socket_path)
-
     async def _watch(self, row: StoredExecution, socket_path: Path) -> float:
-        loop = asyncio.get_running_loop()
         wait = _SHORT_SECONDS if self._polls.locked() else _LONG_SECONDS
-        async with self._polls:
-            asked = loop.time()
-            process = await self._guests.look(socket_path, row.id, wait_seconds=wait)
+        started = asyncio.get_running_loop().time()
+        try:
+            async with self._polls:
+                process = await self._guests.look(socket_path, row.id, owner=row.namespace, wait_seconds=wait)
+        except CoveError as failure:
+            if failure.code != "AGENT_UNREACHABLE":
+                return await self._end(row, failed(failure.message))
+            if self._is_overdue(row):
+                return await self._end(row, failed("The sandbox does not say any more what became of the program."))
+            raise
         if process is None:
             return await self._end(row, failed("The sandbox does not know the program's result any more."))
         if process.status is not ProcessStatus.RUNNING:
             return await self._end(row, of_process(process))
-        due = (row.started_at or row.created_at) + row.timeout_seconds
-        if self._clock() - due > _OVERDUE_SECONDS:
+        if wait >= _LONG_SECONDS and self._is_overdue(row):
             return await self._end(row, failed("The sandbox did not end the program at its timeout."))
-        return max(0.0, asked + min(wait, _PACE_SECONDS) - loop.time())
+        return max(0.0, started + _PACE_SECONDS - asyncio.get_running_loop().time())
+
+    def _is_overdue(self, row: StoredExecution) -> bool:
+        due = (row.started_at or row.created_at) + row.timeout_seconds
+        return self._clock() > due + _OVERDUE_SECONDS
 
     async def _end(self, row: StoredExecution, ending: Ending) -> float:
         now = self._clock()

@@ -128,7 +128,7 @@ class WebhookTargets:
             kind = why_not_public(one)
             if kind is not None and target.host not in self._allow.names and not self._allow.holds(one):
                 raise _refused(
-                    f"{target.host} is {kind}" if address else f"{target.host} leads to {one}, which is {kind}",
+                    f"{target.host} is {kind}" if address else f"{target.host} leads to an address that is {kind}",
                     remedy=f"Use a public address, or have the operator allow this one ({ALLOW_SETTING}).",
                 )
         return found

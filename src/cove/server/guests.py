@@ -2,25 +2,45 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Mapping
+from pathlib import Path
 
+from cove.models.environment import MAX_TOTAL_BYTES, EnvironmentChange
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxRecord
+from cove.server.guest_http import FAILURES, LargeBodies, ask
 
 _CALL_SECONDS = 5.0
-_MAX_HEAD_BYTES = 16 * 1024
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})( [^\r\n]*)?\r\n")
+_LARGE_AT_ONCE = 4
+_MAX_VARIABLES_BYTES = 8 * MAX_TOTAL_BYTES
+"""Each character may take six in JSON."""
 
 
 class AgentEnvironment:
     """Implements the core's `GuestEnvironment` with HTTP requests over the agent's unix socket.
 
-    The agent is not trusted: of its answer only the status is looked at, within bounds of size and time.
+    The agent is not trusted: of its answers only the status is looked at, within bounds of size and time; its
+    variables are held to the bounds that a client's are.
     """
 
     def __init__(self, *, call_seconds: float = _CALL_SECONDS) -> None:
         self._call_seconds = call_seconds
+        self._large = LargeBodies(at_once=_LARGE_AT_ONCE, max_bytes=_MAX_VARIABLES_BYTES)
+
+    async def variables(self, socket: Path) -> Mapping[str, str]:
+        """The environment that was set for the whole sandbox (`GET /env`).
+
+        Raises:
+            CoveError: AGENT_UNREACHABLE.
+        """
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                answer = await ask(socket, "GET", "/env", b"", large=self._large)
+            return EnvironmentChange.model_validate_json(answer.body).env_vars
+        except (*FAILURES, ValueError) as failure:
+            raise error(
+                "AGENT_UNREACHABLE", f"The agent did not say its variables: {type(failure).__name__}."
+            ) from None
 
     async def merge(self, record: SandboxRecord, env_vars: Mapping[str, str]) -> None:
         """Add to the sandbox's environment (`PATCH /env`).
@@ -41,26 +61,11 @@ class AgentEnvironment:
     async def _call(self, record: SandboxRecord, method: str, path: str, body: bytes) -> None:
         try:
             async with asyncio.timeout(self._call_seconds):
-                status = await _request(record.socket_path, method, path, body)
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError) as failure:
+                answer = await ask(record.socket_path, method, path, body)
+        except FAILURES as failure:
             raise _unreachable(record, path, type(failure).__name__) from failure
-        if status != 200:
-            raise _unreachable(record, path, f"it answered {status}")
-
-
-async def _request(socket_path: str, method: str, path: str, body: bytes) -> int:
-    reader, writer = await asyncio.open_unix_connection(socket_path, limit=_MAX_HEAD_BYTES)
-    try:
-        head = (
-            f"{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        writer.write(head.encode() + body)
-        await writer.drain()
-        line = _STATUS_LINE.match(await reader.readuntil(b"\r\n\r\n"))
-        return int(line.group(1)) if line else 0
-    finally:
-        writer.transport.abort()
+        if answer.status != 200:
+            raise _unreachable(record, path, f"it answered {answer.status}")
 
 
 def _unreachable(record: SandboxRecord, path: str, why: str) -> CoveError:
