@@ -1,13 +1,14 @@
 """A host in memory, over the fake driver, that can be told to misbehave."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cove.drivers.fake import FakeDriver
+from cove.hostd.changes import ChangeLog
 from cove.models.errors import error
-from cove.models.hosts import HostCapacity, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
 from cove.models.templates import BuildProgress, TemplateManifest
 
@@ -44,6 +45,8 @@ class FakeHost:
         self.hang = asyncio.Event()
         self.hang.set()
         self.calls: list[str] = []
+        self.kept: dict[str, dict[str, str]] = {}
+        self.log = ChangeLog()
 
     @property
     def ids(self) -> set[str]:
@@ -55,6 +58,7 @@ class FakeHost:
     def crash(self, sandbox_id: str) -> None:
         """Lose a sandbox, as when its first process dies."""
         sandbox = self.driver.sandboxes.pop(sandbox_id)
+        self.log.note(sandbox_id)
         if sandbox.server is not None:
             sandbox.server.close()
             Path(sandbox.record.socket_path).unlink(missing_ok=True)
@@ -103,6 +107,22 @@ class FakeHost:
     async def resume(self, sandbox_id: str) -> None:
         await self._enter("resume")
         await self.driver.resume(self.driver.update(sandbox_id))
+
+    async def stop(self, sandbox_id: str, env_vars: Mapping[str, str]) -> None:
+        await self._enter("stop")
+        self.kept[sandbox_id] = dict(env_vars)
+        await self.driver.stop(self.driver.update(sandbox_id))
+
+    async def start(self, sandbox_id: str) -> SandboxRecord:
+        await self._enter("start")
+        record = self.driver.update(sandbox_id)
+        if record.state is not HostState.STOPPED:
+            return record
+        return await self.driver.start(record, self.manifests[record.template], self.kept.pop(sandbox_id))
+
+    async def changes(self, cursor: str, seconds: float) -> HostChanges:
+        await self._enter("changes")
+        return await self.log.since(cursor, seconds)
 
     async def list(self) -> tuple[SandboxRecord, ...]:
         await self._enter("list")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -35,6 +36,14 @@ _MAY_HAVE_STARTED = frozenset({"HOST_UNAVAILABLE", "TIMEOUT", "INTERNAL_ERROR", 
 
 class GuestEnvironment(Protocol):
     """What the control plane asks of the agent inside a sandbox."""
+
+    async def variables(self, socket: Path) -> Mapping[str, str]:
+        """The environment that was set for the whole sandbox; bounded in time and size.
+
+        Raises:
+            CoveError: AGENT_UNREACHABLE.
+        """
+        ...
 
     async def rehearse(self, record: SandboxRecord) -> None:
         """Have a waiting sandbox go once through all that an execution takes; bounded in time.

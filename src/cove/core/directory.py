@@ -47,6 +47,11 @@ class LiveDirectory:
         entry = self._entries.get(sandbox_id)
         return entry.socket if entry is not None and entry.status is SandboxStatus.RUNNING else None
 
+    def socket_path(self, sandbox_id: str) -> Path | None:
+        """The same also while it does not run: for whoever lets it run."""
+        entry = self._entries.get(sandbox_id)
+        return None if entry is None else entry.socket
+
     def state_of(self, sandbox_id: str) -> SandboxStatus | None:
         """The state of a sandbox, or None when there is no such sandbox (any more)."""
         entry = self._entries.get(sandbox_id)

@@ -1,17 +1,22 @@
 """What can be done with sandboxes that exist, on behalf of a principal."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+import structlog
 
 from cove.core.background import Background
 from cove.core.clock import Clock, rfc3339
+from cove.core.creation import GuestEnvironment
 from cove.core.deadlines import Deadlines
+from cove.core.directory import LiveDirectory
 from cove.core.endings import Endings
 from cove.core.locks import KeyedLocks
 from cove.core.pages import Page, page_of, query_of
 from cove.core.ports import Host
 from cove.core.principal import Principal
-from cove.core.states import TRANSITIONS, Action
+from cove.core.states import TRANSITIONS, Action, way_back
 from cove.core.storage import Store, UnitOfWork
 from cove.core.tokens import AgentTokens
 from cove.models.errors import CoveError, error
@@ -19,11 +24,15 @@ from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import AgentToken, EndReason, SandboxStatus
 from cove.models.stored import StoredEvent, StoredSandbox
 
+T = TypeVar("T")
+
 _HOST_SECONDS = 10.0
+_STOP_SECONDS = 30.0
+_START_SECONDS = 60.0
 
 
 class Lifecycle:
-    """Get, list, end, pause, resume, timeouts, tokens. A principal finds only what is in its own namespace."""
+    """All but the making of sandboxes. A principal finds only what is in its own namespace."""
 
     def __init__(
         self,
@@ -31,8 +40,10 @@ class Lifecycle:
         host: Host,
         store: Store,
         endings: Endings,
+        directory: LiveDirectory,
         deadlines: Deadlines,
         tokens: AgentTokens,
+        guests: GuestEnvironment,
         background: Background,
         locks: KeyedLocks,
         clock: Clock,
@@ -40,11 +51,14 @@ class Lifecycle:
         self._host = host
         self._store = store
         self._endings = endings
+        self._directory = directory
+        self._guests = guests
         self._deadlines = deadlines
         self._tokens = tokens
         self._background = background
         self._clock = clock
         self._locks = locks
+        self._log = structlog.get_logger("cove.lifecycle")
 
     async def get(self, principal: Principal, sandbox_id: str) -> StoredSandbox:
         """The sandbox.
@@ -100,17 +114,25 @@ class Lifecycle:
             self._switch(principal, sandbox_id, Action.RESUME), name=f"resume {sandbox_id[:32]}"
         )
 
-    async def refuse(self, principal: Principal, sandbox_id: str, action: Action) -> None:
-        """Answer for actions that no driver has yet.
+    async def stop(self, principal: Principal, sandbox_id: str) -> StoredSandbox:
+        """End all its processes and keep its disk and its environment. Idempotent. Its deadline goes on.
 
         Raises:
-            CoveError: SANDBOX_NOT_FOUND, or else UNSUPPORTED.
+            CoveError: SANDBOX_NOT_FOUND; UNSUPPORTED where its disk is memory, and then nothing was touched.
         """
-        row = await self.get(principal, sandbox_id)
-        raise error(
-            "UNSUPPORTED",
-            f"Sandboxes with {row.isolation} isolation cannot {action}.",
-            remedy="Pause and resume keep processes and memory.",
+        return await self._background.finish(
+            self._switch(principal, sandbox_id, Action.STOP), name=f"stop {sandbox_id[:32]}"
+        )
+
+    async def start(self, principal: Principal, sandbox_id: str) -> StoredSandbox:
+        """Let a stopped one run again; its agent answers when this returns. Idempotent.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND; INVALID_STATE for a paused one; TEMPLATE_NOT_BUILT when the version of the
+                template that it stands on is no more; what `Host.start` raises. It stays stopped then.
+        """
+        return await self._background.finish(
+            self._switch(principal, sandbox_id, Action.START), name=f"start {sandbox_id[:32]}"
         )
 
     async def refresh_token(self, principal: Principal, sandbox_id: str) -> AgentToken:
@@ -163,19 +185,55 @@ class Lifecycle:
             if row.status is transition.target:
                 return row
             if row.status not in transition.sources:
-                raise error("INVALID_STATE", f"A sandbox that is {row.status} cannot {action}.", status=row.status)
-            call = self._host.pause if action is Action.PAUSE else self._host.resume
-            await self._on_host(sandbox_id, call(sandbox_id))
+                raise _wrong_state(row, action)
+            await self._act(row, action)
             changed = await self._store.write(
                 lambda work: _transition(work, sandbox_id, action, principal, self._clock())
             )
             return changed or await self.get(principal, sandbox_id)
 
-    async def _on_host(self, sandbox_id: str, call: Awaitable[None]) -> None:
+    async def _act(self, row: StoredSandbox, action: Action) -> None:
+        """On the host; the gateway closes a sandbox before it stops answering, and opens it when it answers."""
+        target = TRANSITIONS[action].target
+        if target is not SandboxStatus.RUNNING:
+            self._directory.set_status(row.id, target)
+        try:
+            match action:
+                case Action.PAUSE:
+                    await self._on_host(row.id, self._host.pause(row.id))
+                case Action.STOP:
+                    await self._stop(row)
+                case Action.START:
+                    await self._on_host(row.id, self._host.start(row.id), seconds=_START_SECONDS)
+                case _:
+                    await self._on_host(row.id, self._host.resume(row.id))
+        except BaseException:
+            self._directory.set_status(row.id, row.status)
+            raise
+        self._directory.set_status(row.id, target)
+
+    async def _stop(self, row: StoredSandbox) -> None:
+        if row.status is SandboxStatus.PAUSED:  # or its agent could not say what its variables are
+            await self._on_host(row.id, self._host.resume(row.id))
+        variables = await self._variables(row)
+        await self._on_host(row.id, self._host.stop(row.id, variables), seconds=_STOP_SECONDS)
+
+    async def _variables(self, row: StoredSandbox) -> Mapping[str, str]:
+        """What the sandbox's environment is now; a sandbox that does not tell is stopped all the same, without it."""
+        socket = self._directory.socket_path(row.id)
+        if socket is None:
+            return {}
+        try:
+            return await self._guests.variables(socket)
+        except CoveError as failure:
+            self._log.warning("environment_lost", sandbox_id=row.id, error=str(failure))
+            return {}
+
+    async def _on_host(self, sandbox_id: str, call: Awaitable[T], *, seconds: float = _HOST_SECONDS) -> T:
         """Await a host's call, bounded. When the host knows no such sandbox, it has crashed."""
         try:
-            async with asyncio.timeout(_HOST_SECONDS):
-                await call
+            async with asyncio.timeout(seconds):
+                return await call
         except TimeoutError:
             raise error("HOST_UNAVAILABLE", "The host did not answer in time.") from None
         except CoveError as failure:
@@ -200,6 +258,16 @@ def _transition(
             )
         )
     return row
+
+
+def _wrong_state(row: StoredSandbox, action: Action) -> CoveError:
+    return error(
+        "INVALID_STATE",
+        f"Sandbox {row.id} is {row.status}: it cannot {action}.",
+        remedy=way_back(row.status),
+        sandbox_id=row.id,
+        status=row.status.value,
+    )
 
 
 def _ended(row: StoredSandbox) -> CoveError:

@@ -1,7 +1,7 @@
 """Compares what should exist (the store) with what does exist (the host), at start and every few seconds."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 
 import structlog
 
@@ -25,6 +25,7 @@ from cove.models.stored import StoredSandbox
 _LIST_SECONDS = 10.0
 _CALL_SECONDS = 10.0
 _SAME_DEADLINE_SECONDS = 0.001
+_AT_ONCE = 8
 
 
 class Reconciler:
@@ -109,6 +110,22 @@ class Reconciler:
         for sandbox_id, record in records.items():
             if sandbox_id not in rows:
                 await self._guarded(self._place(record), sandbox_id)
+
+    async def hear(self, ended: Collection[str]) -> None:
+        """The host says that these sandboxes have ended by themselves."""
+        self._pool.observe({}, asked_about=frozenset(ended))
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def end(sandbox_id: str) -> None:
+            async with turns:
+                await self._guarded(self._end(sandbox_id), sandbox_id)
+
+        await asyncio.gather(*(end(sandbox_id) for sandbox_id in ended))
+
+    async def _end(self, sandbox_id: str) -> None:
+        row = await self._store.read(lambda work: work.sandboxes.get(sandbox_id))
+        if row is not None and row.status in LIVE:
+            await self._compare(row, None)
 
     def _forget(self, ended: frozenset[str]) -> None:
         """What was listed before the rows were read, and has none, ended by another way than through this server."""
