@@ -144,6 +144,7 @@ ERRORS: dict[str, ErrorDefinition] = {
     "EXECUTION_FAILED": ErrorDefinition(500, PlatformFailure),
     "AGENT_UNREACHABLE": ErrorDefinition(502, PlatformFailure, retryable=True),
     # 502 is what every proxy answers here, and what browsers and load balancers expect. Asking again changes nothing.
+    "BAD_RESPONSE": ErrorDefinition(502, Conflict, remedy="The program must answer with HTTP/1.1; its log says more."),
     "PORT_NOT_OPEN": ErrorDefinition(
         502, Conflict, remedy="Start a program in the sandbox that listens on this port of 127.0.0.1 or 0.0.0.0."
     ),

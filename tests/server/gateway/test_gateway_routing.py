@@ -157,10 +157,6 @@ def test_a_host_name_does_not_replace_the_token() -> None:
     assert refused(route("/v1/sandboxes", host=f"7777-{A}.example.org")) == (401, "UNAUTHORIZED")
 
 
-def test_preview_addresses_are_not_served_yet() -> None:
-    assert refused(route("/", f"ok.{A}.s", host=f"3000-{A}.example.org")) == (501, "NOT_IMPLEMENTED")
-
-
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil", "10.0.0.1", f"x-{A}.evil"]
 )

@@ -4,7 +4,8 @@ import asyncio
 from typing import cast
 
 from cove.server.gateway.counters import GatewayCounters
-from cove.server.gateway.refusals import Refuse, render
+from cove.server.gateway.heads import RequestHead
+from cove.server.gateway.refusals import Plane, Refuse, render
 from cove.server.gateway.relay import Peer
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.gateway.upstreams import WRITE_BUFFER
@@ -14,7 +15,8 @@ class ClientSide:
     """A client's transport; after it has begun to close, everything here does nothing.
 
     Attributes:
-        peer: what the control plane is told of the client.
+        peer: what upstreams are told of the client.
+        encrypted: it speaks TLS.
         full: the client reads too slowly; nothing more should be written for now.
     """
 
@@ -26,7 +28,9 @@ class ClientSide:
         self._reading = True
         self._lingered_seconds = 0.0
         self.full = False
-        self.peer = Peer(_address_of(transport), settings.public_scheme.encode("ascii"))
+        self.encrypted = transport.get_extra_info("sslcontext") is not None
+        scheme = "https" if self.encrypted else settings.public_scheme
+        self.peer = Peer(_address_of(transport), scheme.encode("ascii"))
 
     def write(self, data: bytes) -> None:
         """Sends."""
@@ -34,10 +38,12 @@ class ClientSide:
             self._counters.bytes_to_clients += len(data)
             self._transport.write(data)
 
-    def refuse(self, refusal: Refuse, request_id: bytes, *, close: bool, head_only: bool = False) -> None:
-        """Sends an answer of the gateway's own."""
+    def refuse(self, refusal: Refuse, request_id: bytes, *, close: bool, head: RequestHead | None = None) -> None:
+        """Sends an answer of the gateway's own; `head` is the request, if one was understood."""
         self._counters.refused(refusal.code)
-        self.write(render(refusal, request_id, close=close, head_only=head_only))
+        head_only = head is not None and head.method == b"HEAD"
+        as_page = head is not None and refusal.plane is Plane.PREVIEW and _takes_pages(head)
+        self.write(render(refusal, request_id, close=close, head_only=head_only, as_page=as_page))
 
     def read(self, reading: bool) -> None:
         """Reads, or lets the client wait."""
@@ -50,9 +56,13 @@ class ClientSide:
             self._transport.pause_reading()
 
     def write_eof(self) -> None:
-        """Ends the sending direction after what was written."""
-        if not self._transport.is_closing():
+        """Ends the sending direction after what was written; TLS can only end both (RFC 8446 §6.1)."""
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():
             self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def close(self) -> None:
         """Closes after what was written."""
@@ -78,3 +88,8 @@ def _address_of(transport: asyncio.BaseTransport) -> bytes:
     return (
         str(cast(tuple[object, ...], name)[0]).encode("ascii", "replace") if isinstance(name, tuple) and name else b""
     )
+
+
+def _takes_pages(head: RequestHead) -> bool:
+    """Whether a person will look at the answer."""
+    return any(b"text/html" in value.lower() for value in head.values.get(b"accept", ()))

@@ -5,21 +5,20 @@ phase has a deadline.
 """
 
 import asyncio
-from pathlib import Path
 
 import structlog
 
-from cove.core.states import not_running
+from cove.models.errors import CoveError
 from cove.server.gateway.client_side import ClientSide
 from cove.server.gateway.deadline import Deadline
-from cove.server.gateway.exchange import Exchange, Phase, Surroundings
+from cove.server.gateway.exchange import Exchange, Phase, Surroundings, body_limit, failure, plane_of
 from cove.server.gateway.framing import LengthReader
 from cove.server.gateway.heads import FramingError, HeadBuffer, RequestHead, parse_request
 from cove.server.gateway.refusals import Plane, Refuse, new_request_id, refuse, refuse_error, request_id_of, too_large
 from cove.server.gateway.relay import BodyTooLarge, RequestRelay, ResponseRelay
-from cove.server.gateway.routing import ToAgent, decide
+from cove.server.gateway.routing import ToAgent, ToControlPlane, ToPort, decide
 from cove.server.gateway.settings import MAX_HEAD_BYTES
-from cove.server.gateway.upstreams import IdleUpstreams, Upstream, connect
+from cove.server.gateway.upstreams import Destination, IdleUpstreams, Upstream, connect
 
 READ_AHEAD = 2 * MAX_HEAD_BYTES
 """Bytes of later requests that are kept while one is answered; more than a head, so that any head can complete."""
@@ -93,7 +92,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.ended = True
             exchange.upstream.write_eof()
             self._deadline.set(self._settings.linger_seconds)
-            return True
+            return not self._client.encrypted
         self._close()
         return False
 
@@ -162,35 +161,39 @@ class ClientConnection(asyncio.Protocol):
         if isinstance(route, Refuse):
             self._refuse(head, route, request_id)
             return
-        to_agent = isinstance(route, ToAgent)
-        limit = self._settings.max_agent_body_bytes if to_agent else self._settings.max_control_body_bytes
+        limit = body_limit(route, self._settings)
         if (head.framing.length or 0) > limit:
-            self._refuse(head, too_large(limit, Plane.AGENT if to_agent else Plane.CONTROL), request_id)
+            self._refuse(head, too_large(limit, plane_of(route)), request_id)
             return
-        request = RequestRelay(
-            head, route.target, to_agent=to_agent, request_id=request_id, peer=self._client.peer, max_body=limit
-        )
-        response = ResponseRelay(head, from_agent=to_agent, request_id=request_id)
-        self._exchange = Exchange(route, request, response, request_id)
-        if isinstance(route, ToAgent):
-            self._counters.to_agents += 1
-            self._reach(route.socket_path)
-        else:
-            self._counters.to_control_plane += 1
-            self._reach(self._shared.control_plane)
+        request = RequestRelay(head, route, request_id=request_id, peer=self._client.peer, max_body=limit)
+        self._exchange = Exchange(route, request, ResponseRelay(head, route, request_id=request_id), request_id)
+        match route:
+            case ToControlPlane():
+                self._counters.to_control_plane += 1
+                self._reach(Destination(self._shared.control_plane))
+            case ToAgent():
+                self._counters.to_agents += 1
+                self._reach(route.destination)
+            case ToPort():
+                self._counters.to_ports += 1
+                self._reach(route.destination)
 
-    def _reach(self, path: Path) -> None:
+    def _reach(self, destination: Destination) -> None:
         self._phase = Phase.CONNECTING
-        upstream = self._idle.take(path)
+        upstream = self._idle.take(destination)
         if upstream is not None:
             self._send_request(upstream)
             return
         self._deadline.set(self._settings.connect_seconds * 2)
-        self._connecting = self._loop.create_task(self._connect(path))
+        self._connecting = self._loop.create_task(self._connect(destination))
 
-    async def _connect(self, path: Path) -> None:
+    async def _connect(self, destination: Destination) -> None:
         try:
-            upstream = await connect(self, path, seconds=self._settings.connect_seconds)
+            upstream = await connect(self, destination, self._shared.dialer, seconds=self._settings.connect_seconds)
+        except CoveError as error:
+            self._connecting = None
+            self._fail(refuse_error(error, Plane.PREVIEW))
+            return
         except OSError as error:  # TimeoutError is one
             self._connecting = None
             self._upstream_failed(f"it cannot be reached ({type(error).__name__})")
@@ -205,11 +208,10 @@ class ClientConnection(asyncio.Protocol):
             return
         exchange.upstream = upstream
         self._phase = Phase.EXCHANGE
-        upstream.write(exchange.request.render_head())
         self._deadline.set(self._patience())
-        self._request_body(self._buffer.take_rest())
+        self._request_body(self._buffer.take_rest(), head=exchange.request.render_head())
 
-    def _request_body(self, data: bytes) -> None:
+    def _request_body(self, data: bytes, *, head: bytes = b"") -> None:
         exchange = self._exchange
         if exchange is None or exchange.upstream is None:
             return
@@ -218,12 +220,10 @@ class ClientConnection(asyncio.Protocol):
         except FramingError as error:
             self._fail(refuse(error.code, str(error), exchange.plane, status=error.status))
             return
-        except BodyTooLarge:
-            to_agent = exchange.request.to_agent
-            limit = self._settings.max_agent_body_bytes if to_agent else self._settings.max_control_body_bytes
-            self._fail(too_large(limit, exchange.plane))
+        except BodyTooLarge as error:
+            self._fail(too_large(error.limit, exchange.plane))
             return
-        exchange.upstream.write(framed)
+        exchange.upstream.write(head + framed)
         if rest:
             self._buffer.append(rest)
         self._steer()
@@ -354,31 +354,14 @@ class ClientConnection(asyncio.Protocol):
     def _violated(self, reason: str) -> None:
         exchange = self._exchange
         self._counters.upstream_violations += 1
-        sandbox_id = exchange.route.sandbox_id if exchange and isinstance(exchange.route, ToAgent) else None
-        _log.warning("gateway.upstream_violation", sandbox_id=sandbox_id, reason=reason)
+        if exchange is not None and isinstance(exchange.route, ToAgent):
+            _log.warning("gateway.upstream_violation", sandbox_id=exchange.route.sandbox_id, reason=reason)
         self._upstream_failed("its answer was not one valid HTTP response")
 
     def _upstream_failed(self, reason: str) -> None:
         self._counters.upstream_failures += 1
-        exchange = self._exchange
-        if exchange is None:
-            return
-        if isinstance(exchange.route, ToAgent):
-            self._agent_failed(exchange.route.sandbox_id, reason)
-        else:
-            self._fail(refuse("HOST_UNAVAILABLE", f"The control plane failed: {reason}.", Plane.CONTROL))
-
-    def _agent_failed(self, sandbox_id: str, reason: str) -> None:
-        # Clients repeat a request after a 502: of a sandbox that has ended meanwhile there is nothing to repeat.
-        directory = self._shared.directory
-        if (state := directory.state_of(sandbox_id)) is None:
-            message = f"Sandbox {sandbox_id} was not found any more: it ended while the request was in progress."
-            self._fail(refuse("SANDBOX_NOT_FOUND", message, Plane.AGENT))
-        elif directory.socket_of(sandbox_id) is None:
-            self._fail(refuse_error(not_running(sandbox_id, state), Plane.AGENT))
-        else:
-            message = f"The agent of sandbox {sandbox_id} failed: {reason}."
-            self._fail(refuse("AGENT_UNREACHABLE", message, Plane.AGENT))
+        if self._exchange is not None:
+            self._fail(failure(self._exchange.route, self._shared.directory, reason))
 
     def _fail(self, refusal: Refuse) -> None:
         """Ends the exchange: with an answer if none has begun, else by breaking off."""
@@ -394,7 +377,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(request.head, refusal, exchange.request_id)
             return
         close = not request.head.persistent or not request.done or self._shared.draining
-        self._client.refuse(refusal, exchange.request_id, close=close, head_only=request.head.method == b"HEAD")
+        self._client.refuse(refusal, exchange.request_id, close=close, head=request.head)
         if close:
             self._linger()
         else:
@@ -405,7 +388,7 @@ class ClientConnection(asyncio.Protocol):
         length = head.framing.length or 0
         unread = head.framing.chunked or length > self._settings.max_drained_body_bytes
         close = not head.persistent or self._shared.draining or unread or head.expects_continue
-        self._client.refuse(refusal, request_id, close=close, head_only=head.method == b"HEAD")
+        self._client.refuse(refusal, request_id, close=close, head=head)
         if close:
             self._linger()
         elif length:
@@ -472,8 +455,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or self._phase not in (Phase.EXCHANGE, Phase.SPLICE):
             return
-        # A body for the control plane is small: it has its time as a whole, so that nobody drips it.
-        if exchange.request.done or exchange.request.to_agent:
+        if exchange.may_be_slow:
             self._deadline.set(self._patience())
 
     def _expired(self) -> None:

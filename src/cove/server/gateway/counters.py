@@ -13,7 +13,8 @@ class GatewayCounters:
         connections: client connections accepted.
         requests: request heads read.
         to_control_plane: requests routed there.
-        to_agents: requests routed to sandboxes.
+        to_agents: requests routed to sandboxes' agents.
+        to_ports: requests routed to programs in sandboxes.
         refusals: error code to the number of answers that the gateway gave itself.
         upstream_failures: upstreams that could not be reached, or broke off.
         upstream_violations: answers that were not exactly one well-formed response.
@@ -27,6 +28,7 @@ class GatewayCounters:
     requests: int = 0
     to_control_plane: int = 0
     to_agents: int = 0
+    to_ports: int = 0
     refusals: dict[str, int] = field(default_factory=dict[str, int])
     upstream_failures: int = 0
     upstream_violations: int = 0

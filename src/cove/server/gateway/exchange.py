@@ -1,16 +1,19 @@
 """What a client connection works with: the gateway's shared state, and the one exchange in progress."""
 
 import asyncio
+import sys
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 from typing import Protocol
 
 from cove.core.ports import AgentDirectory
+from cove.core.states import not_running
 from cove.server.gateway.counters import GatewayCounters
-from cove.server.gateway.refusals import Plane
+from cove.server.gateway.dialling import AgentDialer, PortDialer
+from cove.server.gateway.refusals import Plane, Refuse, refuse, refuse_error
 from cove.server.gateway.relay import RequestRelay, ResponseRelay
-from cove.server.gateway.routing import ToAgent, ToControlPlane, TokenVerifier
+from cove.server.gateway.routing import ToAgent, ToControlPlane, TokenVerifier, ToPort
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.gateway.upstreams import Upstream
 
@@ -41,6 +44,7 @@ class Surroundings:
     directory: AgentDirectory
     tokens: TokenVerifier
     settings: GatewaySettings
+    dialer: PortDialer = field(default_factory=AgentDialer)
     counters: GatewayCounters = field(default_factory=GatewayCounters)
     connections: set[Drainable] = field(default_factory=set[Drainable])
     upstreams: int = 0
@@ -89,7 +93,7 @@ class Exchange:
         ended: in a splice: one side has said that it sends no more.
     """
 
-    route: ToControlPlane | ToAgent
+    route: ToControlPlane | ToAgent | ToPort
     request: RequestRelay
     response: ResponseRelay
     request_id: bytes
@@ -100,4 +104,48 @@ class Exchange:
     @property
     def plane(self) -> Plane:
         """Whose error form fits."""
-        return Plane.AGENT if isinstance(self.route, ToAgent) else Plane.CONTROL
+        return plane_of(self.route)
+
+    @property
+    def may_be_slow(self) -> bool:
+        """Whether the request's body may take any time. One for the control plane is small: it has its time as a
+        whole, so that nobody drips it."""
+        return self.request.done or not isinstance(self.route, ToControlPlane)
+
+
+def plane_of(route: ToControlPlane | ToAgent | ToPort) -> Plane:
+    """Whose error form fits."""
+    match route:
+        case ToControlPlane():
+            return Plane.CONTROL
+        case ToAgent():
+            return Plane.AGENT
+        case ToPort():
+            return Plane.PREVIEW
+
+
+def body_limit(route: ToControlPlane | ToAgent | ToPort, settings: GatewaySettings) -> int:
+    """Bytes that a request's body may have."""
+    match route:
+        case ToControlPlane():
+            return settings.max_control_body_bytes
+        case ToAgent():
+            return settings.max_agent_body_bytes
+        case ToPort():
+            return sys.maxsize  # it is streamed, and the program knows what it takes
+
+
+def failure(route: ToControlPlane | ToAgent | ToPort, directory: AgentDirectory, reason: str) -> Refuse:
+    """What to answer when an upstream could not be reached, or broke off."""
+    if isinstance(route, ToControlPlane):
+        return refuse("HOST_UNAVAILABLE", f"The control plane failed: {reason}.", Plane.CONTROL)
+    plane, sandbox_id = plane_of(route), route.sandbox_id
+    # Clients repeat a request after a 502: of a sandbox that has ended meanwhile there is nothing to repeat.
+    if (state := directory.state_of(sandbox_id)) is None:
+        message = f"Sandbox {sandbox_id} was not found any more: it ended while the request was in progress."
+        return refuse("SANDBOX_NOT_FOUND", message, plane)
+    if directory.socket_of(sandbox_id) is None:
+        return refuse_error(not_running(sandbox_id, state), plane)
+    if isinstance(route, ToPort):
+        return refuse("BAD_RESPONSE", f"The program at port {route.port} of the sandbox failed: {reason}.", plane)
+    return refuse("AGENT_UNREACHABLE", f"The agent of sandbox {sandbox_id} failed: {reason}.", plane)

@@ -53,6 +53,7 @@ class Gateway:
         finally:
             self._stop_accepting()
             self._abort_connections()
+            self._shared.dialer.close()
 
     async def close(self, grace_seconds: float) -> None:
         """Stops accepting, lets exchanges in progress end within `grace_seconds`, then breaks off what is left."""

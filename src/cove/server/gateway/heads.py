@@ -17,6 +17,7 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,23}) ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_PROTOCOL = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~/-]{1,64}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _HOST = re.compile(rb"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
@@ -36,7 +37,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 
-WEBSOCKET = frozenset({b"websocket"})
+WEBSOCKET = b"websocket"
 
 Fields = tuple[tuple[bytes, bytes, bytes], ...]
 """Header fields in order: name in lower case, name as sent, value."""
@@ -117,16 +118,21 @@ class RequestHead(Head):
         return self.target.partition(b"?")[0]
 
     @property
+    def upgrade(self) -> bytes | None:
+        """The one protocol, in lower case, that the client wants to go on with (RFC 9110 §7.8).
+
+        HTTP/2 is none of them: through it the client would speak past everything that is checked here.
+        """
+        if self.minor == 0 or self.framing.chunked or self.framing.length or b"upgrade" not in self.values:
+            return None
+        wanted = self.tokens(b"upgrade") if b"upgrade" in self.tokens(b"connection") else frozenset[bytes]()
+        protocol = next(iter(wanted)) if len(wanted) == 1 else b""
+        return protocol if _PROTOCOL.fullmatch(protocol) and not protocol.startswith(b"h2") else None
+
+    @property
     def wants_websocket(self) -> bool:
-        """Whether this is a WebSocket handshake (RFC 6455 §4.1); no other upgrade is ever passed on."""
-        return (
-            self.method == b"GET"
-            and self.minor == 1
-            and not self.framing.chunked
-            and not self.framing.length
-            and b"upgrade" in self.tokens(b"connection")
-            and self.tokens(b"upgrade") == WEBSOCKET
-        )
+        """Whether this is a WebSocket handshake (RFC 6455 §4.1)."""
+        return self.method == b"GET" and self.upgrade == WEBSOCKET
 
     @property
     def expects_continue(self) -> bool:

@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -10,15 +11,20 @@ from http import HTTPStatus
 from typing import Any
 
 from cove.models.errors import CoveError, definition_of
+from cove.server.gateway.pages import PAGE_POLICY, error_page
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
 
 
 class Plane(StrEnum):
-    """Whose error form a client expects: the agent's `error` is text, the control plane's is an object."""
+    """Whose error form a client expects: the agent's `error` is text, the control plane's is an object.
+
+    Visitors of a program get the agent's form, or a page if they take one.
+    """
 
     AGENT = "agent"
     CONTROL = "control"
+    PREVIEW = "preview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class Refuse:
     Attributes:
         code: from the error table.
         path: for the agent form's `path`.
+        location: where to go instead.
     """
 
     status: int
@@ -36,6 +43,7 @@ class Refuse:
     remedy: str
     plane: Plane
     path: str = ""
+    location: str = ""
 
 
 def refuse(code: str, message: str, plane: Plane, *, remedy: str = "", path: str = "", status: int = 0) -> Refuse:
@@ -55,6 +63,11 @@ def too_large(limit: int, plane: Plane) -> Refuse:
     return refuse("REQUEST_TOO_LARGE", message, plane, remedy="Send less, or in parts.")
 
 
+def redirect(location: str) -> Refuse:
+    """Sends the client to another path of this server."""
+    return Refuse(308, "MOVED", f"This is at {location}.", "Follow the Location field.", Plane.PREVIEW, "", location)
+
+
 def request_id_of(sent: bytes | None) -> bytes:
     """The id that the client sent, if it is one that may be logged and echoed; else a new one."""
     return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new_request_id()
@@ -65,7 +78,7 @@ def new_request_id() -> bytes:
     return b"req_" + secrets.token_hex(10).encode()
 
 
-def render(refusal: Refuse, request_id: bytes, *, close: bool, head_only: bool = False) -> bytes:
+def render(refusal: Refuse, request_id: bytes, *, close: bool, head_only: bool = False, as_page: bool = False) -> bytes:
     """The whole response.
 
     Args:
@@ -73,24 +86,39 @@ def render(refusal: Refuse, request_id: bytes, *, close: bool, head_only: bool =
         request_id: for `X-Request-ID` and the body.
         close: announce that the connection is closed after it.
         head_only: the request was a HEAD: leave the body out.
+        as_page: HTML instead of JSON.
     """
-    body = json.dumps(_body(refusal, request_id.decode("ascii"))).encode()
+    number = request_id.decode("ascii")
+    reason = _reason(refusal.status)
+    body = (
+        error_page(f"{refusal.status} {reason}", refusal.message, refusal.remedy, f"{refusal.code} {number}")
+        if as_page
+        else json.dumps(_body(refusal, number)).encode()
+    )
     lines = [
-        f"HTTP/1.1 {refusal.status} {_reason(refusal.status)}",
-        "Content-Type: application/json",
+        f"HTTP/1.1 {refusal.status} {reason}",
+        "Content-Type: text/html; charset=utf-8" if as_page else "Content-Type: application/json",
         f"Content-Length: {len(body)}",
-        f"X-Request-ID: {request_id.decode('ascii')}",
+        f"X-Request-ID: {number}",
         "X-Content-Type-Options: nosniff",
         "Cache-Control: no-store",
+        *_fields(refusal, as_page=as_page, close=close),
     ]
-    if refusal.status == HTTPStatus.UNAUTHORIZED:
-        lines.append("WWW-Authenticate: Bearer")
-    if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        lines.append("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-    if close:
-        lines.append("Connection: close")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
     return head if head_only else head + body
+
+
+def _fields(refusal: Refuse, *, as_page: bool, close: bool) -> Iterator[str]:
+    if as_page:
+        yield f"Content-Security-Policy: {PAGE_POLICY}"
+    if refusal.location:
+        yield f"Location: {refusal.location}"
+    if refusal.status == HTTPStatus.UNAUTHORIZED:
+        yield "WWW-Authenticate: Bearer"
+    if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        yield "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+    if close:
+        yield "Connection: close"
 
 
 def _body(refusal: Refuse, request_id: str) -> dict[str, Any]:

@@ -1,69 +1,33 @@
 """One request and its response as they pass through, sans-I/O: heads rewritten, bodies framed anew, nothing believed.
 
-Towards a sandbox no credential passes; from a sandbox exactly one response passes, without the fields that would act on
-the server's origin in a browser (cookies, policies, reporting).
+Which fields pass is `passage`'s to say; exactly one response passes for each request.
 """
 
 from dataclasses import dataclass
 
 from cove.server.gateway.framing import BodyReader, BodyWriter, request_body, response_body
-from cove.server.gateway.heads import (
-    HOP_BY_HOP,
-    WEBSOCKET,
-    FramingError,
-    Head,
-    HeadBuffer,
-    RequestHead,
-    ResponseHead,
-    parse_response,
-)
+from cove.server.gateway.heads import FramingError, Head, HeadBuffer, RequestHead, ResponseHead, parse_response
+from cove.server.gateway.passage import Passage, below, without_domain
+from cove.server.gateway.routing import Onward
 
 MAX_INTERIM_RESPONSES = 100
 
-_FRAMING = frozenset({b"content-length", b"host", b"x-request-id"})
-_FORWARDED = frozenset(
-    {
-        b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-prefix",
-        b"x-forwarded-proto",
-        b"x-forwarded-server",
-        b"x-real-ip",
-    }
-)
-_CREDENTIALS = frozenset({b"authorization", b"cookie", b"referer", b"x-api-key", b"x-api-secret"})
-_NOT_TO_CONTROL_PLANE = HOP_BY_HOP | _FRAMING | _FORWARDED
-_NOT_TO_AGENT = _NOT_TO_CONTROL_PLANE | _CREDENTIALS
-_NOT_FROM_CONTROL_PLANE = HOP_BY_HOP | {b"content-length"}
-_NOT_FROM_AGENT = _NOT_FROM_CONTROL_PLANE | {
-    b"alt-svc",
-    b"clear-site-data",
-    b"content-security-policy",
-    b"content-security-policy-report-only",
-    b"nel",
-    b"public-key-pins",
-    b"report-to",
-    b"reporting-endpoints",
-    b"service-worker-allowed",
-    b"set-cookie",
-    b"set-cookie2",
-    b"strict-transport-security",
-    b"www-authenticate",
-    b"x-content-type-options",
-    b"x-request-id",
-}
-_AGENT_POLICY = b"X-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n"
-
 
 class BodyTooLarge(Exception):
-    """A request body beyond its limit, noticed while counting."""
+    """A request body beyond its limit, noticed while counting.
+
+    Attributes:
+        limit: in bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What the control plane is told of the client."""
+    """What upstreams are told of the client."""
 
     address: bytes
     scheme: bytes
@@ -74,17 +38,16 @@ class RequestRelay:
 
     Attributes:
         head: as the client sent it.
-        to_agent: whether a sandbox will read it.
+        upgrade: the protocol that the upstream may switch to.
     """
 
-    def __init__(
-        self, head: RequestHead, target: bytes, *, to_agent: bool, request_id: bytes, peer: Peer, max_body: int
-    ) -> None:
+    def __init__(self, head: RequestHead, route: Onward, *, request_id: bytes, peer: Peer, max_body: int) -> None:
         self.head = head
-        self.to_agent = to_agent
-        self._target = target
+        self.upgrade = _upgrade_of(head, route.passage)
+        self._route = route
         self._request_id = request_id
         self._peer = peer
+        self._max_body = max_body
         self._body_left = max_body
         self._reader, self._writer = request_body(head.framing)
 
@@ -95,19 +58,21 @@ class RequestRelay:
 
     def render_head(self) -> bytes:
         """The head as the upstream gets it."""
-        head = self.head
-        lines = [b"%b %b HTTP/1.1" % (head.method, self._target)]
-        lines.append(b"Host: " + (b"localhost" if self.to_agent else head.host))
-        dropped = _dropped(head, _NOT_TO_AGENT if self.to_agent else _NOT_TO_CONTROL_PLANE)
+        head, passage = self.head, self._route.passage
+        lines = [
+            b"%b %b HTTP/1.1" % (head.method, self._route.target),
+            b"Host: " + (head.host if passage.host is None else passage.host),
+        ]
+        dropped = _dropped(head, passage.not_to) | self._route.withheld
         lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
         lines.append(b"X-Request-ID: " + self._request_id)
         if head.framing.chunked:
             lines.append(b"Transfer-Encoding: chunked")
         elif head.framing.length is not None:
             lines.append(b"Content-Length: %d" % head.framing.length)
-        if head.wants_websocket:
-            lines += [b"Connection: Upgrade", b"Upgrade: websocket"]
-        if not self.to_agent:
+        if self.upgrade is not None:
+            lines += [b"Connection: Upgrade", b"Upgrade: " + self.upgrade]
+        if passage.forwarded:
             lines += self._forwarded()
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
@@ -123,7 +88,7 @@ class RequestRelay:
         payload = self._reader.feed(data)
         self._body_left -= len(payload)
         if self._body_left < 0:
-            raise BodyTooLarge
+            raise BodyTooLarge(self._max_body)
         framed = self._writer.frame(payload)
         if not self._reader.done:
             return framed, b""
@@ -135,6 +100,8 @@ class RequestRelay:
             lines.append(b"X-Forwarded-For: " + self._peer.address)
         if self.head.host:
             lines.append(b"X-Forwarded-Host: " + self.head.host)
+        if self._route.prefix:
+            lines.append(b"X-Forwarded-Prefix: " + self._route.prefix)
         return lines
 
 
@@ -149,14 +116,15 @@ class ResponseRelay:
         rest: after an upgrade: the first bytes of the new protocol.
     """
 
-    def __init__(self, request: RequestHead, *, from_agent: bool, request_id: bytes) -> None:
+    def __init__(self, request: RequestHead, route: Onward, *, request_id: bytes) -> None:
         self.started = False
         self.done = False
         self.upgraded = False
         self.reusable = False
         self.rest = b""
         self._request = request
-        self._from_agent = from_agent
+        self._passage = route.passage
+        self._prefix = route.prefix
         self._request_id = request_id
         self._buffer = HeadBuffer()
         self._interim = 0
@@ -218,11 +186,12 @@ class ResponseRelay:
         return rendered + body
 
     def _switch(self, head: ResponseHead, rest: bytes) -> bytes:
-        if not self._request.wants_websocket or head.tokens(b"upgrade") != WEBSOCKET:
+        protocol = _upgrade_of(self._request, self._passage)
+        if protocol is None or head.tokens(b"upgrade") != frozenset({protocol}):
             raise FramingError("The protocol was switched without being asked to.")
         self.started = self.upgraded = True
         self.rest = rest
-        return self._render(head, [b"Connection: Upgrade", b"Upgrade: websocket"])
+        return self._render(head, [b"Connection: Upgrade", b"Upgrade: " + protocol])
 
     def _body(self, data: bytes) -> bytes:
         reader, writer = self._reader, self._writer
@@ -252,13 +221,31 @@ class ResponseRelay:
         return lines
 
     def _render(self, head: ResponseHead, framing: list[bytes]) -> bytes:
-        dropped = _dropped(head, _NOT_FROM_AGENT if self._from_agent else _NOT_FROM_CONTROL_PLANE)
+        passage = self._passage
+        dropped = _dropped(head, passage.not_from)
         lines = [b"HTTP/1.1 %d %b" % (head.status, head.reason)]
-        lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
+        if passage.edited.isdisjoint(head.values):
+            lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
+        else:
+            lines += [
+                b"%b: %b" % (name, self._edited(lower, value))
+                for lower, name, value in head.fields
+                if lower not in dropped
+            ]
         lines += framing
-        if self._from_agent or b"x-request-id" not in head.values:
+        if passage.numbered or (passage.numbered is None and b"x-request-id" not in head.values):
             lines.append(b"X-Request-ID: " + self._request_id)
-        return b"\r\n".join(lines) + b"\r\n" + (_AGENT_POLICY if self._from_agent else b"") + b"\r\n"
+        return b"\r\n".join(lines) + b"\r\n" + passage.policy + b"\r\n"
+
+    def _edited(self, lower: bytes, value: bytes) -> bytes:
+        if lower not in self._passage.edited:
+            return value
+        return without_domain(value) if lower == b"set-cookie" else below(self._prefix, value, self._request.host)
+
+
+def _upgrade_of(head: RequestHead, passage: Passage) -> bytes | None:
+    """The protocol that may be switched to; agents and the control plane know only WebSockets."""
+    return head.upgrade if passage.any_upgrade or head.wants_websocket else None
 
 
 def _dropped(head: Head, always: frozenset[bytes]) -> frozenset[bytes]:

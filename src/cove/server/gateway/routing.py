@@ -1,9 +1,11 @@
 """Where a request goes, as a pure function of its head.
 
 An agent is addressed by path (`/sandboxes/<id>/...`), by host name (`7777-<id>.<domain>`), or by nothing but its token:
-some WebSocket clients keep only scheme and host of an address. Whatever the address, a request reaches a sandbox only
-with a token for that very sandbox, and ids are taken from raw bytes by exact match: an encoded or dotted path names
-none.
+some WebSocket clients keep only scheme and host of an address. Whatever the address, a request reaches an agent only
+with a token for that very sandbox.
+
+Programs are addressed by host name (`<port>-<id>.<domain>`) or by path (`/sandboxes/<id>/ports/<port>/...`), and answer
+whoever knows the id, unless the settings ask for the token there too.
 """
 
 import re
@@ -15,9 +17,12 @@ from cove.core.ports import AgentDirectory
 from cove.core.states import not_running
 from cove.models.agent import AGENT_PORT
 from cove.models.errors import CoveError
+from cove.server.gateway.addresses import in_host, in_path, looks_like_port, without_vendor_path
 from cove.server.gateway.heads import RequestHead
-from cove.server.gateway.refusals import Plane, Refuse, refuse, refuse_error
+from cove.server.gateway.passage import AGENT, CONTROL_PLANE, PORT_BY_HOST, PORT_BY_PATH, Passage
+from cove.server.gateway.refusals import Plane, Refuse, redirect, refuse, refuse_error
 from cove.server.gateway.settings import GatewaySettings
+from cove.server.gateway.upstreams import Destination
 
 AGENT_PREFIXES = (
     b"/execute",
@@ -38,11 +43,10 @@ AGENT_PREFIXES = (
 )
 CONTROL_PREFIXES = (b"/v1", b"/docs", b"/redoc", b"/openapi.json", b"/mcp", b"/api/v1", b"/auth")
 
-_PREVIEW_MARK = b"/.vms.hopx.dev"
-_IN_HOST = re.compile(r"([1-9][0-9]{0,4})-([0-9]{10}[a-z0-9]{8})\..+")
-_IN_PATH = re.compile(rb"/sandboxes/([0-9]{10}[a-z0-9]{8})(?=[/?]|\Z)")
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]{1,8192})")
+_API_KEY = re.compile(rb"(?:[Bb][Ee][Aa][Rr][Ee][Rr] +)?hopx_live_.*", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
+_CREDENTIAL_FIELDS = (b"authorization", b"x-api-key")
 _REFUSED_METHODS = (b"CONNECT", b"TRACE")
 
 
@@ -58,11 +62,42 @@ class TokenVerifier(Protocol):
         ...
 
 
+class Onward(Protocol):
+    """A request that goes on to an upstream.
+
+    Attributes:
+        target: for the upstream, without what was the address.
+    """
+
+    @property
+    def target(self) -> bytes:
+        """For the upstream."""
+        ...
+
+    @property
+    def passage(self) -> Passage:
+        """What of heads passes."""
+        ...
+
+    @property
+    def prefix(self) -> bytes:
+        """What was taken off the target and has to stand before paths that the upstream names; perhaps nothing."""
+        ...
+
+    @property
+    def withheld(self) -> frozenset[bytes]:
+        """Further fields of this very request that do not pass."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ToControlPlane:
     """Answered by the control plane; the target is unchanged."""
 
     target: bytes
+    passage = CONTROL_PLANE
+    prefix = b""
+    withheld = frozenset[bytes]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +107,45 @@ class ToAgent:
     sandbox_id: str
     socket_path: Path
     target: bytes
+    passage = AGENT
+    prefix = b""
+    withheld = frozenset[bytes]()
+
+    @property
+    def destination(self) -> Destination:
+        """Where it is."""
+        return Destination(self.socket_path)
 
 
-Route = ToControlPlane | ToAgent | Refuse
+@dataclass(frozen=True, slots=True)
+class ToPort:
+    """Answered by whatever listens on a port of a sandbox.
+
+    Attributes:
+        socket_path: of the sandbox's agent, which knows the way.
+        prefix: the path that is the address, if it is one.
+        withheld: names of fields that hold a credential of this server.
+    """
+
+    sandbox_id: str
+    socket_path: Path
+    port: int
+    target: bytes
+    prefix: bytes = b""
+    withheld: frozenset[bytes] = frozenset()
+
+    @property
+    def passage(self) -> Passage:
+        """See `Onward`."""
+        return PORT_BY_PATH if self.prefix else PORT_BY_HOST
+
+    @property
+    def destination(self) -> Destination:
+        """Where it is."""
+        return Destination(self.socket_path, self.port)
+
+
+Route = ToControlPlane | ToAgent | ToPort | Refuse
 
 
 def decide(head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, directory: AgentDirectory) -> Route:
@@ -86,22 +157,19 @@ def decide(head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, 
             Plane.CONTROL,
             remedy="Send GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.",
         )
-    in_host = _IN_HOST.fullmatch(head.hostname)
-    if in_host is None and not _host_is_served(head.hostname, settings):
-        return refuse(
-            "FORBIDDEN",
-            "The host name of this request is not one that the server serves.",
-            Plane.CONTROL,
-            remedy="Use http://127.0.0.1 or http://localhost, or start the server with this name as an allowed host.",
-        )
+    router = _Router(head, settings, tokens, directory)
+    address = in_host(head.hostname, settings.domain)
+    if address is not None:
+        return router.by_host(address.port, address.sandbox_id)
+    if looks_like_port(head.hostname, settings.domain):
+        return router.refuse("SANDBOX_NOT_FOUND", "This host name is not the address of a port of a sandbox.")
+    if not _host_is_served(head.hostname, settings):
+        return _foreign_host()
     if head.target == b"*":
         return ToControlPlane(head.target)
-    agents = _AgentRouter(head, tokens, directory)
-    if in_host is not None:
-        return agents.by_host(int(in_host[1]), in_host[2])
     if head.path.startswith(b"/sandboxes/"):
-        return agents.by_path()
-    return agents.by_token()
+        return router.by_path()
+    return router.by_token()
 
 
 def _host_is_served(hostname: str, settings: GatewaySettings) -> bool:
@@ -110,30 +178,51 @@ def _host_is_served(hostname: str, settings: GatewaySettings) -> bool:
     return allowed is None or hostname in ("", *allowed) or _LOOPBACK.fullmatch(hostname) is not None
 
 
-class _AgentRouter:
-    """One request that may be for an agent."""
+def _foreign_host() -> Refuse:
+    return refuse(
+        "FORBIDDEN",
+        "The host name of this request is not one that the server serves.",
+        Plane.CONTROL,
+        remedy="Use http://127.0.0.1 or http://localhost, or start the server with --allow-host for this name, "
+        "or with --domain for names of sandboxes.",
+    )
 
-    def __init__(self, head: RequestHead, tokens: TokenVerifier, directory: AgentDirectory) -> None:
+
+class _Router:
+    """One request that may be for a sandbox."""
+
+    def __init__(
+        self, head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, directory: AgentDirectory
+    ) -> None:
         self._head = head
+        self._settings = settings
         self._tokens = tokens
         self._directory = directory
+        self._plane = Plane.AGENT
 
     def by_host(self, port: int, sandbox_id: str) -> Route:
-        """`{port}-{id}.<domain>`: the agent's port, or a program's (preview traffic, which is not served yet)."""
-        if port != AGENT_PORT:
-            remedy = f"The agent is at port {AGENT_PORT}."
-            return self._refuse("NOT_IMPLEMENTED", "Preview addresses are not served yet.", remedy=remedy)
-        target = self._head.target
-        if self._head.path == _PREVIEW_MARK or self._head.path.startswith(_PREVIEW_MARK + b"/"):
-            target = _rooted(target.removeprefix(_PREVIEW_MARK))
-        return self._authorised(sandbox_id, target)
+        """`{port}-{id}.<domain>`."""
+        target = without_vendor_path(self._head.target)
+        if port == AGENT_PORT:
+            return self._to_agent_of(sandbox_id, target)
+        if self._settings.domain is None:
+            return _foreign_host()
+        return self._to_port(sandbox_id, port, target)
 
     def by_path(self) -> Route:
         """`/sandboxes/<id>/...`."""
-        match = _IN_PATH.match(self._head.target)
-        if match is None:
-            return self._refuse("SANDBOX_NOT_FOUND", "Sandbox not found: the path holds no sandbox id.")
-        return self._authorised(match[1].decode("ascii"), _rooted(self._head.target[match.end() :]))
+        try:
+            address = in_path(self._head.target)
+        except ValueError as failure:
+            return self.refuse("INVALID_REQUEST", str(failure))
+        if address is None:
+            return self.refuse("SANDBOX_NOT_FOUND", "Sandbox not found: the path holds no sandbox id.")
+        if address.port is None or address.port == AGENT_PORT:
+            return self._to_agent_of(address.sandbox_id, address.rest)
+        if address.bare and self._head.method in (b"GET", b"HEAD"):
+            # Relative links in a page would otherwise lose the port.
+            return redirect((address.prefix + address.rest).decode("ascii"))
+        return self._to_port(address.sandbox_id, address.port, address.rest, prefix=address.prefix)
 
     def by_token(self) -> Route:
         """No address: a valid agent token decides, except on the control plane's own paths."""
@@ -146,44 +235,65 @@ class _AgentRouter:
         # /health, /metrics and / exist on both planes; without a valid agent token they are the control plane's.
         return claimed if _is_below(path, AGENT_PREFIXES) else ToControlPlane(self._head.target)
 
-    def _authorised(self, sandbox_id: str, target: bytes) -> Route:
+    def refuse(self, code: str, message: str, *, remedy: str = "") -> Refuse:
+        """A refusal of this request."""
+        return refuse(code, message, self._plane, remedy=remedy, path=self._shown_path())
+
+    def _to_port(self, sandbox_id: str, port: int, target: bytes, *, prefix: bytes = b"") -> Route:
+        self._plane = Plane.PREVIEW
+        if self._settings.previews_need_token and (refusal := self._unauthorised(sandbox_id)) is not None:
+            return refusal
+        socket_path = self._directory.socket_of(sandbox_id)
+        if socket_path is None:
+            return self._not_running(sandbox_id)
+        return ToPort(sandbox_id, socket_path, port, target, prefix, self._own_credentials())
+
+    def _to_agent_of(self, sandbox_id: str, target: bytes) -> Route:
+        return self._unauthorised(sandbox_id) or self._to_agent(sandbox_id, target)
+
+    def _unauthorised(self, sandbox_id: str) -> Refuse | None:
+        """Why the request may not speak to this sandbox; the answer does not tell whether there is such a sandbox."""
         claimed = self._claimed()
         if isinstance(claimed, Refuse):
             return claimed
         if claimed != sandbox_id:
             remedy = "Get a token of this one: POST /v1/sandboxes/{id}/token/refresh."
-            return self._refuse("FORBIDDEN", "The token is for another sandbox.", remedy=remedy)
-        return self._to_agent(sandbox_id, target)
+            return self.refuse("FORBIDDEN", "The token is for another sandbox.", remedy=remedy)
+        return None
 
     def _to_agent(self, sandbox_id: str, target: bytes) -> Route:
         socket_path = self._directory.socket_of(sandbox_id)
-        if socket_path is None:
-            why = not_running(sandbox_id, self._directory.state_of(sandbox_id))
-            return refuse_error(why, Plane.AGENT, path=self._shown_path())
-        return ToAgent(sandbox_id, socket_path, target)
+        return self._not_running(sandbox_id) if socket_path is None else ToAgent(sandbox_id, socket_path, target)
+
+    def _not_running(self, sandbox_id: str) -> Refuse:
+        why = not_running(sandbox_id, self._directory.state_of(sandbox_id))
+        return refuse_error(why, self._plane, path=self._shown_path())
 
     def _claimed(self) -> str | Refuse:
         """The sandbox id in the request's token."""
         bearer = _BEARER.fullmatch(self._head.first(b"authorization") or b"")
         if bearer is None:
-            return self._refuse("UNAUTHORIZED", "This request needs the sandbox's token.")
+            return self.refuse("UNAUTHORIZED", "This request needs the sandbox's token.")
         token = bearer[1].decode("ascii")
         if token.count(".") != 2:
-            return self._refuse("UNAUTHORIZED", "The credential is not a sandbox token.")
+            return self.refuse("UNAUTHORIZED", "The credential is not a sandbox token.")
         try:
             return self._tokens.verify(token)
         except CoveError as error:
-            return refuse_error(error, Plane.AGENT, path=self._shown_path())
+            return refuse_error(error, self._plane, path=self._shown_path())
 
-    def _refuse(self, code: str, message: str, *, remedy: str = "") -> Refuse:
-        return refuse(code, message, Plane.AGENT, remedy=remedy, path=self._shown_path())
+    def _own_credentials(self) -> frozenset[bytes]:
+        """Fields with a key or token of this server: they are not for the program. Those of its own pass."""
+        values = self._head.values
+        own = {name for name in _CREDENTIAL_FIELDS if any(_API_KEY.fullmatch(value) for value in values.get(name, ()))}
+        if b"authorization" in values:
+            claimed = self._claimed()
+            if isinstance(claimed, str) or claimed.code != "UNAUTHORIZED":
+                own.add(b"authorization")
+        return frozenset(own)
 
     def _shown_path(self) -> str:
         return self._head.path[:1024].decode("ascii", "replace")
-
-
-def _rooted(target: bytes) -> bytes:
-    return target if target.startswith(b"/") else b"/" + target
 
 
 def _is_below(path: bytes, prefixes: tuple[bytes, ...]) -> bool:

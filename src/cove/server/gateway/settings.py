@@ -18,9 +18,12 @@ class GatewaySettings:
         allowed_hosts: names (lower case, no port) that `Host` may carry besides loopback names and `{port}-{id}.`
             forms. None allows every name: only for a server that is meant to be reached from elsewhere, because
             the check is what stops DNS rebinding.
+        domain: names `{port}-{id}.<domain>` are addresses of sandboxes' ports. None: there are none, but for the
+            agents' own port, which a token protects under any name.
+        previews_need_token: programs answer only requests with their sandbox's token.
         public_scheme: what clients speak to this port; sent to the control plane as `X-Forwarded-Proto`.
         max_connections: client connections; one more is answered 503 and closed.
-        max_agent_body_bytes: request body towards a sandbox.
+        max_agent_body_bytes: request body towards an agent; programs get bodies of any size.
         max_control_body_bytes: request body towards the control plane.
         max_drained_body_bytes: a refused request's body up to this size is read and dropped so that the connection
             can be kept; with a larger one the connection is closed.
@@ -31,12 +34,15 @@ class GatewaySettings:
         stall_seconds: without the client taking any byte of a response that waits for it.
         response_seconds: without a byte of response; longer than any execution may take.
         splice_idle_seconds: without a byte in either direction of a WebSocket.
+        handshake_seconds: from the acceptance of a connection to the end of its TLS handshake.
         linger_seconds: for the last bytes of a connection that is being closed.
         upstream_reuse_seconds: how long an idle upstream connection is used again; below the keep-alive time of the
             upstreams (uvicorn: 5 s), so that a request never meets a connection that is being closed.
     """
 
     allowed_hosts: frozenset[str] | None = frozenset()
+    domain: str | None = None
+    previews_need_token: bool = False
     public_scheme: str = "http"
     max_connections: int = 4096
     max_agent_body_bytes: int = GIB
@@ -49,5 +55,6 @@ class GatewaySettings:
     stall_seconds: float = 300.0
     response_seconds: float = 25 * 3600.0
     splice_idle_seconds: float = 3600.0
+    handshake_seconds: float = 10.0
     linger_seconds: float = 2.0
     upstream_reuse_seconds: float = 4.0

@@ -1,14 +1,28 @@
 """Connections to upstreams. Each belongs to one client connection and is never lent to another."""
 
 import asyncio
+import contextlib
 import socket
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
+
+from cove.server.gateway.dialling import PortDialer, connect_unix
+from cove.server.gateway.shared_socket import SharedSocketTransport
 
 MAX_IDLE = 4
 WRITE_BUFFER = 256 * 1024
 
-_BACKLOG_RETRY_SECONDS = 0.005
+_SO_PASSRIGHTS: Final = 83
+"""asm-generic/socket.h, Linux 6.16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What listens on a unix socket, or on a port of the sandbox whose agent listens there."""
+
+    path: Path
+    port: int | None = None
 
 
 class UpstreamOwner(Protocol):
@@ -36,15 +50,15 @@ class UpstreamOwner(Protocol):
 
 
 class Upstream(asyncio.Protocol):
-    """One connection to a unix socket.
+    """One connection.
 
     Attributes:
-        path: the socket that it leads to.
+        destination: where it leads.
         idle_since: loop time of its last response, while it waits for another request.
     """
 
-    def __init__(self, owner: UpstreamOwner, path: Path) -> None:
-        self.path = path
+    def __init__(self, owner: UpstreamOwner, destination: Destination) -> None:
+        self.destination = destination
         self.idle_since = 0.0
         self._owner = owner
         self._transport: asyncio.Transport | None = None
@@ -121,10 +135,10 @@ class IdleUpstreams:
         self._reuse_seconds = reuse_seconds
         self._idle: list[Upstream] = []
 
-    def take(self, path: Path) -> Upstream | None:
-        """A connection to `path` that is still good."""
+    def take(self, destination: Destination) -> Upstream | None:
+        """A connection to `destination` that is still good."""
         for upstream in self._idle:
-            if upstream.path == path:
+            if upstream.destination == destination:
                 self._idle.remove(upstream)
                 if upstream.usable and self._loop.time() - upstream.idle_since < self._reuse_seconds:
                     return upstream
@@ -153,31 +167,33 @@ class IdleUpstreams:
             upstream.abort()
 
 
-async def connect(owner: UpstreamOwner, path: Path, *, seconds: float) -> Upstream:
-    """Connects to the socket at `path`.
+async def connect(owner: UpstreamOwner, to: Destination, dialer: PortDialer, *, seconds: float) -> Upstream:
+    """Connects.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: it cannot be reached.
         TimeoutError: not within `seconds`.
+        CoveError: PORT_NOT_OPEN.
     """
+    if to.port is None:
+        return await _connect_unix(owner, to, seconds)
+    sock = await dialer.dial(to.path, to.port)
+    upstream = Upstream(owner, to)
+    SharedSocketTransport(asyncio.get_running_loop(), sock, upstream)
+    return upstream
+
+
+async def _connect_unix(owner: UpstreamOwner, to: Destination, seconds: float) -> Upstream:
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        # What an agent attaches to its bytes would be dropped here, and the kernel would release it on this thread.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
         async with asyncio.timeout(seconds):
-            await _connected(sock, path)
-            _, upstream = await loop.create_unix_connection(lambda: Upstream(owner, path), sock=sock)
+            await connect_unix(sock, to.path)
+            _, upstream = await loop.create_unix_connection(lambda: Upstream(owner, to), sock=sock)
     except BaseException:
         sock.close()
         raise
     return upstream
-
-
-async def _connected(sock: socket.socket, path: Path) -> None:
-    # unix(7): a full backlog answers EAGAIN at once and nothing tells when it has room again.
-    while True:
-        try:
-            sock.connect(str(path))
-        except BlockingIOError:
-            await asyncio.sleep(_BACKLOG_RETRY_SECONDS)
-        else:
-            return
