@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from uvicorn.config import Config
 
 from cove.agent.app import build_app
-from cove.agent.engine import Counters, OutputListener
+from cove.agent.engine import Background, Counters, OutputListener
 from cove.agent.http.server import AgentServer
 from cove.models.agent import AgentBoot
 from cove.models.errors import CoveError, error
@@ -85,6 +85,14 @@ class _Resting:
 
     async def close(self) -> None:
         return
+
+    @property
+    def background(self) -> Background:
+        raise _refusal()
+
+    @property
+    def python_busy(self) -> bool:
+        return False
 
     def counters(self) -> Counters:
         return self

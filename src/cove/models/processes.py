@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictInt, StrictStr, StringConstraints
 
 from cove.models.agent import ProcessEntry
 from cove.models.base import Contract
@@ -114,6 +114,13 @@ class MergedProcess(ProcessEntry):
     background_name: str | None = None
 
 
+class MergedProcesses(Contract):
+    """Answer to `GET /processes`."""
+
+    processes: tuple[MergedProcess, ...]
+    count: int
+
+
 class ProcessLogs(Contract):
     """Answer to `GET /execute/processes/{id}/logs`: the next part of one stream.
 
@@ -139,7 +146,7 @@ class KillProcess(Contract):
         signal: number or name (`SIGINT`, `INT`, `2`); absent ends the whole tree for certain (SIGTERM, then SIGKILL).
     """
 
-    signal: int | str | None = None
+    signal: StrictInt | StrictStr | None = None
 
 
 class ProcessKilled(Contract):

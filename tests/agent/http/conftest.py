@@ -13,8 +13,9 @@ import httpx2
 import pytest
 
 from cove.agent.app import build_app
-from cove.agent.engine import OutputListener
+from cove.agent.engine import Background, OutputListener
 from cove.agent.execution.environment import SandboxEnvironment
+from cove.agent.execution.executor import Executor
 from cove.agent.http.server import AgentServer
 from cove.models.agent import AgentBoot
 from cove.models.errors import error
@@ -24,6 +25,11 @@ from cove.models.execution import CommandRequest, CommandResult, ExecuteRequest,
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def unused_background() -> Background:
+    """The real thing, which starts nothing as long as nobody asks for it."""
+    return Executor(AgentBoot(sandbox_id="", template="", isolation="none"), SandboxEnvironment()).background
 
 
 @dataclass
@@ -38,6 +44,8 @@ class ProgramEngine:
     running: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     answer: ExecutionResult | None = None
+    python_busy: bool = False
+    background: Background = field(default_factory=unused_background)
 
     async def start(self) -> None:
         return

@@ -22,12 +22,12 @@ _TYPES = (
 
 
 def execution_result(
-    execution_id: str, language: Language, outcome: Outcome, streams: tuple[Captured, Captured], seconds: float
+    execution_id: str, language: str, outcome: Outcome, streams: tuple[Captured, Captured], seconds: float
 ) -> ExecutionResult:
     """The answer of `/execute`."""
     stdout, stderr = streams
     text = stdout.text
-    if language is Language.JAVASCRIPT and not text and outcome.result is not None:
+    if language == Language.JAVASCRIPT and not text and outcome.result is not None:
         text = outcome.result + "\n"
     return ExecutionResult(
         stdout=text,

@@ -84,6 +84,12 @@ class Interpreter:
         """What the current or last call has displayed."""
         return tuple(self._displayed)
 
+    def hang_up(self) -> None:
+        """Close the channel: an interpreter that waits for a call ends."""
+        if not self.ended.done():
+            with suppress(OSError):
+                self._control.shutdown(socket.SHUT_WR)
+
     def interrupt(self) -> None:
         """Send SIGINT."""
         self._signal(signal.SIGINT)

@@ -8,10 +8,12 @@ from contextlib import suppress
 from cove.agent.engine import OutputListener
 from cove.agent.execution.answers import command_result, execution_result
 from cove.agent.execution.attempt import SessionCall
+from cove.agent.execution.background import BackgroundPrograms
+from cove.agent.execution.background_engine import COMMAND_TALLY, BackgroundEngine
 from cove.agent.execution.checks import Checks, require_code
 from cove.agent.execution.counters import ExecutionCounters, Tally
 from cove.agent.execution.environment import SandboxEnvironment
-from cove.agent.execution.launchers import NodeLauncher, PythonLauncher
+from cove.agent.execution.launchers import Launcher, NodeLauncher, PythonLauncher
 from cove.agent.execution.outcomes import Outcome, Recording, record
 from cove.agent.execution.output import OutputFiles
 from cove.agent.execution.pipes import Pipes
@@ -20,13 +22,13 @@ from cove.agent.execution.process_tree import end_tree
 from cove.agent.execution.programs import Programs
 from cove.agent.execution.reaper import Reaper
 from cove.agent.execution.runners import Runners
+from cove.agent.execution.scripts import Scripts
 from cove.agent.execution.sessions import Session
 from cove.models.agent import AgentBoot
 from cove.models.errors import CoveError
 from cove.models.execution import CommandRequest, CommandResult, ExecuteRequest, ExecutionResult, Language
 
 MAX_RESULT_CHARACTERS = 1024 * 1024
-COMMAND_TALLY = "command"
 _REHEARSAL = ExecuteRequest(code="print(end='')", timeout=10.0)
 _Runner = Callable[[ExecuteRequest, Recording], Awaitable[Outcome]]
 
@@ -47,6 +49,9 @@ class Executor:
         self._single = Runners(self._programs, environment, self._checks)
         python = PythonLauncher(self._reaper, environment, boot.workspace)
         node = NodeLauncher(self._reaper, self._pipes, environment, boot.workspace)
+        self._launchers: dict[Language, Launcher] = {Language.PYTHON: python, Language.JAVASCRIPT: node}
+        self._scripts = Scripts(environment, self._pipes)
+        self._background: BackgroundEngine | None = None
         self._python = Session(python, environment, self._pipes)
         self._javascript = Session(node, environment, self._pipes)
         self._tally = Tally()
@@ -97,10 +102,10 @@ class Executor:
             await self._run_python(_REHEARSAL, recording)
             recording.finish(())
 
-    async def run_command(self, request: CommandRequest) -> CommandResult:
+    async def run_command(self, request: CommandRequest, *, on_output: OutputListener | None = None) -> CommandResult:
         """Run a command to its end or its timeout; same rules as `execute`."""
         execution_id = f"cmd_{uuid.uuid4().hex}"
-        recording = record(execution_id, request.max_output_bytes, self._files)
+        recording = record(execution_id, request.max_output_bytes, self._files, on_output)
         began = time.monotonic()
         with self._tally.running(COMMAND_TALLY) as done:
             outcome = await self._single.command(request, recording)
@@ -108,8 +113,28 @@ class Executor:
         streams = recording.finish(outcome.notes)
         return command_result(execution_id, request.command, outcome, streams, time.monotonic() - began)
 
+    @property
+    def background(self) -> BackgroundEngine:
+        """Programs in the background."""
+        if self._background is None:
+            self._background = BackgroundEngine(
+                BackgroundPrograms(self._tally),
+                checks=self._checks,
+                runners=self._single,
+                scripts=self._scripts,
+                launchers=self._launchers,
+            )
+        return self._background
+
+    @property
+    def python_busy(self) -> bool:
+        """Whether the shared Python kernel runs a call."""
+        return self._python.busy
+
     async def close(self) -> None:
         """End everything that was started here, background processes included."""
+        if self._background is not None:
+            await self._background.close()
         await self._python.close()
         await self._javascript.close()
         await self._programs.close()

@@ -3,7 +3,8 @@
 //
 // Code is evaluated as the consoles of browsers do it (Runtime.evaluate with replMode): top-level await works, and
 // variables, constants and classes survive and may be declared again. A call ends when nothing is left that would keep
-// `node script.js` alive, except listening servers, which go on in the background.
+// `node script.js` alive, except listening servers, which go on in the background. A call that is marked as a script has
+// the process for itself and lasts as long as `node script.js` would.
 'use strict';
 
 const inspector = require('node:inspector');
@@ -100,7 +101,21 @@ function run(request) {
     finish(current);
     return;
   }
+  if (request.script) endWithProcess(current);
   evaluate(request.code, `cell-${count}.js`, current);
+}
+
+// The end of a script is when Node.js itself finds nothing left to wait for.
+function endWithProcess(current) {
+  current.script = true;
+  control.unref();
+  process.on('beforeExit', () => {
+    if (!current.settled && !current.over) {
+      current.exitCode = 13; // as Node.js does (https://nodejs.org/api/process.html#exit-codes)
+      process.stderr.write('Warning: Detected unsettled top-level await\n');
+    }
+    finish(current);
+  });
 }
 
 function evaluate(code, name, current) {
@@ -112,7 +127,7 @@ function evaluate(code, name, current) {
       settle(answer, current);
     }
   });
-  watch(current, 0);
+  if (!current.script) watch(current, 0);
 }
 
 function post(code, name, done) {
@@ -131,6 +146,7 @@ function settle(answer, current) {
   if (answer.problem) fail(current, new Error(answer.problem.message));
   else if (answer.exceptionDetails) fail(current, valueOf(answer.exceptionDetails.exception), answer.exceptionDetails);
   else keepResult(valueOf(answer.result), current);
+  if (current.script && current.exitCode !== 0) finish(current);
 }
 
 function keepResult(value, current) {

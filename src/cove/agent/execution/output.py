@@ -48,7 +48,7 @@ class OutputFiles:
             return None
         try:
             self._remember(execution_id, name, folder)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             return os.open(name, flags, 0o600, dir_fd=folder), str(self._directory / name)
         except OSError:
             return None
@@ -113,6 +113,11 @@ class Capture:
         self._in_file = 0
         self.total = 0
 
+    @property
+    def truncated(self) -> bool:
+        """More was printed than is kept."""
+        return self.total > self._limit
+
     def write(self, chunk: bytes) -> None:
         """Take the next bytes of the stream."""
         overflowed = self.total > self._limit
@@ -131,7 +136,7 @@ class Capture:
 
     def finish(self, stream: str) -> Captured:
         """Close the file and return what was collected; `stream` names it in the mark of truncation."""
-        truncated = self.total > self._limit
+        truncated = self.truncated
         self._close_file()
         text = _decode(self._kept, whole=not truncated)
         if truncated:

@@ -99,7 +99,7 @@ def descendants(root: int, *, spared: Spared | None = None) -> list[ProcessRecor
     return found
 
 
-def send_signal(record: ProcessRecord, number: signal.Signals) -> None:
+def send_signal(record: ProcessRecord, number: int) -> None:
     """Signal exactly the recorded process; does nothing when it is gone, even if its pid is in use again."""
     try:
         descriptor = os.pidfd_open(record.pid)
@@ -117,7 +117,7 @@ def send_signal(record: ProcessRecord, number: signal.Signals) -> None:
         os.close(descriptor)
 
 
-def signal_all(records: Iterable[ProcessRecord], number: signal.Signals) -> None:
+def signal_all(records: Iterable[ProcessRecord], number: int) -> None:
     """`send_signal` to each."""
     for record in records:
         send_signal(record, number)
@@ -160,7 +160,7 @@ def _members(root: int, *, spared: Spared | None, keep_root: bool) -> list[Proce
     return below if top is None or top.state in _DEAD else [top, *below]
 
 
-def _signal_by_pid(record: ProcessRecord, number: signal.Signals) -> None:
+def _signal_by_pid(record: ProcessRecord, number: int) -> None:
     try:
         if _is_same(record):
             os.kill(record.pid, number)

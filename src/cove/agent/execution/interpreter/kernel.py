@@ -16,10 +16,12 @@ from cove.agent.execution.frames import encode_frame
 from cove.agent.execution.interpreter.call_scope import KernelEnvironment, working_directory
 from cove.agent.execution.interpreter.displays import RichOutputs
 from cove.agent.execution.interpreter.orphans import OrphanReaper
+from cove.agent.execution.interpreter.script import begin_script, end_script
 from cove.agent.execution.interpreter.shell import KernelShell, adopt_main, build_shell
 from cove.agent.execution.interpreter.streams import StandardStreams
 from cove.agent.execution.spawning import CONTROL_DESCRIPTOR, arrange_descriptors
 
+INTERRUPTED = 128 + signal.SIGINT
 _LENGTH = struct.Struct(">I")
 _RECEIVE_BYTES = 256 * 1024
 
@@ -122,16 +124,20 @@ class Kernel:
         signal.signal(signal.SIGINT, self._on_interrupt)
         try:
             self._running = True
-            exit_code = _exit_code(self._shell.execute(call.code))
+            if call.script:
+                begin_script()
+            exit_code = _exit_code(self._shell.execute(call.code), script=call.script)
+            if call.script:
+                end_script()
             if os.getpid() == self._pid:
                 self._shell.figures.finish(show=call.rich)
             self._running = False
             return exit_code
-        except BaseException:
+        except BaseException as problem:
             # An interrupt between two steps of the machinery, or a figure that cannot be drawn.
             self._running = False
             self._shell.showtraceback()
-            return 1
+            return INTERRUPTED if call.script and isinstance(problem, KeyboardInterrupt) else 1
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._running:
@@ -154,9 +160,11 @@ class Kernel:
         self._control.sendall(frame)
 
 
-def _exit_code(problem: BaseException | None) -> int:
+def _exit_code(problem: BaseException | None, *, script: bool) -> int:
     if problem is None:
         return 0
+    if script and isinstance(problem, KeyboardInterrupt):
+        return INTERRUPTED
     if not isinstance(problem, SystemExit):
         return 1
     if problem.code is None:

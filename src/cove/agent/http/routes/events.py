@@ -6,31 +6,26 @@ the client closes it, the program is ended.
 """
 
 import asyncio
-import codecs
 import contextlib
-import json
 from collections.abc import AsyncGenerator
-from functools import partial
-from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from cove.agent.clock import timestamp
+from cove.agent.http.ndjson import MEDIA_TYPE, OutputLines, line
 from cove.agent.http.routes.execution import read_execution
 from cove.agent.state import AgentState, state_of
 from cove.models.errors import CoveError
 from cove.models.execution import ExecuteRequest, ExecutionResult, Language
-
-_MEDIA_TYPE: Final = "application/x-ndjson"
 
 
 async def execute_events(request: Request) -> Response:
     """Bad requests are refused with an ordinary error answer, before the first line."""
     state = state_of(request)
     body, language = await read_execution(request)
-    return StreamingResponse(_lines(state, body, language), media_type=_MEDIA_TYPE)
+    return StreamingResponse(_lines(state, body, language), media_type=MEDIA_TYPE)
 
 
 async def _lines(state: AgentState, body: ExecuteRequest, language: Language) -> AsyncGenerator[bytes]:
@@ -40,17 +35,16 @@ async def _lines(state: AgentState, body: ExecuteRequest, language: Language) ->
     def take(stream: str, piece: bytes) -> None:
         pieces.put_nowait((stream, piece))
 
-    texts = {"stdout": _Text(), "stderr": _Text()}
+    lines = OutputLines()
     running = asyncio.ensure_future(state.engine.execute(body, on_output=take))
     running.add_done_callback(lambda _: pieces.put_nowait(None))
     try:
         while (item := await pieces.get()) is not None:
-            stream, piece = item
-            text = texts[stream].feed(piece)
+            text = lines.piece(*item)
             if text:
-                yield _line({"type": stream, "data": text})
-        for line in _ending(running, texts):
-            yield line
+                yield text
+        for text in _ending(running, lines):
+            yield text
     finally:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError, CoveError):
@@ -59,41 +53,13 @@ async def _lines(state: AgentState, body: ExecuteRequest, language: Language) ->
             state.last_python = timestamp()
 
 
-def _ending(running: asyncio.Future[ExecutionResult], texts: "dict[str, _Text]") -> list[bytes]:
-    """What is left to say of each stream (marks of truncation, notes of ours), and the result."""
+def _ending(running: asyncio.Future[ExecutionResult], lines: OutputLines) -> list[bytes]:
     try:
         result = running.result()
     except CoveError as problem:
         fields = {"code": problem.code, "message": problem.message, "remedy": problem.remedy}
-        return [_line({"type": "error", **fields, "details": problem.details})]
-    lines: list[bytes] = []
-    for stream, whole in (("stdout", result.stdout), ("stderr", result.stderr)):
-        rest = texts[stream].missing_of(whole)
-        if rest:
-            lines.append(_line({"type": stream, "data": rest}))
-    return [*lines, b'{"type":"result",' + result.model_dump_json(by_alias=True).encode().removeprefix(b"{") + b"\n"]
-
-
-class _Text:
-    """One stream as text, however its bytes are cut."""
-
-    def __init__(self) -> None:
-        self._decode = partial(codecs.getincrementaldecoder("utf-8")("replace").decode)
-        self._characters = 0
-
-    def feed(self, piece: bytes) -> str:
-        """The text that `piece` completes."""
-        text = self._decode(piece)
-        self._characters += len(text)
-        return text
-
-    def missing_of(self, whole: str) -> str:
-        """What of `whole` was not said yet."""
-        return whole[self._characters :]
-
-
-def _line(event: dict[str, object]) -> bytes:
-    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
+        return [line({"type": "error", **fields, "details": problem.details})]
+    return lines.ending(result)
 
 
 ROUTES = (Route("/execute/events", execute_events, methods=["POST"]),)

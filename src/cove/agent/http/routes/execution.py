@@ -1,5 +1,7 @@
 """`/execute...` and `/commands/run`."""
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,7 +22,7 @@ from cove.models.execution import (
 
 # JSON may take three bytes and more for one of the code; what is over this is over the limit for code as well.
 MAX_EXECUTE_BODY = 4 * MAX_CODE_BYTES
-_CODE_REMEDY = "Write it to a file with POST /files/upload and run that file."
+CODE_REMEDY = "Write it to a file with POST /files/upload and run that file."
 
 
 async def execute(request: Request) -> Response:
@@ -35,8 +37,8 @@ async def execute_rich(request: Request) -> Response:
 
 async def run_command(request: Request) -> Response:
     """Run a command."""
-    body = await read_model(request, CommandRequest, limit=MAX_EXECUTE_BODY, remedy=_CODE_REMEDY)
-    _check_size(body.command, "command")
+    body = await read_model(request, CommandRequest, limit=MAX_EXECUTE_BODY, remedy=CODE_REMEDY)
+    check_size(body.command, "command")
     return model_answer(await while_connected(request.receive, state_of(request).engine.run_command(body)))
 
 
@@ -47,17 +49,26 @@ async def rehearse(request: Request) -> Response:
 
 
 async def jupyter_sessions(request: Request) -> Response:
-    """The one python kernel of the sandbox."""
+    """The shared Python kernel of the sandbox, and those of Python programs in the background while they run."""
     state = state_of(request)
     if not state.offers(Language.PYTHON):
         return json_answer({"sessions": []})
-    session = {
-        "kernel_id": "python",
-        "execution_state": "busy" if state.engine.counters().active else "idle",
+    busy = state.engine.python_busy
+    sessions = [_session("python", busy=busy, last_activity=timestamp() if busy else state.last_python)]
+    for program in state.engine.background:
+        described = program.describe() if program.running else None
+        if described is not None and described.language == Language.PYTHON:
+            sessions.append(_session(f"bg-{described.process_id}", busy=True, last_activity=timestamp()))
+    return json_answer({"sessions": sessions})
+
+
+def _session(kernel_id: str, *, busy: bool, last_activity: str) -> dict[str, Any]:
+    return {
+        "kernel_id": kernel_id,
+        "execution_state": "busy" if busy else "idle",
         "connections": 1,
-        "last_activity": state.last_python,
+        "last_activity": last_activity,
     }
-    return json_answer({"sessions": [session]})
 
 
 async def read_execution(request: Request) -> tuple[ExecuteRequest, Language]:
@@ -66,8 +77,8 @@ async def read_execution(request: Request) -> tuple[ExecuteRequest, Language]:
     Raises:
         CoveError: INVALID_JSON, INVALID_REQUEST, REQUEST_TOO_LARGE, UNSUPPORTED_LANGUAGE.
     """
-    body = await read_model(request, ExecuteRequest, limit=MAX_EXECUTE_BODY, remedy=_CODE_REMEDY)
-    _check_size(body.code, "code")
+    body = await read_model(request, ExecuteRequest, limit=MAX_EXECUTE_BODY, remedy=CODE_REMEDY)
+    check_size(body.code, "code")
     return body, _language(body.language, state_of(request))
 
 
@@ -93,13 +104,14 @@ def _language(name: str, state: AgentState) -> Language:
     return language
 
 
-def _check_size(text: str, field: str) -> None:
+def check_size(text: str, field: str) -> None:
+    """Raise REQUEST_TOO_LARGE when `text`, the content of `field`, is longer than code may be."""
     # Counting bytes is only needed where characters leave it open.
     if len(text) > MAX_CODE_BYTES or (4 * len(text) > MAX_CODE_BYTES and len(text.encode()) > MAX_CODE_BYTES):
         raise error(
             "REQUEST_TOO_LARGE",
             f"`{field}` is larger than {MAX_CODE_BYTES} bytes.",
-            remedy=_CODE_REMEDY,
+            remedy=CODE_REMEDY,
             field=field,
             limit_bytes=MAX_CODE_BYTES,
         )
