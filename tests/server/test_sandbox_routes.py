@@ -50,14 +50,16 @@ async def test_requests_without_a_body_that_say_they_are_json(plane: Plane) -> N
     made = await create(plane)
     headers = {"Content-Type": "application/json", "Content-Length": "0"}
     path = f"/v1/sandboxes/{made['id']}"
-    for call, status in (("pause", "paused"), ("pause", "paused"), ("resume", "running"), ("resume", "running")):
+    steps = ("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("start", "running"), ("stop", "stopped")
+    for call, status in (step for step in steps for _ in range(2)):
         answer = await plane.client.post(f"{path}/{call}", headers=headers)
         assert (answer.status_code, answer.json()["status"]) == (200, status)
     fresh = await plane.client.post(f"{path}/token/refresh", headers=headers)
     assert plane.control.tokens.verify(fresh.json()["auth_token"]) == made["id"]
-    for call in ("stop", "start"):
+    for call in ("pause", "resume"):
         refused = await plane.client.post(f"{path}/{call}", headers=headers)
-        assert (refused.status_code, refused.json()["code"]) == (400, "UNSUPPORTED")
+        assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
+        assert "/start" in refused.json()["remedy"]
     killed = await plane.client.request("DELETE", path, headers=headers)
     assert killed.status_code == 200
 

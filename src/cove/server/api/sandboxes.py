@@ -11,7 +11,6 @@ from cove.core.clock import utc
 from cove.core.idempotency import RepeatableCreates
 from cove.core.lifecycle import Lifecycle
 from cove.core.pages import MAX_PAGE
-from cove.core.states import Action
 from cove.models.errors import CoveError
 from cove.models.sandboxes import (
     AgentToken,
@@ -149,14 +148,18 @@ def _add_states(router: APIRouter, lifecycle: Lifecycle) -> None:
         return _status(request, row.id, row.status)
 
     @router.post(_ONE + "/stop", response_model=StatusAnswer)
-    async def stop_sandbox(request: Request, sandbox_id: str) -> None:
-        """Not possible with today's drivers: answers UNSUPPORTED."""
-        await lifecycle.refuse(principal_of(request.scope), sandbox_id, Action.STOP)
+    async def stop_sandbox(request: Request, sandbox_id: str) -> Response:
+        """End all processes; the disk stays, and the timeout goes on. Idempotent."""
+        _note(sandbox_id)
+        row = await lifecycle.stop(principal_of(request.scope), sandbox_id)
+        return _status(request, row.id, row.status)
 
     @router.post(_ONE + "/start", response_model=StatusAnswer)
-    async def start_sandbox(request: Request, sandbox_id: str) -> None:
-        """Not possible with today's drivers: answers UNSUPPORTED."""
-        await lifecycle.refuse(principal_of(request.scope), sandbox_id, Action.START)
+    async def start_sandbox(request: Request, sandbox_id: str) -> Response:
+        """Let a stopped sandbox run again, on its disk; its agent answers when this returns. Idempotent."""
+        _note(sandbox_id)
+        row = await lifecycle.start(principal_of(request.scope), sandbox_id)
+        return _status(request, row.id, row.status)
 
 
 def _status(request: Request, sandbox_id: str, status: SandboxStatus) -> Response:
