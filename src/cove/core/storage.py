@@ -15,6 +15,7 @@ from cove.models.stored import (
     ExecutionPart,
     ExecutionQuery,
     SandboxQuery,
+    StoredBuild,
     StoredCreate,
     StoredEvent,
     StoredExecution,
@@ -24,6 +25,7 @@ from cove.models.stored import (
     StoredTemplate,
     StoredUsage,
 )
+from cove.models.template_builds import BuildStatus
 from cove.models.templates import TemplateManifest
 
 T = TypeVar("T")
@@ -91,8 +93,26 @@ class TemplateRepository(Protocol):
         """Every template, by id."""
         ...
 
-    def put(self, manifest: TemplateManifest, *, at: float) -> StoredTemplate:
-        """Insert or update the row of the manifest's name."""
+    def put(self, manifest: TemplateManifest, *, at: float) -> StoredTemplate | None:
+        """Insert or update the row of the manifest's name. A derived one that no row stands for is nobody's: None."""
+        ...
+
+    def add(self, *, namespace: str, name: str, build: StoredBuild) -> StoredTemplate:
+        """A tenant's new template, whose build begins; CONFLICT when the tenant has one of that name."""
+        ...
+
+    def set_build(
+        self, template_id: int, build: StoredBuild, status: BuildStatus, *, log: str
+    ) -> StoredTemplate | None:
+        """How far it is; the row after the change, or None when it was removed meanwhile."""
+        ...
+
+    def build_log(self, template_id: int) -> str:
+        """What the last build said."""
+        ...
+
+    def remove(self, template_id: int) -> None:
+        """Drop the row of a tenant's own template. Its id is never given out again."""
         ...
 
 

@@ -12,6 +12,8 @@ from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
+from cove.models.template_builds import BuildStatus
+from cove.models.templates import derived_name
 
 DEFAULT_NAMESPACE = "default"
 
@@ -69,8 +71,35 @@ class SandboxQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBuild:
+    """How far the build of a tenant's template is, or how it ended.
+
+    Attributes:
+        base: the template that it stands on.
+        limits: of its sandboxes, where they ask for none.
+        progress: percent.
+        step: what is being done, or failed.
+        error: why it failed.
+    """
+
+    base: str
+    limits: dict[str, int]
+    started_at: float
+    progress: int = 0
+    step: str | None = None
+    completed_at: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTemplate:
-    """A template that some host has built, under its stable decimal id."""
+    """A template under its stable decimal id: one with a recipe, that some host has built, or a tenant's own.
+
+    Attributes:
+        namespace: whose it is; empty: everybody's. Names are unique within it.
+        status: of the last build.
+        build: of a tenant's own.
+    """
 
     id: int
     name: str
@@ -80,6 +109,14 @@ class StoredTemplate:
     digest: str
     created_at: float
     updated_at: float
+    namespace: str = ""
+    status: BuildStatus = BuildStatus.ACTIVE
+    build: StoredBuild | None = None
+
+    @property
+    def host_name(self) -> str:
+        """Under which name hosts keep it."""
+        return derived_name(self.id) if self.namespace else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
 )
 
 METADATA = MetaData(
@@ -63,6 +64,10 @@ TEMPLATES = Table(
     Column("digest", String(128), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("namespace", String(64), nullable=False, server_default=""),
+    Column("status", String(16), nullable=False, server_default="active"),
+    Column("build", JSON),
+    Column("build_log", Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )
 
