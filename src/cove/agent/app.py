@@ -22,6 +22,7 @@ from cove.agent.http.routes import (
     streams,
     system,
     terminal,
+    watch,
 )
 from cove.agent.http.traffic import Traffic
 from cove.agent.http.websocket_routes import WebSockets
@@ -41,9 +42,10 @@ ROUTES: tuple[Route, ...] = (
     *metrics.ROUTES,
     *streams.ROUTES,
     *terminal.ROUTES,
+    *watch.ROUTES,
     *absent.ROUTES,
 )
-WEBSOCKETS = (*streams.WEBSOCKETS, *terminal.WEBSOCKETS)
+WEBSOCKETS = (*streams.WEBSOCKETS, *terminal.WEBSOCKETS, *watch.WEBSOCKETS)
 _PATHS = frozenset(route.path for route in ROUTES if "{" not in route.path)
 
 

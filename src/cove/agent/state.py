@@ -27,6 +27,7 @@ class AgentState:
 
     Attributes:
         last_python: when python code ran last, or the start (RFC 3339).
+        watches: directory trees that are watched now.
     """
 
     boot: AgentBoot
@@ -36,6 +37,7 @@ class AgentState:
     usage: ResourceUsage
     sockets: WebSockets = field(default_factory=WebSockets)
     reaper: Reaper = field(default_factory=Reaper)
+    watches: int = 0
     started_at: str = field(default_factory=timestamp)
     started_clock: float = field(default_factory=time.monotonic)
     last_python: str = field(default_factory=timestamp)

@@ -140,6 +140,13 @@ class WatchFrame(Contract):
     recursive: bool = True
 
 
+class WatchingFrame(Contract):
+    """To a client that asked for it (`/files/watch?ready=true`): from now on no change is missed."""
+
+    type: Literal["watching"] = "watching"
+    path: str
+
+
 class ChangeFrame(Contract):
     """Something changed below the watched path. A rename inside it is one `renamed` with `old_path`."""
 
