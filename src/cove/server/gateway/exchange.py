@@ -10,7 +10,7 @@ from typing import Protocol
 from cove.core.ports import AgentDirectory
 from cove.core.states import not_running
 from cove.server.gateway.counters import GatewayCounters
-from cove.server.gateway.dialling import AgentDialer, PortDialer
+from cove.server.gateway.dialling import PortDialer
 from cove.server.gateway.refusals import Plane, Refuse, refuse, refuse_error
 from cove.server.gateway.relay import RequestRelay, ResponseRelay
 from cove.server.gateway.routing import ToAgent, ToControlPlane, TokenVerifier, ToPort
@@ -44,7 +44,7 @@ class Surroundings:
     directory: AgentDirectory
     tokens: TokenVerifier
     settings: GatewaySettings
-    dialer: PortDialer = field(default_factory=AgentDialer)
+    dialer: PortDialer
     counters: GatewayCounters = field(default_factory=GatewayCounters)
     connections: set[Drainable] = field(default_factory=set[Drainable])
     upstreams: int = 0
@@ -117,7 +117,7 @@ def plane_of(route: ToControlPlane | ToAgent | ToPort) -> Plane:
     """Whose error form fits."""
     match route:
         case ToControlPlane():
-            return Plane.CONTROL
+            return route.plane
         case ToAgent():
             return Plane.AGENT
         case ToPort():

@@ -47,6 +47,7 @@ _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]{1,8192})")
 _API_KEY = re.compile(rb"(?:[Bb][Ee][Aa][Rr][Ee][Rr] +)?hopx_live_.*", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 _CREDENTIAL_FIELDS = (b"authorization", b"x-api-key")
+_ASYNC_PATH = b"/execute/async"
 _REFUSED_METHODS = (b"CONNECT", b"TRACE")
 
 
@@ -92,9 +93,14 @@ class Onward(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ToControlPlane:
-    """Answered by the control plane; the target is unchanged."""
+    """Answered by the control plane; the target is unchanged, except for asynchronous executions.
+
+    Attributes:
+        plane: whose error form the client expects.
+    """
 
     target: bytes
+    plane: Plane = Plane.CONTROL
     passage = CONTROL_PLANE
     prefix = b""
     withheld = frozenset[bytes]()
@@ -263,7 +269,12 @@ class _Router:
 
     def _to_agent(self, sandbox_id: str, target: bytes) -> Route:
         socket_path = self._directory.socket_of(sandbox_id)
-        return self._not_running(sandbox_id) if socket_path is None else ToAgent(sandbox_id, socket_path, target)
+        if socket_path is None:
+            return self._not_running(sandbox_id)
+        if self._head.method == b"POST" and target.partition(b"?")[0] == _ASYNC_PATH:
+            # What has to outlive the sandbox is the control plane's. It verifies the token once more.
+            return ToControlPlane(b"/sandboxes/" + sandbox_id.encode("ascii") + _ASYNC_PATH, Plane.AGENT)
+        return ToAgent(sandbox_id, socket_path, target)
 
     def _not_running(self, sandbox_id: str) -> Refuse:
         why = not_running(sandbox_id, self._directory.state_of(sandbox_id))
