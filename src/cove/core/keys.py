@@ -13,12 +13,17 @@ from dataclasses import dataclass
 import structlog
 
 from cove.core.clock import Clock, rfc3339
-from cove.core.principal import Principal
+from cove.core.principal import SYSTEM_ACTOR, Principal
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import CoveError, error
-from cove.models.stored import DEFAULT_NAMESPACE, StoredEvent, StoredKey
+from cove.models.quotas import UNLIMITED, Quota
+from cove.models.stored import DEFAULT_NAMESPACE, StoredEvent, StoredKey, StoredNamespace
 
-_KEY = re.compile(r"hopx_live_([A-Za-z0-9]{12})\.[A-Za-z0-9_-]{43}")
+PREFIX = "hopx_live_"
+"""What keys of our own begin with, since a client checks it. Keys of other kinds will have prefixes of theirs; the
+hash is of the whole key, so no prefix can stand for another."""
+
+_SHAPES = (re.compile(re.escape(PREFIX) + r"([A-Za-z0-9]{12})\.[A-Za-z0-9_-]{43}"),)
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ALPHABET = string.ascii_letters + string.digits
 _ID_CHARACTERS = 12
@@ -58,38 +63,61 @@ class ApiKeys:
         self._log = structlog.get_logger("cove.keys")
 
     async def create(
-        self, name: str, *, namespace: str = DEFAULT_NAMESPACE, lifetime_seconds: float | None = None
+        self,
+        name: str,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        lifetime_seconds: float | None = None,
+        quota: Quota = UNLIMITED,
+        most: int | None = None,
+        actor: str = SYSTEM_ACTOR,
     ) -> NewKey:
         """Make a key.
 
+        Args:
+            quota: what sandboxes made with it may use together.
+            most: how many keys the namespace may have, revoked ones that are kept for a while included.
+
         Raises:
-            CoveError: INVALID_REQUEST for a name or a namespace that will not do.
+            CoveError: INVALID_REQUEST for a name or a namespace that will not do; RESOURCE_LIMIT_EXCEEDED.
         """
-        _check_name(name, namespace, lifetime_seconds)
+        check_name(name)
+        _check_place(namespace, lifetime_seconds)
         now = self._clock()
         key_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_CHARACTERS))
-        key = f"hopx_live_{key_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
-        expires = None if lifetime_seconds is None else now + lifetime_seconds
+        key = f"{PREFIX}{key_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
         stored = StoredKey(
-            id=key_id, name=name, namespace=namespace, digest=_digest(key), created_at=now, expires_at=expires
+            id=key_id,
+            name=name,
+            namespace=namespace,
+            digest=_digest(key),
+            created_at=now,
+            expires_at=None if lifetime_seconds is None else now + lifetime_seconds,
+            quota=quota,
         )
-        await self._store.write(lambda work: _add(work, stored))
+        await self._store.write(lambda work: _add(work, stored, most, actor))
         return NewKey(key, stored)
 
     async def list(self, *, namespace: str | None = None) -> tuple[StoredKey, ...]:
         """All keys, revoked ones too, oldest first."""
         return await self._store.read(lambda work: work.keys.all(namespace=namespace))
 
-    async def revoke(self, reference: str) -> StoredKey:
+    async def revoke(self, reference: str, *, namespace: str | None = None, actor: str = SYSTEM_ACTOR) -> StoredKey:
         """Revoke the key with this id, or with this name if only one that is in force has it.
+
+        With `namespace`, only by its id and only in that one: a key of another is as unknown as one that never was.
 
         Raises:
             CoveError: RESOURCE_NOT_FOUND; CONFLICT when several keys have the name.
         """
         now = self._clock()
-        stored = await self._store.write(lambda work: _revoke(work, reference, now))
-        self._verdicts.clear()
+        stored = await self._store.write(lambda work: _revoke(work, reference, namespace, actor, now))
+        self.distrust()
         return stored
+
+    def distrust(self) -> None:
+        """Look every key up again at its next use: something about them has changed."""
+        self._verdicts.clear()
 
     async def verify(self, key: str) -> Principal:
         """Whoever holds the key.
@@ -98,16 +126,20 @@ class ApiKeys:
             CoveError: AUTHENTICATION_REQUIRED when it is malformed, unknown, revoked or expired (which of them is
                 said only of keys that were right once).
         """
-        shape = _KEY.fullmatch(key)
-        if shape is None:
+        key_id = _public_part(key)
+        if key_id is None:
             raise _refused("The API key is malformed.")
-        digest = _digest(key)
-        verdict = self._verdicts.get(digest)
-        if verdict is None or verdict.trusted_until <= time.monotonic():
-            verdict = await self._look_up(shape.group(1), digest)
-        self._check_in_force(verdict.stored)
+        verdict = await self._verdict(key_id, _digest(key))
         self._note_use(verdict.stored.id)
         return verdict.principal
+
+    async def principal_of(self, key_id: str) -> Principal:
+        """Whoever holds the key with this id: for those who have shown by other means that they do.
+
+        Raises:
+            CoveError: AUTHENTICATION_REQUIRED as for `verify`.
+        """
+        return (await self._verdict(key_id, None)).principal
 
     async def run(self) -> None:
         """Write down when keys were used, until cancelled."""
@@ -124,16 +156,24 @@ class ApiKeys:
         if used:
             await self._store.write(lambda work: work.keys.touch(used))
 
-    async def _look_up(self, key_id: str, digest: bytes) -> _Verdict:
-        self._verdicts.pop(digest, None)
-        stored = await self._store.read(lambda work: work.keys.get(key_id))
-        if stored is None or not hmac.compare_digest(stored.digest, digest):
-            raise _refused("The API key is not known here.")
-        verdict = _Verdict(stored, Principal(stored.namespace, stored.id), time.monotonic() + _TRUSTED_SECONDS)
-        self._verdicts[digest] = verdict
-        if len(self._verdicts) > _CACHED:
-            self._verdicts.popitem(last=False)
+    async def _verdict(self, key_id: str, digest: bytes | None) -> _Verdict:
+        """What is known of the key, which is in force; with `digest`, if it is the hash of the right one."""
+        remembered = digest or key_id.encode()
+        verdict = self._verdicts.get(remembered)
+        if verdict is None or verdict.trusted_until <= time.monotonic():
+            self._verdicts.pop(remembered, None)
+            verdict = await self._look_up(key_id, digest)
+            self._verdicts[remembered] = verdict
+            if len(self._verdicts) > _CACHED:
+                self._verdicts.popitem(last=False)
+        self._check_in_force(verdict.stored)
         return verdict
+
+    async def _look_up(self, key_id: str, digest: bytes | None) -> _Verdict:
+        found = await self._store.read(lambda work: _with_namespace(work, key_id))
+        if found is None or (digest is not None and not hmac.compare_digest(found[0].digest, digest)):
+            raise _refused("The API key is not known here.")
+        return _Verdict(found[0], _principal(*found), time.monotonic() + _TRUSTED_SECONDS)
 
     def _check_in_force(self, stored: StoredKey) -> None:
         if stored.revoked_at is not None:
@@ -159,39 +199,77 @@ def _refused(message: str) -> CoveError:
     return error("AUTHENTICATION_REQUIRED", message)
 
 
-def _check_name(name: str, namespace: str, lifetime_seconds: float | None) -> None:
+def check_name(name: str) -> None:
+    """Refuse what is no name of a key (INVALID_REQUEST)."""
     if not name.strip() or len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
         raise error("INVALID_REQUEST", f"A key's name is 1 to {_MAX_NAME_CHARACTERS} printable characters.")
+
+
+def _check_place(namespace: str, lifetime_seconds: float | None) -> None:
     if _NAMESPACE.fullmatch(namespace) is None:
         raise error("INVALID_REQUEST", "A namespace is 1 to 63 lower-case letters, digits and inner hyphens.")
     if lifetime_seconds is not None and not 0 < lifetime_seconds < float("inf"):
         raise error("INVALID_REQUEST", "A key's lifetime is a positive number of seconds.")
 
 
-def _add(work: UnitOfWork, stored: StoredKey) -> None:
+def _public_part(key: str) -> str | None:
+    shapes = (shape.fullmatch(key) for shape in _SHAPES)
+    return next((found[1] for found in shapes if found), None)
+
+
+def _with_namespace(work: UnitOfWork, key_id: str) -> tuple[StoredKey, StoredNamespace | None] | None:
+    stored = work.keys.get(key_id)
+    return None if stored is None else (stored, work.namespaces.get(stored.namespace))
+
+
+def _principal(stored: StoredKey, namespace: StoredNamespace | None) -> Principal:
+    return Principal(
+        stored.namespace,
+        stored.id,
+        organization_id=0 if namespace is None else namespace.id,
+        namespace_quota=UNLIMITED if namespace is None else namespace.quota,
+        key_quota=stored.quota,
+        expires_at=stored.expires_at,
+    )
+
+
+def _add(work: UnitOfWork, stored: StoredKey, most: int | None, actor: str) -> None:
+    kept = 0 if most is None else work.keys.count(namespace=stored.namespace)
+    if most is not None and kept >= most:
+        raise error(
+            "RESOURCE_LIMIT_EXCEEDED",
+            f"This namespace has reached its limit of {most} API keys.",
+            remedy="Revoked and expired keys count for 90 days; `cove keys create` on the server makes more.",
+            limit=most,
+            current=kept,
+            available=0,
+        )
+    work.namespaces.ensure(stored.namespace, at=stored.created_at)
     work.keys.add(stored)
-    work.events.add(_event(stored, "key.created", stored.created_at))
+    work.events.add(_event(stored, "key.created", stored.created_at, actor))
 
 
-def _revoke(work: UnitOfWork, reference: str, now: float) -> StoredKey:
-    matches = [key for key in work.keys.all() if key.revoked_at is None and reference in (key.id, key.name)]
-    exact = [key for key in matches if key.id == reference] or matches
+def _revoke(work: UnitOfWork, reference: str, namespace: str | None, actor: str, now: float) -> StoredKey:
+    in_force = [key for key in work.keys.all(namespace=namespace) if key.revoked_at is None]
+    exact = [key for key in in_force if key.id == reference]
+    if not exact and namespace is None:
+        exact = [key for key in in_force if key.name == reference]
     if not exact:
-        raise error("RESOURCE_NOT_FOUND", f"No key in force has the id or name {reference!r}.")
+        raise error("RESOURCE_NOT_FOUND", f"No key in force has the id or name {reference[:_MAX_NAME_CHARACTERS]!r}.")
     if len(exact) > 1:
         raise error("CONFLICT", f"{len(exact)} keys are named {reference!r}.", remedy="Give the key's id instead.")
     stored = work.keys.revoke(exact[0].id, at=now)
     if stored is None:
         raise error("RESOURCE_NOT_FOUND", f"The key {reference!r} was revoked meanwhile.")
-    work.events.add(_event(stored, "key.revoked", now))
+    work.events.add(_event(stored, "key.revoked", now, actor))
     return stored
 
 
-def _event(stored: StoredKey, action: str, at: float) -> StoredEvent:
+def _event(stored: StoredKey, action: str, at: float, actor: str) -> StoredEvent:
     return StoredEvent(
         at=at,
         namespace=stored.namespace,
-        actor="system",
+        actor=actor,
         action=action,
         subject=stored.id,
         details={"name": stored.name},

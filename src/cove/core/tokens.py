@@ -39,21 +39,8 @@ class AgentTokens:
 
     @classmethod
     def load(cls, path: Path, *, clock: Clock) -> Self:
-        """Use the key in a PEM file, which is made at first (mode 0600), by exactly one of several processes.
-
-        Raises:
-            CoveError: INTERNAL_ERROR when the file holds something else.
-        """
-        if not path.exists():
-            key = Ed25519PrivateKey.generate()
-            make_once(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        try:
-            key = load_pem_private_key(path.read_bytes(), password=None)
-        except ValueError as failure:
-            raise _bad_key(path) from failure
-        if not isinstance(key, Ed25519PrivateKey):
-            raise _bad_key(path)
-        return cls(key, clock=clock)
+        """Use the key in a PEM file; see `load_signing_key`."""
+        return cls(load_signing_key(path), clock=clock)
 
     def issue(self, sandbox_id: str) -> AgentToken:
         """A fresh token for one sandbox."""
@@ -94,6 +81,24 @@ class AgentTokens:
         if not isinstance(sandbox_id, str) or not is_sandbox_id(sandbox_id) or not isinstance(expires, int):
             raise error("UNAUTHORIZED", "The agent token is not valid.")
         return sandbox_id, float(expires)
+
+
+def load_signing_key(path: Path) -> Ed25519PrivateKey:
+    """The key in a PEM file, which is made at first (mode 0600), by exactly one of several processes.
+
+    Raises:
+        CoveError: INTERNAL_ERROR when the file holds something else.
+    """
+    if not path.exists():
+        made = Ed25519PrivateKey.generate()
+        make_once(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except ValueError as failure:
+        raise _bad_key(path) from failure
+    if not isinstance(key, Ed25519PrivateKey):
+        raise _bad_key(path)
+    return key
 
 
 def _bad_key(path: Path) -> CoveError:
