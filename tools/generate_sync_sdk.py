@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 INPUTS = {
     "src/cove/sdk/_async/agent.py": "src/cove/sdk/_sync/agent.py",
+    "src/cove/sdk/_async/background.py": "src/cove/sdk/_sync/background.py",
     "src/cove/sdk/_async/cache.py": "src/cove/sdk/_sync/cache.py",
     "src/cove/sdk/_async/code.py": "src/cove/sdk/_sync/code.py",
     "src/cove/sdk/_async/commands.py": "src/cove/sdk/_sync/commands.py",

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from cove.sdk._async.sandbox import AsyncSandbox
     from cove.sdk._async.terminal import AsyncTerminalConnection
     from cove.sdk._events import ExecutionEvent, OutputEvent, ResultEvent
-    from cove.sdk._results import AcceptedExecution, DirectoryTransfer, Execution, ExpiryInfo, ProcessInfo
+    from cove.sdk._expiry import ExpiryInfo
+    from cove.sdk._process_results import AcceptedExecution, ProcessInfo
+    from cove.sdk._results import Execution
     from cove.sdk._sync.control import ControlPlane
     from cove.sdk._sync.processes import Process
     from cove.sdk._sync.sandbox import Sandbox
     from cove.sdk._sync.terminal import TerminalConnection
+    from cove.sdk._transfers import DirectoryTransfer
 
 __all__ = [
     "AcceptedExecution",
@@ -49,21 +52,21 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AcceptedExecution": "cove.sdk._results",
+    "AcceptedExecution": "cove.sdk._process_results",
     "AsyncControlPlane": "cove.sdk._async.control",
     "AsyncProcess": "cove.sdk._async.processes",
     "AsyncSandbox": "cove.sdk._async.sandbox",
     "AsyncTerminalConnection": "cove.sdk._async.terminal",
     "ChangeFrame": "cove.models.frames",
     "ControlPlane": "cove.sdk._sync.control",
-    "DirectoryTransfer": "cove.sdk._results",
+    "DirectoryTransfer": "cove.sdk._transfers",
     "Execution": "cove.sdk._results",
     "ExecutionEvent": "cove.sdk._events",
-    "ExpiryInfo": "cove.sdk._results",
+    "ExpiryInfo": "cove.sdk._expiry",
     "OutputEvent": "cove.sdk._events",
     "OverflowFrame": "cove.models.frames",
     "Process": "cove.sdk._sync.processes",
-    "ProcessInfo": "cove.sdk._results",
+    "ProcessInfo": "cove.sdk._process_results",
     "ResultEvent": "cove.sdk._events",
     "Sandbox": "cove.sdk._sync.sandbox",
     "TerminalConnection": "cove.sdk._sync.terminal",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cove.models.errors import error
 from cove.sdk._local_files import PIECE_BYTES, open_regular
-from cove.sdk._results import Skipped
+from cove.sdk._transfers import Skipped
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)

@@ -1,7 +1,5 @@
-"""Requests that run code and commands, and those about programs in the background."""
+"""Requests that run code and commands and wait for their end."""
 
-import math
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,17 +13,11 @@ from cove.models.execution import (
     CommandRequest,
     ExecuteRequest,
 )
-from cove.models.processes import MAX_LOG_WAIT_SECONDS, BackgroundCommand, BackgroundExecute, KillProcess
 from cove.sdk import _requests as requests
 from cove.sdk._requests import Call, SandboxPath
-from cove.sdk._retry import Retry
-
-POLL_SECONDS = 30.0
-"""How long the agent is asked to wait for news; it may take `MAX_LOG_WAIT_SECONDS`."""
 
 BACKGROUND_SECONDS = 300.0
 ASYNC_SECONDS = 1800.0
-STREAMS = ("stdout", "stderr")
 
 
 def execute(code: str, **given: Any) -> Call:
@@ -57,134 +49,11 @@ def run_command(
         CommandRequest,
         command=command,
         timeout=timeout,
-        workdir=_directory(working_dir),
+        workdir=directory(working_dir),
         env=None if env is None else dict(env),
     )
-    _check_code_size(body.command)
+    check_code_size(body.command)
     return _running("/commands/run", body, body.timeout)
-
-
-def execute_background(
-    code: str,
-    *,
-    language: str,
-    timeout: float,
-    env: Mapping[str, str] | None,
-    name: str | None,
-    working_dir: SandboxPath | None,
-) -> Call:
-    """`POST /execute/background`. May be repeated: the id that is chosen here starts the program once."""
-    body = requests.checked(
-        BackgroundExecute,
-        code=code,
-        language=language,
-        timeout=timeout,
-        env=None if env is None else dict(env),
-        name=name,
-        workdir=_directory(working_dir),
-        execution_id=f"exec_{secrets.token_hex(16)}",
-    )
-    _check_code_size(body.code)
-    content = requests.as_json(body)
-    return Call(method="POST", path="/execute/background", content=content, retry=Retry.IDEMPOTENT)
-
-
-def command_background(
-    command: str,
-    *,
-    timeout: float,
-    env: Mapping[str, str] | None,
-    name: str | None,
-    working_dir: SandboxPath | None,
-) -> Call:
-    """`POST /commands/background`: never repeated once a byte of it may have left."""
-    body = requests.checked(
-        BackgroundCommand,
-        command=command,
-        timeout=timeout,
-        env=None if env is None else dict(env),
-        name=name,
-        workdir=_directory(working_dir),
-    )
-    _check_code_size(body.command)
-    return Call(method="POST", path="/commands/background", content=requests.as_json(body))
-
-
-class _AsyncExecute(ExecuteRequest):
-    """Body of `POST /execute/async`."""
-
-    callback_url: str
-    callback_headers: dict[str, str] | None = None
-    callback_signature_secret: str | None = None
-
-
-def execute_async(
-    code: str,
-    callback_url: str,
-    *,
-    callback_headers: Mapping[str, str] | None,
-    callback_signature_secret: str | None,
-    language: str,
-    timeout: float,
-    env: Mapping[str, str] | None,
-    working_dir: SandboxPath | None,
-) -> Call:
-    """`POST /execute/async`: never repeated once a byte of it may have left."""
-    body = requests.checked(
-        _AsyncExecute,
-        code=code,
-        language=language,
-        timeout=timeout,
-        env=None if env is None else dict(env),
-        workdir=_directory(working_dir),
-        callback_url=callback_url,
-        callback_headers=None if callback_headers is None else dict(callback_headers),
-        callback_signature_secret=callback_signature_secret,
-    )
-    _check_code_size(body.code)
-    return Call(method="POST", path="/execute/async", content=requests.as_json(body))
-
-
-def list_processes() -> Call:
-    """`GET /execute/processes`."""
-    return requests.get("/execute/processes")
-
-
-def process(process_id: str, *, wait: float | None = None) -> Call:
-    """`GET /execute/processes/{id}`; with `wait` the answer comes when it has ended, or after so many seconds."""
-    path = requests.with_query(_process_path(process_id), wait=None if wait is None else _wait(wait))
-    return requests.get(path, timeout=requests.CONTROL_SECONDS + (wait or 0.0))
-
-
-def process_logs(process_id: str, stream: str, *, offset: int, wait: float | None = None) -> Call:
-    """`GET .../logs`; with `wait` the answer comes when there is more, or after so many seconds."""
-    if stream not in STREAMS:
-        raise error("INVALID_REQUEST", f"stream is {stream[:40]!r}; it must be stdout or stderr.")
-    parameters: dict[str, str | int | None] = {"stream": stream, "offset": offset}
-    path = requests.with_query(
-        _process_path(process_id, "/logs"), **parameters, wait=None if wait is None else _wait(wait)
-    )
-    return requests.get(path, timeout=requests.CONTROL_SECONDS + (wait or 0.0))
-
-
-def process_events(process_id: str) -> Call:
-    """`GET .../events`: what was printed so far, then what comes. Closing the connection leaves the program alone."""
-    limit = MAX_EXECUTION_SECONDS + requests.GRACE_SECONDS
-    return Call(
-        method="GET",
-        path=_process_path(process_id, "/events"),
-        timeout=limit,
-        stall=limit,
-        max_answer_bytes=requests.MAX_STREAM_BYTES,
-    )
-
-
-def kill_process(process_id: str, signal: int | str | None) -> Call:
-    """`POST /execute/kill/{id}`. Not repeated: a second signal may mean something else to the program."""
-    body = requests.checked(KillProcess, signal=signal)
-    path = f"/execute/kill/{requests.quoted(_process_id(process_id))}"
-    retry = Retry.IDEMPOTENT if signal is None else Retry.UNLESS_SENT
-    return Call(method="POST", path=path, content=requests.as_json(body), retry=retry)
 
 
 def _program(
@@ -201,11 +70,11 @@ def _program(
         code=code,
         language=language,
         timeout=timeout,
-        workdir=_directory(working_dir),
+        workdir=directory(working_dir),
         env=None if env is None else dict(env),
         max_output_bytes=DEFAULT_OUTPUT_BYTES if max_output_bytes is None else max_output_bytes,
     )
-    _check_code_size(body.code)
+    check_code_size(body.code)
     return body
 
 
@@ -214,11 +83,16 @@ def _running(path: str, body: BaseModel, seconds: float) -> Call:
     return Call(method="POST", path=path, content=requests.as_json(body), timeout=limit, stall=limit)
 
 
-def _directory(path: SandboxPath | None) -> str:
+def directory(path: SandboxPath | None) -> str:
+    """A working directory as requests carry it; empty means that of the interpreter."""
     return "" if path is None else requests.checked_path(path)
 
 
-def _check_code_size(text: str) -> None:
+def check_code_size(text: str) -> None:
+    """
+    Raises:
+        LimitExceeded: `text` is longer than the agent accepts.
+    """
     size = len(requests.encoded(text))
     if size > MAX_CODE_BYTES:
         raise error(
@@ -226,18 +100,3 @@ def _check_code_size(text: str) -> None:
             f"The code is {size} bytes; at most {MAX_CODE_BYTES} are accepted.",
             remedy="Write it to a file in the sandbox and run that.",
         )
-
-
-def _wait(seconds: float) -> int:
-    return min(math.ceil(seconds), int(MAX_LOG_WAIT_SECONDS))
-
-
-def _process_path(process_id: str, suffix: str = "") -> str:
-    return f"/execute/processes/{requests.quoted(_process_id(process_id))}{suffix}"
-
-
-def _process_id(process_id: str) -> str:
-    """Refuses what would become another path."""
-    if not process_id or process_id in (".", "..") or len(process_id) > 200:
-        raise error("INVALID_REQUEST", f"{process_id[:80]!r} is not the id of a process.")
-    return process_id

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cove.models.errors import error
 from cove.sdk._archive_writing import stays_inside
-from cove.sdk._results import Skipped
+from cove.sdk._transfers import Skipped
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -4,14 +4,16 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from cove.models.errors import AuthenticationFailed
 from cove.models.sandboxes import AgentToken, CreatedSandbox, SandboxInfo
 from cove.sdk._async.control import AsyncControlPlane
-from cove.sdk._async.websocket import AsyncSocket
 from cove.sdk._async.wire import Body, Headers
 from cove.sdk._requests import Call, check_seconds
-from cove.sdk._websockets import CONNECT_SECONDS, Dial, no_sockets, websocket_url
+
+if TYPE_CHECKING:
+    from cove.sdk._async.websocket import AsyncSocket
 
 _EXPIRED = "TOKEN_EXPIRED"
 _TOKEN_MARGIN_SECONDS = 60.0
@@ -52,20 +54,23 @@ class AsyncAgentLink:
                 pieces = await opened.enter_async_context(self._stream(call, await self._headers()))
             yield pieces
 
-    async def websocket(self, path: str, *, timeout: float = CONNECT_SECONDS) -> AsyncSocket:
+    async def websocket(self, path: str, *, timeout: float) -> "AsyncSocket":
         """An open WebSocket; `timeout` seconds for its handshake.
 
         Raises:
             CoveError: it was refused, or nobody answered.
         """
-        seconds = check_seconds("timeout", timeout)
+        # Loaded at the first one: most programs never open a WebSocket.
+        from cove.sdk._async.websocket import AsyncSocket
+
+        seconds, wire = check_seconds("timeout", timeout), self.control.wire
         try:
-            return await AsyncSocket.open(self._dial(path, seconds, await self._headers()))
+            return await AsyncSocket.open(wire, self.url, path, headers=await self._headers(), timeout=seconds)
         except AuthenticationFailed as failure:
             if failure.code != _EXPIRED:
                 raise
         await self.refresh_token()
-        return await AsyncSocket.open(self._dial(path, seconds, await self._headers()))
+        return await AsyncSocket.open(wire, self.url, path, headers=await self._headers(), timeout=seconds)
 
     async def token(self) -> str:
         """A token that is valid for a minute at least, as far as this machine's clock can tell."""
@@ -81,12 +86,6 @@ class AsyncAgentLink:
 
     def _stream(self, call: Call, headers: Headers) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         return self.control.wire.stream(self.url, call, headers=headers)
-
-    def _dial(self, path: str, timeout: float, headers: Headers) -> Dial:
-        if self.control.wire.has_given_transport:
-            raise no_sockets()
-        url = websocket_url(self.url, path)
-        return Dial(url, self.control.wire.endpoint.socket_path, headers, timeout)
 
     async def _headers(self) -> Headers:
         if not self._token:

@@ -2,17 +2,20 @@
 
 import builtins
 from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING
 
-from cove.models.processes import BackgroundStarted, ProcessKilled
 from cove.sdk import _execution_requests as requests
 from cove.sdk._async.agent import AsyncAgentLink
 from cove.sdk._async.primitives import TextCallback
-from cove.sdk._async.processes import AsyncProcess
-from cove.sdk._async.streaming import event_stream, run_to_end
-from cove.sdk._events import ExecutionEvent
 from cove.sdk._failures import parse
 from cove.sdk._requests import SandboxPath
-from cove.sdk._results import AcceptedExecution, Execution, ProcessInfo, ProcessInfos
+from cove.sdk._results import Execution
+
+if TYPE_CHECKING:
+    from cove.models.processes import ProcessKilled
+    from cove.sdk._async.processes import AsyncProcess
+    from cove.sdk._events import ExecutionEvent
+    from cove.sdk._process_results import AcceptedExecution
 
 
 class AsyncCode:
@@ -56,6 +59,8 @@ class AsyncCode:
         }
         if on_stdout is None and on_stderr is None:
             return parse(Execution, await self._link.send(requests.execute(code, **given)))
+        from cove.sdk._async.streaming import run_to_end
+
         call = requests.execute_events(code, **given)
         return await run_to_end(self._link, call, on_stdout=on_stdout, on_stderr=on_stderr)
 
@@ -67,11 +72,13 @@ class AsyncCode:
         timeout: float = 60,
         env: Mapping[str, str] | None = None,
         working_dir: SandboxPath | None = None,
-    ) -> AsyncGenerator[ExecutionEvent, None]:
+    ) -> "AsyncGenerator[ExecutionEvent, None]":
         """Run a program and read its output as it comes: `stdout` and `stderr` events, last the `result`.
 
         Leaving the loop ends the program. Arguments as for `run_code`.
         """
+        from cove.sdk._async.streaming import event_stream
+
         call = requests.execute_events(code, language=language, timeout=timeout, env=env, working_dir=working_dir)
         return event_stream(self._link, call)
 
@@ -84,17 +91,20 @@ class AsyncCode:
         env: Mapping[str, str] | None = None,
         name: str | None = None,
         working_dir: SandboxPath | None = None,
-    ) -> AsyncProcess:
+    ) -> "AsyncProcess":
         """Start a program with an interpreter of its own, and return at once.
 
         Args:
             timeout: seconds; then the program and all that it started are ended.
             name: for people; need not be unique.
         """
-        call = requests.execute_background(
+        from cove.sdk import _process_requests
+        from cove.sdk._async.background import started
+
+        call = _process_requests.execute_background(
             code, language=language, timeout=timeout, env=env, name=name, working_dir=working_dir
         )
-        return AsyncProcess(self._link, parse(BackgroundStarted, await self._link.send(call)))
+        return await started(self._link, call)
 
     async def run_code_async(
         self,
@@ -107,7 +117,7 @@ class AsyncCode:
         working_dir: SandboxPath | None = None,
         callback_headers: Mapping[str, str] | None = None,
         callback_signature_secret: str | None = None,
-    ) -> AcceptedExecution:
+    ) -> "AcceptedExecution":
         """Hand a program to the server, which runs it and sends the result to `callback_url`, also when this client
         has gone and the server was started anew. The receiver checks it with `cove.sdk.webhooks.verify`.
 
@@ -117,7 +127,10 @@ class AsyncCode:
             callback_headers: sent along with the result.
             callback_signature_secret: what the result is signed with.
         """
-        call = requests.execute_async(
+        from cove.sdk import _process_requests
+        from cove.sdk._async.background import accepted
+
+        call = _process_requests.execute_async(
             code,
             callback_url,
             language=language,
@@ -127,25 +140,30 @@ class AsyncCode:
             callback_headers=callback_headers,
             callback_signature_secret=callback_signature_secret,
         )
-        return parse(AcceptedExecution, await self._link.send(call))
+        return await accepted(self._link, call)
 
-    async def list_processes(self) -> builtins.list[AsyncProcess]:
+    async def list_processes(self) -> "builtins.list[AsyncProcess]":
         """Programs in the background, newest first; those that ended are kept for a while."""
-        found = parse(ProcessInfos, await self._link.send(requests.list_processes()))
-        return [AsyncProcess(self._link, info) for info in found.processes]
+        from cove.sdk._async.background import listed
 
-    async def get_process(self, process_id: str) -> AsyncProcess:
+        return await listed(self._link)
+
+    async def get_process(self, process_id: str) -> "AsyncProcess":
         """A program in the background, by its id or its execution's.
 
         Raises:
             NotFound: there is none, or it ended long ago.
         """
-        return AsyncProcess(self._link, parse(ProcessInfo, await self._link.send(requests.process(process_id))))
+        from cove.sdk._async.background import found
 
-    async def kill_process(self, process_id: str, signal: int | str | None = None) -> ProcessKilled:
+        return await found(self._link, process_id)
+
+    async def kill_process(self, process_id: str, signal: int | str | None = None) -> "ProcessKilled":
         """End a program in the background with all that it started; or send it `signal` (`SIGINT`, `INT`, 2).
 
         Raises:
             NotFound: there is none.
         """
-        return parse(ProcessKilled, await self._link.send(requests.kill_process(process_id, signal)))
+        from cove.sdk._async.background import killed
+
+        return await killed(self._link, process_id, signal)

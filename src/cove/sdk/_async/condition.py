@@ -2,7 +2,7 @@
 
 import builtins
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cove.models.agent import AgentInfo, ProcessEntry, ProcessList
 from cove.models.errors import CoveError, error
@@ -13,7 +13,9 @@ from cove.sdk._async.agent import AsyncAgentLink
 from cove.sdk._async.control import AsyncControlPlane
 from cove.sdk._async.primitives import wait
 from cove.sdk._failures import objects_in, parse, parse_object
-from cove.sdk._results import ExpiryInfo
+
+if TYPE_CHECKING:
+    from cove.sdk._expiry import ExpiryInfo
 
 _HEALTH_SECONDS = 10.0
 _FIRST_POLL_SECONDS = 0.05
@@ -61,8 +63,10 @@ class AsyncCondition:
         """Whether the deadline is no further off than that; false without one."""
         return (await self.get_expiry_info(threshold_seconds)).is_expiring_soon
 
-    async def get_expiry_info(self, expiring_soon_threshold: int = 300) -> ExpiryInfo:
+    async def get_expiry_info(self, expiring_soon_threshold: int = 300) -> "ExpiryInfo":
         """The deadline, asked of the server, by this machine's clock."""
+        from cove.sdk._expiry import ExpiryInfo
+
         return ExpiryInfo.of(await self.get_info(), threshold_seconds=expiring_soon_threshold)
 
     async def is_healthy(self) -> bool:

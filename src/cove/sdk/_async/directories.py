@@ -16,7 +16,7 @@ from cove.sdk._async.primitives import blocking
 from cove.sdk._async.wire import Body
 from cove.sdk._failures import parse
 from cove.sdk._local_files import Progress, report
-from cove.sdk._results import DirectoryTransfer
+from cove.sdk._transfers import DirectoryTransfer
 
 _HEADERS = (("Content-Type", "application/x-tar"), ("Transfer-Encoding", "chunked"))
 

@@ -8,14 +8,15 @@ from typing import Literal, overload
 from cove.models.errors import error
 from cove.models.execution import MAX_EXECUTION_SECONDS
 from cove.models.processes import BackgroundStarted, ProcessKilled, ProcessLogs, ProcessStatus
-from cove.sdk import _execution_requests as requests
+from cove.sdk import _process_requests as requests
 from cove.sdk._async.agent import AsyncAgentLink
 from cove.sdk._async.primitives import Later
 from cove.sdk._async.streaming import event_stream
 from cove.sdk._events import ExecutionEvent
 from cove.sdk._failures import parse
+from cove.sdk._process_results import ProcessInfo
 from cove.sdk._requests import check_seconds
-from cove.sdk._results import Execution, ProcessInfo
+from cove.sdk._results import Execution
 
 _MAX_LOG_CHARACTERS = 64 * 1024 * 1024
 

@@ -2,8 +2,9 @@
 
 import builtins
 from collections.abc import AsyncIterator, Mapping
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
@@ -20,7 +21,9 @@ from cove.sdk._async.control import AsyncControlPlane
 from cove.sdk._async.environment import AsyncEnvironment
 from cove.sdk._async.files import AsyncFiles
 from cove.sdk._async.primitives import Creation, begin
-from cove.sdk._async.terminal import AsyncTerminal
+
+if TYPE_CHECKING:
+    from cove.sdk._async.terminal import AsyncTerminal
 
 _GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED")
 
@@ -37,7 +40,6 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         files: files inside.
         commands: shell commands.
         env: environment variables of the whole sandbox.
-        terminal: shells with a screen.
         cache: what the agent keeps to be quicker.
         info: what the server said last; `get_info` asks again.
     """
@@ -50,7 +52,6 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         self.files = AsyncFiles(self._link)
         self.commands = AsyncCommands(self._link)
         self.env = AsyncEnvironment(self._link)
-        self.terminal = AsyncTerminal(self._link)
         self.cache = AsyncCache(self._link)
 
     def __repr__(self) -> str:
@@ -243,6 +244,13 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
     def sandbox_id(self) -> str:
         """Ten digits and eight characters."""
         return self.info.id
+
+    @cached_property
+    def terminal(self) -> "AsyncTerminal":
+        """Shells with a screen."""
+        from cove.sdk._async.terminal import AsyncTerminal
+
+        return AsyncTerminal(self._link)
 
     @property
     def isolation(self) -> Isolation:

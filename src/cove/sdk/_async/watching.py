@@ -8,6 +8,7 @@ from cove.sdk import _requests as requests
 from cove.sdk._async.agent import AsyncAgentLink
 from cove.sdk._events import failure_of_event
 from cove.sdk._failures import parse_fields
+from cove.sdk._websockets import CONNECT_SECONDS
 
 FileChange = ChangeFrame | OverflowFrame
 
@@ -18,7 +19,7 @@ async def changes(
     """Changes below `path` until `timeout` seconds have gone by, or it is removed."""
     seconds = None if timeout is None else requests.check_seconds("timeout", timeout)
     wanted = requests.checked(WatchFrame, path=requests.checked_path(path), recursive=recursive)
-    async with await link.websocket("/files/watch") as socket:
+    async with await link.websocket("/files/watch", timeout=CONNECT_SECONDS) as socket:
         deadline = None if seconds is None else time.monotonic() + seconds
         await socket.send(wanted)
         while deadline is None or time.monotonic() < deadline:

@@ -7,7 +7,16 @@ from pydantic import BaseModel
 
 from cove.models.errors import CoveError
 from cove.sdk._async.dialing import dial, next_message
-from cove.sdk._websockets import Dial, failure_of_close, failure_of_handshake, frame_of, has_ended
+from cove.sdk._async.wire import AsyncWire, Headers
+from cove.sdk._websockets import (
+    Dial,
+    failure_of_close,
+    failure_of_handshake,
+    frame_of,
+    has_ended,
+    no_sockets,
+    websocket_url,
+)
 
 if TYPE_CHECKING:
     from websockets.exceptions import ConnectionClosed
@@ -23,13 +32,17 @@ class AsyncSocket:
         self._dialed = dialed
 
     @classmethod
-    async def open(cls, wanted: Dial) -> Self:
-        """
+    async def open(cls, wire: AsyncWire, origin: str, path: str, *, headers: Headers, timeout: float) -> Self:
+        """A connection to `path` below `origin`, made like those of `wire`.
+
         Raises:
             CoveError: the handshake was refused, or nobody answered.
         """
         from websockets.exceptions import WebSocketException
 
+        if wire.has_given_transport:
+            raise no_sockets()
+        wanted = Dial(websocket_url(origin, path), wire.endpoint.socket_path, headers, timeout)
         try:
             return cls(await dial(wanted), wanted)
         except (OSError, ValueError, WebSocketException) as problem:

@@ -6,14 +6,16 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from cove.models.errors import AuthenticationFailed
 from cove.models.sandboxes import AgentToken, CreatedSandbox, SandboxInfo
 from cove.sdk._requests import Call, check_seconds
 from cove.sdk._sync.control import ControlPlane
-from cove.sdk._sync.websocket import Socket
 from cove.sdk._sync.wire import Body, Headers
-from cove.sdk._websockets import CONNECT_SECONDS, Dial, no_sockets, websocket_url
+
+if TYPE_CHECKING:
+    from cove.sdk._sync.websocket import Socket
 
 _EXPIRED = "TOKEN_EXPIRED"
 _TOKEN_MARGIN_SECONDS = 60.0
@@ -54,20 +56,23 @@ class AgentLink:
                 pieces = opened.enter_context(self._stream(call, self._headers()))
             yield pieces
 
-    def websocket(self, path: str, *, timeout: float = CONNECT_SECONDS) -> Socket:
+    def websocket(self, path: str, *, timeout: float) -> "Socket":
         """An open WebSocket; `timeout` seconds for its handshake.
 
         Raises:
             CoveError: it was refused, or nobody answered.
         """
-        seconds = check_seconds("timeout", timeout)
+        # Loaded at the first one: most programs never open a WebSocket.
+        from cove.sdk._sync.websocket import Socket
+
+        seconds, wire = check_seconds("timeout", timeout), self.control.wire
         try:
-            return Socket.open(self._dial(path, seconds, self._headers()))
+            return Socket.open(wire, self.url, path, headers=self._headers(), timeout=seconds)
         except AuthenticationFailed as failure:
             if failure.code != _EXPIRED:
                 raise
         self.refresh_token()
-        return Socket.open(self._dial(path, seconds, self._headers()))
+        return Socket.open(wire, self.url, path, headers=self._headers(), timeout=seconds)
 
     def token(self) -> str:
         """A token that is valid for a minute at least, as far as this machine's clock can tell."""
@@ -83,12 +88,6 @@ class AgentLink:
 
     def _stream(self, call: Call, headers: Headers) -> AbstractContextManager[Iterator[bytes]]:
         return self.control.wire.stream(self.url, call, headers=headers)
-
-    def _dial(self, path: str, timeout: float, headers: Headers) -> Dial:
-        if self.control.wire.has_given_transport:
-            raise no_sockets()
-        url = websocket_url(self.url, path)
-        return Dial(url, self.control.wire.endpoint.socket_path, headers, timeout)
 
     def _headers(self) -> Headers:
         if not self._token:

@@ -4,17 +4,20 @@
 
 import builtins
 from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING
 
-from cove.models.processes import BackgroundStarted, ProcessKilled
 from cove.sdk import _execution_requests as requests
-from cove.sdk._events import ExecutionEvent
 from cove.sdk._failures import parse
 from cove.sdk._requests import SandboxPath
-from cove.sdk._results import AcceptedExecution, Execution, ProcessInfo, ProcessInfos
+from cove.sdk._results import Execution
 from cove.sdk._sync.agent import AgentLink
 from cove.sdk._sync.primitives import TextCallback
-from cove.sdk._sync.processes import Process
-from cove.sdk._sync.streaming import event_stream, run_to_end
+
+if TYPE_CHECKING:
+    from cove.models.processes import ProcessKilled
+    from cove.sdk._events import ExecutionEvent
+    from cove.sdk._process_results import AcceptedExecution
+    from cove.sdk._sync.processes import Process
 
 
 class Code:
@@ -58,6 +61,8 @@ class Code:
         }
         if on_stdout is None and on_stderr is None:
             return parse(Execution, self._link.send(requests.execute(code, **given)))
+        from cove.sdk._sync.streaming import run_to_end
+
         call = requests.execute_events(code, **given)
         return run_to_end(self._link, call, on_stdout=on_stdout, on_stderr=on_stderr)
 
@@ -69,11 +74,13 @@ class Code:
         timeout: float = 60,
         env: Mapping[str, str] | None = None,
         working_dir: SandboxPath | None = None,
-    ) -> Generator[ExecutionEvent, None]:
+    ) -> "Generator[ExecutionEvent, None]":
         """Run a program and read its output as it comes: `stdout` and `stderr` events, last the `result`.
 
         Leaving the loop ends the program. Arguments as for `run_code`.
         """
+        from cove.sdk._sync.streaming import event_stream
+
         call = requests.execute_events(code, language=language, timeout=timeout, env=env, working_dir=working_dir)
         return event_stream(self._link, call)
 
@@ -86,17 +93,20 @@ class Code:
         env: Mapping[str, str] | None = None,
         name: str | None = None,
         working_dir: SandboxPath | None = None,
-    ) -> Process:
+    ) -> "Process":
         """Start a program with an interpreter of its own, and return at once.
 
         Args:
             timeout: seconds; then the program and all that it started are ended.
             name: for people; need not be unique.
         """
-        call = requests.execute_background(
+        from cove.sdk import _process_requests
+        from cove.sdk._sync.background import started
+
+        call = _process_requests.execute_background(
             code, language=language, timeout=timeout, env=env, name=name, working_dir=working_dir
         )
-        return Process(self._link, parse(BackgroundStarted, self._link.send(call)))
+        return started(self._link, call)
 
     def run_code_async(
         self,
@@ -109,7 +119,7 @@ class Code:
         working_dir: SandboxPath | None = None,
         callback_headers: Mapping[str, str] | None = None,
         callback_signature_secret: str | None = None,
-    ) -> AcceptedExecution:
+    ) -> "AcceptedExecution":
         """Hand a program to the server, which runs it and sends the result to `callback_url`, also when this client
         has gone and the server was started anew. The receiver checks it with `cove.sdk.webhooks.verify`.
 
@@ -119,7 +129,10 @@ class Code:
             callback_headers: sent along with the result.
             callback_signature_secret: what the result is signed with.
         """
-        call = requests.execute_async(
+        from cove.sdk import _process_requests
+        from cove.sdk._sync.background import accepted
+
+        call = _process_requests.execute_async(
             code,
             callback_url,
             language=language,
@@ -129,25 +142,30 @@ class Code:
             callback_headers=callback_headers,
             callback_signature_secret=callback_signature_secret,
         )
-        return parse(AcceptedExecution, self._link.send(call))
+        return accepted(self._link, call)
 
-    def list_processes(self) -> builtins.list[Process]:
+    def list_processes(self) -> "builtins.list[Process]":
         """Programs in the background, newest first; those that ended are kept for a while."""
-        found = parse(ProcessInfos, self._link.send(requests.list_processes()))
-        return [Process(self._link, info) for info in found.processes]
+        from cove.sdk._sync.background import listed
 
-    def get_process(self, process_id: str) -> Process:
+        return listed(self._link)
+
+    def get_process(self, process_id: str) -> "Process":
         """A program in the background, by its id or its execution's.
 
         Raises:
             NotFound: there is none, or it ended long ago.
         """
-        return Process(self._link, parse(ProcessInfo, self._link.send(requests.process(process_id))))
+        from cove.sdk._sync.background import found
 
-    def kill_process(self, process_id: str, signal: int | str | None = None) -> ProcessKilled:
+        return found(self._link, process_id)
+
+    def kill_process(self, process_id: str, signal: int | str | None = None) -> "ProcessKilled":
         """End a program in the background with all that it started; or send it `signal` (`SIGINT`, `INT`, 2).
 
         Raises:
             NotFound: there is none.
         """
-        return parse(ProcessKilled, self._link.send(requests.kill_process(process_id, signal)))
+        from cove.sdk._sync.background import killed
+
+        return killed(self._link, process_id, signal)

@@ -3,20 +3,20 @@
 """Shell commands inside a sandbox."""
 
 from collections.abc import Generator, Mapping
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from cove.models.errors import error
 from cove.models.execution import CommandResult
-from cove.models.processes import BackgroundStarted
 from cove.sdk import _execution_requests as requests
-from cove.sdk._events import ExecutionEvent
 from cove.sdk._failures import parse
 from cove.sdk._requests import Call, SandboxPath
 from cove.sdk._results import command_result
 from cove.sdk._sync.agent import AgentLink
 from cove.sdk._sync.primitives import TextCallback
-from cove.sdk._sync.processes import Process
-from cove.sdk._sync.streaming import event_stream, run_to_end
+
+if TYPE_CHECKING:
+    from cove.sdk._events import ExecutionEvent
+    from cove.sdk._sync.processes import Process
 
 
 class Commands:
@@ -48,7 +48,7 @@ class Commands:
         env: Mapping[str, str] | None = None,
         working_dir: SandboxPath | None = None,
         name: str | None = None,
-    ) -> Process: ...
+    ) -> "Process": ...
 
     def run(
         self,
@@ -61,7 +61,7 @@ class Commands:
         on_stdout: TextCallback | None = None,
         on_stderr: TextCallback | None = None,
         name: str | None = None,
-    ) -> CommandResult | Process:
+    ) -> "CommandResult | Process":
         """Run a command and wait for its end. A command that fails is a result, not an exception.
 
         Args:
@@ -77,19 +77,21 @@ class Commands:
             CoveError: the command could not be run; after a lost connection it is not run again.
         """
         if background:
-            if on_stdout is not None or on_stderr is not None:
-                raise error(
-                    "INVALID_REQUEST",
-                    "A command in the background tells nobody of its output.",
-                    remedy="Read it with logs(follow=True) or events() of what run() returns.",
-                )
+            _require_no_callbacks(on_stdout, on_stderr)
+            from cove.sdk import _process_requests
+            from cove.sdk._sync.background import started
+
             seconds = requests.BACKGROUND_SECONDS if timeout is None else timeout
-            call = requests.command_background(command, timeout=seconds, env=env, name=name, working_dir=working_dir)
-            return Process(self._link, parse(BackgroundStarted, self._link.send(call)))
+            call = _process_requests.command_background(
+                command, timeout=seconds, env=env, name=name, working_dir=working_dir
+            )
+            return started(self._link, call)
         seconds = 60.0 if timeout is None else timeout
         if on_stdout is None and on_stderr is None:
             call = requests.run_command(command, timeout=seconds, env=env, working_dir=working_dir)
             return parse(CommandResult, self._link.send(call))
+        from cove.sdk._sync.streaming import run_to_end
+
         call = _streamed(command, timeout=seconds, env=env, working_dir=working_dir)
         return command_result(command, run_to_end(self._link, call, on_stdout=on_stdout, on_stderr=on_stderr))
 
@@ -100,12 +102,23 @@ class Commands:
         timeout: float = 60,
         env: Mapping[str, str] | None = None,
         working_dir: SandboxPath | None = None,
-    ) -> Generator[ExecutionEvent, None]:
+    ) -> "Generator[ExecutionEvent, None]":
         """Run a command and read its output as it comes; its result is the last event.
 
         Leaving the loop ends the command.
         """
+        from cove.sdk._sync.streaming import event_stream
+
         return event_stream(self._link, _streamed(command, timeout=timeout, env=env, working_dir=working_dir))
+
+
+def _require_no_callbacks(*callbacks: TextCallback | None) -> None:
+    if any(callback is not None for callback in callbacks):
+        raise error(
+            "INVALID_REQUEST",
+            "A command in the background tells nobody of its output.",
+            remedy="Read it with logs(follow=True) or events() of what run() returns.",
+        )
 
 
 def _streamed(command: str, *, timeout: float, env: Mapping[str, str] | None, working_dir: SandboxPath | None) -> Call:

@@ -4,7 +4,7 @@
 
 import builtins
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cove.models.agent import AgentInfo, ProcessEntry, ProcessList
 from cove.models.errors import CoveError, error
@@ -12,10 +12,12 @@ from cove.models.sandboxes import SandboxInfo, SandboxStatus
 from cove.sdk import _requests as requests
 from cove.sdk._addresses import preview_url
 from cove.sdk._failures import objects_in, parse, parse_object
-from cove.sdk._results import ExpiryInfo
 from cove.sdk._sync.agent import AgentLink
 from cove.sdk._sync.control import ControlPlane
 from cove.sdk._sync.primitives import wait
+
+if TYPE_CHECKING:
+    from cove.sdk._expiry import ExpiryInfo
 
 _HEALTH_SECONDS = 10.0
 _FIRST_POLL_SECONDS = 0.05
@@ -63,8 +65,10 @@ class Condition:
         """Whether the deadline is no further off than that; false without one."""
         return (self.get_expiry_info(threshold_seconds)).is_expiring_soon
 
-    def get_expiry_info(self, expiring_soon_threshold: int = 300) -> ExpiryInfo:
+    def get_expiry_info(self, expiring_soon_threshold: int = 300) -> "ExpiryInfo":
         """The deadline, asked of the server, by this machine's clock."""
+        from cove.sdk._expiry import ExpiryInfo
+
         return ExpiryInfo.of(self.get_info(), threshold_seconds=expiring_soon_threshold)
 
     def is_healthy(self) -> bool:

@@ -15,10 +15,10 @@ from cove.sdk._archive_reading import Unpacker
 from cove.sdk._archive_writing import Packing, next_piece, packed, packed_files
 from cove.sdk._failures import parse
 from cove.sdk._local_files import Progress, report
-from cove.sdk._results import DirectoryTransfer
 from cove.sdk._sync.agent import AgentLink
 from cove.sdk._sync.primitives import blocking
 from cove.sdk._sync.wire import Body
+from cove.sdk._transfers import DirectoryTransfer
 
 _HEADERS = (("Content-Type", "application/x-tar"), ("Transfer-Encoding", "chunked"))
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cove.models.errors import InvalidRequest, LimitExceeded, NotFound, error
 from cove.models.files import ArchiveExtracted, FileEntry, FileList, FileWritten
@@ -20,11 +20,12 @@ from cove.sdk._failures import parse, parse_object
 from cove.sdk._local_files import PIECE_BYTES, Progress, mode_for, open_regular, report
 from cove.sdk._multipart import Multipart, multipart_for
 from cove.sdk._requests import SandboxPath
-from cove.sdk._results import DirectoryTransfer
 from cove.sdk._sync.agent import AgentLink
-from cove.sdk._sync.directories import download_directory, upload_directory, write_files
 from cove.sdk._sync.primitives import blocking
-from cove.sdk._sync.watching import FileChange, changes
+
+if TYPE_CHECKING:
+    from cove.sdk._sync.watching import FileChange
+    from cove.sdk._transfers import DirectoryTransfer
 
 WORKSPACE = "/workspace"
 
@@ -195,7 +196,7 @@ class Files:
         *,
         timeout: float = requests.TRANSFER_SECONDS,
         on_progress: Progress | None = None,
-    ) -> DirectoryTransfer:
+    ) -> "DirectoryTransfer":
         """Copy what a local directory holds into a directory of the sandbox, as one stream.
 
         Executable bits, empty directories and symbolic links are kept. FIFOs, sockets, devices and links that lead
@@ -209,6 +210,8 @@ class Files:
         Raises:
             OSError: something of it cannot be read.
         """
+        from cove.sdk._sync.directories import upload_directory
+
         return upload_directory(self._link, Path(local_path), remote_path, timeout=timeout, on_progress=on_progress)
 
     def download_dir(
@@ -219,7 +222,7 @@ class Files:
         timeout: float = requests.TRANSFER_SECONDS,
         max_bytes: int = requests.MAX_DOWNLOAD_BYTES,
         on_progress: Progress | None = None,
-    ) -> DirectoryTransfer:
+    ) -> "DirectoryTransfer":
         """Copy what a directory of the sandbox holds into a local one, as one stream.
 
         Nothing is ever written outside of `local_path`, whatever the sandbox sends. Links that lead outside are left
@@ -236,6 +239,8 @@ class Files:
             OSError: something cannot be written.
             LimitExceeded: there are more than `max_bytes`; what came before is there.
         """
+        from cove.sdk._sync.directories import download_directory
+
         return download_directory(
             self._link, remote_path, Path(local_path), timeout=timeout, max_bytes=max_bytes, on_progress=on_progress
         )
@@ -250,12 +255,14 @@ class Files:
             InvalidRequest: a path holds `..`.
             LimitExceeded: more than 64 MiB together.
         """
+        from cove.sdk._sync.directories import write_files
+
         pairs = cast(Mapping[str, str | bytes], files).items() if isinstance(files, Mapping) else files
         return write_files(self._link, pairs, mode=mode)
 
     def watch(
         self, path: SandboxPath = WORKSPACE, *, recursive: bool = True, timeout: float | None = None
-    ) -> Generator[FileChange, None]:
+    ) -> "Generator[FileChange, None]":
         """Changes of files below `path` as they happen, until the directory is removed or the caller has enough.
 
         An `overflow` among them says that changes were lost: list the directory then.
@@ -267,6 +274,8 @@ class Files:
             NotFound: there is no such path.
             LimitExceeded: the sandbox is watched too often.
         """
+        from cove.sdk._sync.watching import changes
+
         return changes(self._link, path, recursive=recursive, timeout=timeout)
 
     def _download_file(

@@ -4,8 +4,9 @@
 
 import builtins
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
@@ -22,7 +23,9 @@ from cove.sdk._sync.control import ControlPlane
 from cove.sdk._sync.environment import Environment
 from cove.sdk._sync.files import Files
 from cove.sdk._sync.primitives import Creation, begin
-from cove.sdk._sync.terminal import Terminal
+
+if TYPE_CHECKING:
+    from cove.sdk._sync.terminal import Terminal
 
 _GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED")
 
@@ -39,7 +42,6 @@ class Sandbox(Code, Condition):
         files: files inside.
         commands: shell commands.
         env: environment variables of the whole sandbox.
-        terminal: shells with a screen.
         cache: what the agent keeps to be quicker.
         info: what the server said last; `get_info` asks again.
     """
@@ -52,7 +54,6 @@ class Sandbox(Code, Condition):
         self.files = Files(self._link)
         self.commands = Commands(self._link)
         self.env = Environment(self._link)
-        self.terminal = Terminal(self._link)
         self.cache = Cache(self._link)
 
     def __repr__(self) -> str:
@@ -245,6 +246,13 @@ class Sandbox(Code, Condition):
     def sandbox_id(self) -> str:
         """Ten digits and eight characters."""
         return self.info.id
+
+    @cached_property
+    def terminal(self) -> "Terminal":
+        """Shells with a screen."""
+        from cove.sdk._sync.terminal import Terminal
+
+        return Terminal(self._link)
 
     @property
     def isolation(self) -> Isolation:

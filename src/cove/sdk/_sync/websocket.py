@@ -9,7 +9,16 @@ from pydantic import BaseModel
 
 from cove.models.errors import CoveError
 from cove.sdk._sync.dialing import dial, next_message
-from cove.sdk._websockets import Dial, failure_of_close, failure_of_handshake, frame_of, has_ended
+from cove.sdk._sync.wire import Headers, Wire
+from cove.sdk._websockets import (
+    Dial,
+    failure_of_close,
+    failure_of_handshake,
+    frame_of,
+    has_ended,
+    no_sockets,
+    websocket_url,
+)
 
 if TYPE_CHECKING:
     from websockets.exceptions import ConnectionClosed
@@ -25,13 +34,17 @@ class Socket:
         self._dialed = dialed
 
     @classmethod
-    def open(cls, wanted: Dial) -> Self:
-        """
+    def open(cls, wire: Wire, origin: str, path: str, *, headers: Headers, timeout: float) -> Self:
+        """A connection to `path` below `origin`, made like those of `wire`.
+
         Raises:
             CoveError: the handshake was refused, or nobody answered.
         """
         from websockets.exceptions import WebSocketException
 
+        if wire.has_given_transport:
+            raise no_sockets()
+        wanted = Dial(websocket_url(origin, path), wire.endpoint.socket_path, headers, timeout)
         try:
             return cls(dial(wanted), wanted)
         except (OSError, ValueError, WebSocketException) as problem:
