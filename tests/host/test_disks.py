@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,84 @@ def test_a_name_is_used_once(disks: LoopDisks) -> None:
     with pytest.raises(CoveError) as caught:
         disks.create("one", 64)
     assert caught.value.code == "CONFLICT"
+
+
+def write(mount: int, name: str, content: bytes) -> None:
+    handle = os.open(name, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=mount)
+    os.write(handle, content)
+    os.close(handle)
+
+
+def read(mount: int, name: str) -> bytes:
+    handle = os.open(name, os.O_RDONLY, dir_fd=mount)
+    try:
+        return os.read(handle, 100)
+    finally:
+        os.close(handle)
+
+
+def test_a_disk_that_was_left_is_mounted_again_with_all_that_was_written(disks: LoopDisks) -> None:
+    mount = disks.create("one", 64)
+    for round_ in range(3):
+        write(mount, f"file-{round_}", b"%d" % round_)
+        os.close(mount)
+        disks.settle("one")
+        mount = disks.open("one")
+    try:
+        assert [read(mount, f"file-{number}") for number in range(3)] == [b"0", b"1", b"2"]
+    finally:
+        os.close(mount)
+    disks.remove("one")
+    assert not disks.exists("one")
+
+
+def test_a_disk_is_never_mounted_twice(tmp_path: Path) -> None:
+    disks = LoopDisks(tmp_path / "disks", owner=1879048192, detach_seconds=0.05)
+    mount = disks.create("one", 64)
+    try:
+        for call in (disks.open, disks.settle):
+            with pytest.raises(CoveError, match="still in use") as caught:
+                call("one")
+            assert caught.value.remedy
+    finally:
+        os.close(mount)
+    LoopDisks(tmp_path / "disks", owner=1879048192).settle("one")
+
+
+def test_a_disk_that_is_not_there(disks: LoopDisks, tmp_path: Path) -> None:
+    disks.settle("none")
+    with pytest.raises(CoveError) as caught:
+        disks.open("none")
+    assert caught.value.code == "SANDBOX_NOT_FOUND"
+    (tmp_path / "disks/link.img").symlink_to("/dev/null")
+    with pytest.raises(CoveError):
+        disks.open("link")
+
+
+def test_a_disk_that_was_in_use_when_the_power_went_is_repaired(disks: LoopDisks, tmp_path: Path) -> None:
+    mount = disks.create("one", 64)
+    write(mount, "file", b"kept")
+    os.sync()
+    shutil.copyfile(tmp_path / "disks/one.img", tmp_path / "disks/two.img")  # what is on the disk at this moment
+    os.close(mount)
+    assert (
+        "not clean"
+        in subprocess.run(
+            ["dumpe2fs", "-h", str(tmp_path / "disks/two.img")], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    mount = disks.open("two")
+    try:
+        assert read(mount, "file") == b"kept"
+        write(mount, "another", b"new")
+    finally:
+        os.close(mount)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 8192, os.urandom(1024 * 1024)])
+def test_a_disk_that_is_damaged_is_refused_with_a_remedy(disks: LoopDisks, tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "disks/bad.img").write_bytes(damage)
+    with pytest.raises(CoveError) as caught:
+        disks.open("bad")
+    assert caught.value.code == "INTERNAL_ERROR"
+    assert str(caught.value)

@@ -30,6 +30,13 @@ def test_what_is_saved_is_loaded_by_the_next_one(tmp_path: Path) -> None:
     assert RecordStore(tmp_path).load() == (record("1763382095i648uu1o"),)
 
 
+def test_what_is_saved_for_good_is_loaded_too(tmp_path: Path) -> None:
+    stopped = record("1763382095i648uu1o").model_copy(update={"state": HostState.STOPPED, "env_vars": {"A": "b"}})
+    RecordStore(tmp_path).save(stopped, durable=True)
+    assert RecordStore(tmp_path).load() == (stopped,)
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o600]
+
+
 def test_removal_is_idempotent(tmp_path: Path) -> None:
     store = RecordStore(tmp_path)
     store.save(record("1763382095i648uu1o"))

@@ -34,8 +34,13 @@ _PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 class LoopDisks:
     """Makes, finds and removes disk images below one directory."""
 
-    def __init__(self, directory: Path, *, owner: int) -> None:
-        """`owner` is the host user and group id that owns the root of each new filesystem."""
+    def __init__(self, directory: Path, *, owner: int, detach_seconds: float = _DETACH_SECONDS) -> None:
+        """
+        Args:
+            owner: host user and group id that owns the root of each new filesystem.
+            detach_seconds: how long an image may stay in use after its sandbox has ended.
+        """
+        self._detach_seconds = detach_seconds
         self._directory = directory
         self._owner = owner
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,10 +81,9 @@ class LoopDisks:
                 repaired; LIMIT_NOT_ENFORCEABLE.
         """
         self._await_detached(name)
-        try:
-            file = os.open(self._image(name), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            raise error("SANDBOX_NOT_FOUND", "The disk of this sandbox was not found.") from None
+        if not self.exists(name):
+            raise error("SANDBOX_NOT_FOUND", "The disk of this sandbox was not found.")
+        file = os.open(self._image(name), os.O_RDWR | os.O_CLOEXEC)
         try:
             if _STATE.unpack(os.pread(file, _STATE.size, _STATE_AT)) != _CLEAN:
                 _repair(self._image(name))
@@ -97,10 +101,9 @@ class LoopDisks:
             CoveError: INTERNAL_ERROR when it is still in use after a while.
         """
         self._await_detached(name)
-        try:
-            file = os.open(self._image(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+        if not self.exists(name):
             return
+        file = os.open(self._image(name), os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(file)
         finally:
@@ -108,18 +111,19 @@ class LoopDisks:
 
     def exists(self, name: str) -> bool:
         """Whether there is an image of that name."""
-        return self._image(name).is_file()
+        image = self._image(name)
+        return image.is_file() and not image.is_symlink()
 
     def _await_detached(self, name: str) -> None:
         """The kernel unmounts when the mount namespace is gone, a moment after the sandbox's last process; a second
         mount beside the first one would destroy the filesystem."""
         image = str(self._image(name).resolve())
-        deadline = time.monotonic() + _DETACH_SECONDS
+        deadline = time.monotonic() + self._detach_seconds
         while _is_attached(image):
             if time.monotonic() > deadline:
                 raise error(
                     "INTERNAL_ERROR",
-                    f"The disk of this sandbox is still in use after {_DETACH_SECONDS:.0f} s.",
+                    f"The disk of this sandbox is still in use after {self._detach_seconds:.0f} s.",
                     remedy="A process of it may be stuck in the kernel (state D in `ps`); try again later.",
                 )
             time.sleep(_DETACH_PAUSE)

@@ -20,7 +20,9 @@ class RecordStore:
         """Write or replace; `durable`: also for the case that the machine loses power right afterwards."""
         path = self._path(record.sandbox_id)
         fresh = path.with_suffix(".new")
-        fresh.write_bytes(record.model_dump_json().encode())
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(record.model_dump_json().encode())
         if durable:
             _sync(fresh)
         fresh.rename(path)
