@@ -18,7 +18,7 @@ from cove.server.settings import Settings
 REQUIRED = ("README", "ARCHITECTURE", "SPECIFICATION", "SECURITY", "CONTRIBUTING", "CHANGELOG")
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 # Their words for a default do not look like the value.
-IN_WORDS = {"data_dir", "database_url", "public_url"}
+IN_WORDS = {"data_dir", "database_url", "public_url", "domain", "tls_cert", "tls_key"}
 
 _ROW = re.compile(r"^\| `COVE_(\w+)` *\|([^|]*)\|([^|]*)\|([^|]*)\|$", re.M)
 _TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")

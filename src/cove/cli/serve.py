@@ -19,6 +19,18 @@ def serve(
     pool_size: Annotated[int | None, typer.Option(help="Warm sandboxes kept ready.", show_default="4")] = None,
     max_sandboxes: Annotated[int | None, typer.Option(help="Of all users together.", show_default="1000")] = None,
     public_url: Annotated[str | None, typer.Option(help="How clients reach this server.", show_default=False)] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Ports of sandboxes are at PORT-ID.DOMAIN.", show_default=False)
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).", show_default=False)] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", show_default=False)] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Another name by which clients may call this server.", show_default=False)
+    ] = None,
+    preview_access: Annotated[
+        str | None,
+        typer.Option(help="Programs in sandboxes answer everybody (public), or with a token.", show_default="public"),
+    ] = None,
     keep_sandboxes: Annotated[
         bool, typer.Option("--keep-sandboxes", help="Let sandboxes run on when the server ends.")
     ] = False,
@@ -37,6 +49,11 @@ def serve(
         "pool_size": pool_size,
         "max_sandboxes": max_sandboxes,
         "public_url": public_url,
+        "domain": domain,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "allowed_hosts": tuple(allow_host) if allow_host else None,
+        "preview_access": preview_access,
         "log_format": log_format,
     }
     settings = _settings({name: value for name, value in chosen.items() if value is not None})
@@ -77,4 +94,6 @@ def _built_templates(data_dir: Path) -> set[str]:
 
 def _say_ready(settings: Any) -> None:
     how = "no key needed (--dev)" if settings.dev else "keys: `cove keys create NAME`"
-    typer.echo(f"Cove serves {settings.base_url}, {how}. Ctrl-C ends it.", err=True)
+    where = settings.port_origin
+    ports = f" Ports of sandboxes: {where.format(port='PORT', id='ID')}." if where else ""
+    typer.echo(f"Cove serves {settings.base_url}, {how}.{ports} Ctrl-C ends it.", err=True)

@@ -83,7 +83,12 @@ class SetTimeout(Contract):
 
 
 class SandboxInfo(Contract):
-    """One sandbox. Field names and types are those that Hopx clients parse (contract: Sandbox object)."""
+    """One sandbox. Field names and types are those that Hopx clients parse (contract: Sandbox object).
+
+    Attributes:
+        public_host, direct_url: base URL of the agent.
+        preview_url: URL of a port of the sandbox, with `{port}` (RFC 6570) in place of its number.
+    """
 
     object: str = "sandbox"
     id: str

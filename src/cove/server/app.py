@@ -109,7 +109,7 @@ def build_control_plane(
 def _application(
     settings: Settings, store: Database, engine: SandboxEngine, keys: ApiKeys, metrics: Metrics
 ) -> FastAPI:
-    presentation = Presentation(base_url=settings.base_url, limits=settings.limits)
+    presentation = Presentation(base_url=settings.base_url, limits=settings.limits, port_origin=settings.port_origin)
     return build_application(
         settings,
         routers=(

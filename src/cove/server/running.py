@@ -14,8 +14,9 @@ from fastapi import FastAPI
 
 from cove.host.claims import claim
 from cove.hostd.client import RemoteHost
-from cove.models.errors import error
+from cove.models.errors import CoveError, error
 from cove.server.app import ControlPlane, build_control_plane
+from cove.server.gateway.certificate import ServerCertificate
 from cove.server.gateway.gateway import Gateway
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.host_process import HostProcess
@@ -36,8 +37,10 @@ async def serve(
         on_ready: called with the settings in force (the real port, where 0 was asked for) when all answers.
 
     Raises:
-        CoveError: the port or the data directory is taken, the host daemon does not start, the store cannot be opened.
+        CoveError: the certificate cannot be used, the port or the data directory is taken, the host daemon does not
+            start, the store cannot be opened.
     """
+    certificate = _certificate(settings)
     listener = _bind(settings.host, settings.port)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     daemon = HostProcess(
@@ -58,10 +61,16 @@ async def serve(
         plane = build_control_plane(settings, host)
         socket_path = settings.data_dir / "run" / "control.sock"
         control_plane = await stack.enter_async_context(_serving(plane.app, socket_path))
-        gateway = _gateway(plane, socket_path)
+        gateway = _gateway(plane, socket_path, certificate)
         serving = asyncio.create_task(gateway.serve([listener]))
         stack.push_async_callback(_close, gateway, serving)
-        _log.info("serving", url=settings.base_url, dev=settings.dev, isolation=str(settings.isolation))
+        _log.info(
+            "serving",
+            url=settings.base_url,
+            sandboxes=settings.port_origin,
+            dev=settings.dev,
+            isolation=str(settings.isolation),
+        )
         if on_ready:
             on_ready(settings)
         await _until_either(stop, control_plane)
@@ -147,17 +156,39 @@ async def _started(server: _Uvicorn, running: asyncio.Task[None]) -> None:
         raise error("INTERNAL_ERROR", "The control plane did not start; the log says why.")
 
 
-def _gateway(plane: ControlPlane, control_plane: Path) -> Gateway:
+def _certificate(settings: Settings) -> ServerCertificate | None:
+    """The certificate, which SIGHUP makes the server read again."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    certificate = ServerCertificate(settings.tls_cert, settings.tls_key)
+
+    def reload() -> None:
+        try:
+            certificate.reload()
+        except CoveError as problem:
+            _log.error("certificate not reloaded", reason=str(problem))
+        else:
+            _log.info("certificate reloaded")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    return certificate
+
+
+def _gateway(plane: ControlPlane, control_plane: Path, certificate: ServerCertificate | None) -> Gateway:
     settings = plane.settings
     return Gateway(
         control_plane=control_plane,
         directory=plane.directory,
         tokens=plane.tokens,
         settings=GatewaySettings(
-            # Bound to loopback, an unknown name in Host is a page that was made to resolve to this machine.
-            allowed_hosts=frozenset() if settings.is_loopback and settings.public_url is None else None,
+            allowed_hosts=settings.served_hosts,
+            domain=settings.domain,
+            previews_need_token=settings.preview_access == "token",
+            # Of connections that are not encrypted here, as something in front may have done that.
+            public_scheme=settings.public_scheme if settings.public_url else "http",
             max_control_body_bytes=settings.max_body_bytes,
         ),
+        certificate=certificate,
     )
 
 

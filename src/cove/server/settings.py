@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -13,6 +14,12 @@ from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.sandboxes import MAX_TIMEOUT_SECONDS
 
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_HOST = re.compile(r"[a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\]")
+_MAX_DOMAIN = 253 - len("65535-") - 18 - len(".")
+"""RFC 1035 §2.3.4, with the label of a port of a sandbox before it."""
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _NOTHING_HERE = frozenset({Isolation.FAKE})
 
 
@@ -35,6 +42,11 @@ class Settings(BaseSettings):
             than is named here.
         dev: no API key is needed; only on a loopback address.
         public_url: how clients reach this server, if not by `http://HOST:PORT`.
+        domain: each sandbox's ports get host names below it, `{port}-{id}.DOMAIN`; they must resolve to this server.
+        tls_cert, tls_key: PEM files; with them the port speaks TLS besides plain HTTP. SIGHUP reads them again.
+        allowed_hosts: names by which clients may address this server, besides those that follow from the other
+            settings.
+        preview_access: who may reach programs in sandboxes: everybody who knows the sandbox's id, or with its token.
         allowed_origins: web pages that may call the API from a browser (scheme://host:port).
         pool_size: warm sandboxes kept for each of `pool_templates`.
         default_timeout_seconds: for creates that name none; 0 means never.
@@ -56,6 +68,11 @@ class Settings(BaseSettings):
     isolation: Isolation | Literal["auto"] = "auto"
     dev: bool = False
     public_url: str | None = None
+    domain: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    preview_access: Literal["public", "token"] = "public"
     allowed_origins: tuple[str, ...] = ()
     pool_size: int = Field(default=4, ge=0, le=1000)
     pool_templates: tuple[str, ...] = ("code-interpreter",)
@@ -88,6 +105,25 @@ class Settings(BaseSettings):
             raise ValueError("public_url is an address like https://sandboxes.example.com, with scheme and host")
         return url.rstrip("/")
 
+    @field_validator("domain")
+    @classmethod
+    def _host_names_fit_below(cls, domain: str | None) -> str | None:
+        if domain is None:
+            return None
+        domain = domain.lower().removesuffix(".")
+        if not _DOMAIN.fullmatch(domain) or len(domain) > _MAX_DOMAIN or domain.rpartition(".")[2].isdecimal():
+            raise ValueError("domain is a name like sandboxes.example.com, without scheme, port or *")
+        return domain
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _plain_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.lower().removesuffix(".") for name in names)
+        for name in names:
+            if not _HOST.fullmatch(name):
+                raise ValueError(f"allowed_hosts are names or addresses without scheme and port, and {name!r} is not")
+        return names
+
     @field_validator("isolation")
     @classmethod
     def _real(cls, isolation: Isolation | Literal["auto"]) -> Isolation | Literal["auto"]:
@@ -102,6 +138,12 @@ class Settings(BaseSettings):
                 f"--dev needs no key, so it only listens on a loopback address, and {self.host} is not one; "
                 "leave --dev out and make a key with `cove keys create NAME`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.tls_cert is None) is not (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: a certificate and its private key")
         return self
 
     @property
@@ -119,6 +161,41 @@ class Settings(BaseSettings):
             return self.public_url
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+
+    @property
+    def public_scheme(self) -> str:
+        """What clients speak to this server, if nothing else is known of them."""
+        if self.public_url is not None:
+            return urlsplit(self.public_url).scheme
+        return "https" if self.tls_cert is not None else "http"
+
+    @property
+    def port_origin(self) -> str | None:
+        """URL of a sandbox's port, with `{port}` and `{id}` to be filled in; None without a domain.
+
+        Scheme and port are those of `public_url`, where one is given: then something in front takes the connections.
+        """
+        if self.domain is None:
+            return None
+        scheme = self.public_scheme
+        port = self.port if self.public_url is None else urlsplit(self.public_url).port
+        shown = "" if port in (None, _DEFAULT_PORTS[scheme]) else f":{port}"
+        return f"{scheme}://{{port}}-{{id}}.{self.domain}{shown}"
+
+    @property
+    def served_hosts(self) -> frozenset[str] | None:
+        """Names that the Host field may carry besides loopback names and those of sandboxes; None means any.
+
+        On a loopback address an unknown name is a page that was made to resolve to this machine (DNS rebinding).
+        """
+        if not self.allowed_hosts and not (self.is_loopback and self.public_url is None):
+            return None
+        own = {self.host.lower(), *self.allowed_hosts}
+        if self.domain is not None:
+            own |= {self.domain, f"api.{self.domain}"}
+        if self.public_url is not None:
+            own.add((urlsplit(self.public_url).hostname or "").removesuffix("."))
+        return frozenset(own)
 
     @property
     def limits(self) -> Limits:

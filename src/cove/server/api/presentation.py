@@ -2,18 +2,30 @@
 
 from cove.core.catalog import CatalogEntry
 from cove.core.clock import utc
+from cove.models.agent import AGENT_PORT
 from cove.models.isolation import ISOLATION_SUMMARY
 from cove.models.limits import Limits
 from cove.models.sandboxes import AgentToken, CreatedSandbox, Resources, SandboxInfo
 from cove.models.stored import StoredSandbox
 from cove.models.templates import TemplateInfo, TemplateResources
 
+_VENDOR_PATH = "/.vms.hopx.dev"
+"""Hopx clients make the URL of a port (`get_preview_url`) only from an address that ends so; the gateway takes it off
+again."""
+
 
 class Presentation:
-    """Knows under which address this server is reached."""
+    """Knows under which address this server is reached.
 
-    def __init__(self, *, base_url: str, limits: Limits) -> None:
+    Args:
+        base_url: of the server.
+        port_origin: URL of a sandbox's port, with `{port}` and `{id}` to be filled in; None where ports have no host
+            names of their own, and are reached by path.
+    """
+
+    def __init__(self, *, base_url: str, limits: Limits, port_origin: str | None = None) -> None:
         self._base_url = base_url
+        self._port_origin = port_origin
         self._default_resources = TemplateResources(
             vcpu=limits.vcpu, memory_mb=limits.memory_mb, disk_gb=max(1, limits.disk_mb // 1024)
         )
@@ -53,7 +65,7 @@ class Presentation:
 
     def _facts(self, row: StoredSandbox, request_id: str | None) -> dict[str, object]:
         """Values of our own, so they are not validated again: this is on the hot path."""
-        address = f"{self._base_url}/sandboxes/{row.id}"
+        address, preview = self._addresses(row.id)
         return {
             "id": row.id,
             "status": row.status,
@@ -63,6 +75,7 @@ class Presentation:
             "region": row.region,
             "public_host": address,
             "direct_url": address,
+            "preview_url": preview,
             "resources": Resources.model_construct(
                 None, vcpu=row.limits.vcpu, memory_mb=row.limits.memory_mb, disk_mb=row.limits.disk_mb
             ),
@@ -74,3 +87,11 @@ class Presentation:
             "isolation_summary": ISOLATION_SUMMARY[row.isolation],
             "request_id": request_id,
         }
+
+    def _addresses(self, sandbox_id: str) -> tuple[str, str]:
+        """Of the agent, and of any port, where `{port}` is to be filled in."""
+        if self._port_origin is None:
+            address = f"{self._base_url}/sandboxes/{sandbox_id}"
+            return address, f"{address}/ports/{{port}}/"
+        preview = self._port_origin.replace("{id}", sandbox_id)
+        return preview.replace("{port}", str(AGENT_PORT)) + _VENDOR_PATH, f"{preview}/"

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cove.core.ports import AgentDirectory
+from cove.server.gateway.accepting import MixedListener
+from cove.server.gateway.certificate import ServerCertificate
 from cove.server.gateway.connection import ClientConnection
 from cove.server.gateway.counters import GatewayCounters
+from cove.server.gateway.dialling import AgentDialer, PortDialer
 from cove.server.gateway.exchange import Surroundings
 from cove.server.gateway.routing import TokenVerifier
 from cove.server.gateway.settings import GatewaySettings
@@ -26,13 +29,23 @@ class Gateway:
         directory: knows the agents' sockets.
         tokens: knows which sandbox a token opens.
         settings: bounds.
+        certificate: makes TCP ports speak TLS to clients that begin with it, besides plain HTTP.
+        dialer: reaches programs in sandboxes; by default through the agents.
     """
 
     def __init__(
-        self, *, control_plane: Path, directory: AgentDirectory, tokens: TokenVerifier, settings: GatewaySettings
+        self,
+        *,
+        control_plane: Path,
+        directory: AgentDirectory,
+        tokens: TokenVerifier,
+        settings: GatewaySettings,
+        certificate: ServerCertificate | None = None,
+        dialer: PortDialer | None = None,
     ) -> None:
-        self._shared = Surroundings(control_plane, directory, tokens, settings)
-        self._servers: list[asyncio.Server] = []
+        self._shared = Surroundings(control_plane, directory, tokens, settings, dialer or AgentDialer())
+        self._certificate = certificate
+        self._servers: list[asyncio.Server | MixedListener] = []
         self._closed = asyncio.Event()
 
     @property
@@ -66,10 +79,15 @@ class Gateway:
         await self._emptied(_ABORT_SECONDS)
         self._closed.set()
 
-    async def _listen(self, sock: socket.socket) -> asyncio.Server:
+    async def _listen(self, sock: socket.socket) -> asyncio.Server | MixedListener:
         loop = asyncio.get_running_loop()
         if sock.family == socket.AF_UNIX:
             return await loop.create_unix_server(self._connection, sock=sock, backlog=BACKLOG)
+        if self._certificate is not None:
+            settings = self._shared.settings
+            return MixedListener(
+                sock, self._connection, certificate=self._certificate, settings=settings, backlog=BACKLOG
+            )
         return await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
 
     def _connection(self) -> ClientConnection:
