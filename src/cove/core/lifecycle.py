@@ -19,6 +19,7 @@ from cove.core.principal import Principal
 from cove.core.states import TRANSITIONS, Action, way_back
 from cove.core.storage import Store, UnitOfWork
 from cove.core.tokens import AgentTokens
+from cove.core.transitions import transit
 from cove.models.errors import CoveError, error
 from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import AgentToken, EndReason, SandboxStatus
@@ -246,7 +247,7 @@ def _transition(
     work: UnitOfWork, sandbox_id: str, action: Action, principal: Principal, now: float
 ) -> StoredSandbox | None:
     transition = TRANSITIONS[action]
-    row = work.sandboxes.transition(sandbox_id, sources=transition.sources, target=transition.target)
+    row = transit(work, sandbox_id, sources=transition.sources, target=transition.target)
     if row is not None:
         work.events.add(
             StoredEvent(

@@ -86,6 +86,8 @@ class ProgramSteps:
         sandbox = await self._store.read(lambda work: work.sandboxes.get(row.sandbox_id))
         if sandbox is None or sandbox.status is SandboxStatus.DELETED:
             return await self._end(row, failed(f"The sandbox {_how_it_ended(sandbox)} before the program had ended."))
+        if row.status is ExecutionStatus.INTERRUPTED:
+            return await self._end(row, failed("The sandbox was stopped before the program had ended."))
         socket_path = self._directory.socket_of(row.sandbox_id)
         if sandbox.status is not SandboxStatus.RUNNING or socket_path is None:
             return self._pause(row)

@@ -17,6 +17,7 @@ from cove.core.ports import Host
 from cove.core.quotas import Quotas
 from cove.core.states import LIVE
 from cove.core.storage import Store
+from cove.core.transitions import transit
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, SandboxRecord
 from cove.models.sandboxes import EndReason
@@ -170,7 +171,7 @@ class Reconciler:
                 await self._set_deadline(row)
             status = STATUS[record.state]
             if status is not row.status:
-                await self._store.write(lambda work: work.sandboxes.transition(row.id, sources=LIVE, target=status))
+                await self._store.write(lambda work: transit(work, row.id, sources=LIVE, target=status))
 
     def _agrees(self, row: StoredSandbox, record: SandboxRecord) -> bool:
         return (

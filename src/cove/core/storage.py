@@ -204,6 +204,10 @@ class ExecutionRepository(Protocol):
         """
         ...
 
+    def interrupt(self, sandbox_id: str) -> None:
+        """Mark those of a sandbox that have begun, or may have, and have not ended: their program is gone."""
+        ...
+
     def finish(self, execution_id: str, end: ExecutionEnd) -> StoredExecution | None:
         """Note how it ended, if it has not: its webhook is due now. The row after the change, or None."""
         ...

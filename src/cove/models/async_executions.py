@@ -22,11 +22,13 @@ def _filled(text: str | None) -> str | None:
 
 
 class ExecutionStatus(StrEnum):
-    """How far the program has got. `starting` may have begun already; it is never begun a second time."""
+    """How far the program has got. `starting` may have begun already; it is never begun a second time. `interrupted`
+    is gone with its sandbox's processes, and about to be `failed`."""
 
     QUEUED = "queued"
     STARTING = "starting"
     RUNNING = "running"
+    INTERRUPTED = "interrupted"
     COMPLETED = "completed"
     FAILED = "failed"
     TIMEOUT = "timeout"

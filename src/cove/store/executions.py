@@ -16,7 +16,15 @@ _COLUMNS = ASYNC_EXECUTIONS.c
 _LIGHT = tuple(column for column in _COLUMNS if column.name not in frozenset(ExecutionPart))
 _OPEN_STATES = (DeliveryState.WAITING.value, DeliveryState.PENDING.value)
 _SETTLED_STATES = (DeliveryState.DELIVERED.value, DeliveryState.UNDELIVERABLE.value)
-_UNENDED = (ExecutionStatus.QUEUED.value, ExecutionStatus.STARTING.value, ExecutionStatus.RUNNING.value)
+_UNENDED = tuple(
+    status.value
+    for status in (
+        ExecutionStatus.QUEUED,
+        ExecutionStatus.STARTING,
+        ExecutionStatus.RUNNING,
+        ExecutionStatus.INTERRUPTED,
+    )
+)
 _OPEN = _COLUMNS.delivery.in_(_OPEN_STATES)
 _SETTLED = _COLUMNS.delivery.in_(_SETTLED_STATES)
 _GET = select(*_LIGHT).where(_COLUMNS.id == bindparam("execution_id"))
@@ -86,6 +94,12 @@ class SqlExecutionRepository:
         elif target is ExecutionStatus.RUNNING:
             values["program"] = None
         return self._change(execution_id, _COLUMNS.status == source.value, values)
+
+    def interrupt(self, sandbox_id: str) -> None:
+        """Mark those of a sandbox that have begun, or may have, and have not ended: their program is gone."""
+        begun = _COLUMNS.status.in_((ExecutionStatus.STARTING.value, ExecutionStatus.RUNNING.value))
+        change = update(ASYNC_EXECUTIONS).where(_COLUMNS.sandbox_id == sandbox_id, begun)
+        self._connection.execute(change.values(status=ExecutionStatus.INTERRUPTED.value, program=None))
 
     def finish(self, execution_id: str, end: ExecutionEnd) -> StoredExecution | None:
         """Note how it ended, if it has not: its webhook is due now. The row after the change, or None."""
