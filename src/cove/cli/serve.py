@@ -31,6 +31,10 @@ def serve(
         str | None,
         typer.Option(help="Programs in sandboxes answer everybody (public), or with a token.", show_default="public"),
     ] = None,
+    allow_webhook: Annotated[
+        list[str] | None,
+        typer.Option(help="A host or network that webhooks may go to although it is not public.", show_default=False),
+    ] = None,
     keep_sandboxes: Annotated[
         bool, typer.Option("--keep-sandboxes", help="Let sandboxes run on when the server ends.")
     ] = False,
@@ -54,6 +58,7 @@ def serve(
         "tls_key": tls_key,
         "allowed_hosts": tuple(allow_host) if allow_host else None,
         "preview_access": preview_access,
+        "webhook_allow": tuple(allow_webhook) if allow_webhook else None,
         "log_format": log_format,
     }
     settings = _settings({name: value for name, value in chosen.items() if value is not None})

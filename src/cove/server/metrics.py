@@ -33,6 +33,10 @@ class Metrics:
         self._sandboxes = Gauge("cove_sandboxes", "Sandboxes that exist.", ("status",), registry=self.registry)
         self._pool = Gauge("cove_pool_members", "Warm sandboxes that wait.", ("template",), registry=self.registry)
 
+        self._webhooks = Counter(
+            "cove_webhook_attempts", "Attempts to deliver a webhook.", ("outcome",), registry=self.registry
+        )
+
     def request(self, method: str, route: str, status: int) -> None:
         """Count one answered request."""
         self._requests.labels(method, route, status).inc()
@@ -42,6 +46,10 @@ class Metrics:
         source = "pool" if pooled else "template"
         self._creates.labels("created").inc()
         self._create_seconds.labels(source).observe(seconds)
+
+    def webhook(self, outcome: str) -> None:
+        """Count an attempt to deliver a webhook: `delivered`, `retried` or `undeliverable`."""
+        self._webhooks.labels(outcome).inc()
 
     def refused(self, code: str) -> None:
         """Count a create that did not; `code` is one of the error table."""

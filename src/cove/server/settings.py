@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cove.core.webhook_targets import AllowList
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.sandboxes import MAX_TIMEOUT_SECONDS
@@ -55,6 +56,8 @@ class Settings(BaseSettings):
         create_timeout_seconds: a start that takes longer counts as failed.
         reconcile_seconds: between two comparisons of the store with the host.
         max_body_bytes: of a request to the control plane.
+        webhook_allow: hosts and networks that webhooks may go to although they are not public.
+        webhook_give_up_seconds: from the end of a program; its webhook is not tried again after that.
         log_format: `auto` is for people on a terminal or with `dev`, and JSON otherwise.
         log_level: the least important messages that are written.
     """
@@ -87,6 +90,8 @@ class Settings(BaseSettings):
     create_timeout_seconds: float = Field(default=60.0, gt=0, le=600, allow_inf_nan=False)
     reconcile_seconds: float = Field(default=3.0, gt=0, le=60, allow_inf_nan=False)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    webhook_allow: tuple[str, ...] = ()
+    webhook_give_up_seconds: float = Field(default=24 * 3600.0, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -114,6 +119,12 @@ class Settings(BaseSettings):
         if not _DOMAIN.fullmatch(domain) or len(domain) > _MAX_DOMAIN or domain.rpartition(".")[2].isdecimal():
             raise ValueError("domain is a name like sandboxes.example.com, without scheme, port or *")
         return domain
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _hosts_and_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        AllowList.of(entries)
+        return entries
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -1,5 +1,6 @@
 """Who is asking: an API key in `X-API-Key` or `Authorization: Bearer`. Every path is closed unless listed here."""
 
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -12,6 +13,9 @@ from cove.models.errors import error
 from cove.server.api.context import header_of, set_principal
 
 OPEN_PATHS = frozenset({"/health", "/openapi.json"})
+_AGENT_PATHS = re.compile(r"/sandboxes/[0-9]{10}[a-z0-9]{8}/execute/async\Z")
+"""Routes of an agent that are served here: they check the sandbox's token themselves, and know no API keys."""
+
 _BEARER = "bearer "
 _MAX_KEY_CHARACTERS = 512
 
@@ -32,7 +36,7 @@ class Authentication:
             return
         if scope["type"] == "http":
             self._check_origin(scope)
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS and not _AGENT_PATHS.match(scope["path"]):
                 principal = await self._principal(scope)
                 structlog.contextvars.bind_contextvars(namespace=principal.namespace, actor=principal.actor)
                 set_principal(scope, principal)

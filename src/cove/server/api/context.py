@@ -37,6 +37,12 @@ def request_id_of(scope: Scope) -> str:
     return choose_request_id(scope) if found is None else found
 
 
+def agent_path_of(scope: Scope) -> str | None:
+    """The path of a request that a client sent to an agent, and to which it expects an agent's form of errors."""
+    path: str = scope["path"]
+    return path[:1024] if path.startswith("/sandboxes/") else None
+
+
 def set_principal(scope: Scope, principal: Principal) -> None:
     """Note on whose behalf the request is."""
     scope[_PRINCIPAL_KEY] = principal

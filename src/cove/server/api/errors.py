@@ -1,6 +1,7 @@
 """Error bodies: one shape from which every client reads code, message and remedy (contract 2.2)."""
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from cove.core.clock import rfc3339
 from cove.models.errors import CoveError, definition_of, error
-from cove.server.api.context import request_id_of
+from cove.server.api.context import agent_path_of, request_id_of
 
 _SHOWN_PROBLEMS = 10
 _TOP_LEVEL = ("sandbox_id", "status", "created_at", "expires_at")
@@ -19,8 +21,8 @@ _TOP_LEVEL = ("sandbox_id", "status", "created_at", "expires_at")
 _HTTP_CODES = {400: "INVALID_JSON", 404: "RESOURCE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "REQUEST_TOO_LARGE"}
 
 
-def render(failure: CoveError, request_id: str) -> Response:
-    """The answer for a failure."""
+def render(failure: CoveError, request_id: str, *, agent_path: str | None = None) -> Response:
+    """The answer for a failure; with `agent_path` in the agent's form, whose `error` is text (contract 2.2)."""
     definition = definition_of(failure.code)
     details = dict(failure.details)
     retry_after = details.get("retry_after_seconds")
@@ -36,6 +38,8 @@ def render(failure: CoveError, request_id: str) -> Response:
         "request_id": request_id,
     }
     body.update({name: details[name] for name in _TOP_LEVEL if name in details})
+    if agent_path is not None:
+        body |= {"error": message, "path": agent_path, "timestamp": rfc3339(time.time())}
     headers: dict[str, str] = {}
     if retry_after is not None:
         body["retry_after"] = retry_after
@@ -48,7 +52,7 @@ def render(failure: CoveError, request_id: str) -> Response:
 async def on_cove_error(request: Request, failure: Exception) -> Response:
     """Exception handler for `CoveError`."""
     assert isinstance(failure, CoveError)
-    return render(failure, request_id_of(request.scope))
+    return render(failure, request_id_of(request.scope), agent_path=agent_path_of(request.scope))
 
 
 async def on_http_exception(request: Request, failure: Exception) -> Response:
@@ -56,7 +60,7 @@ async def on_http_exception(request: Request, failure: Exception) -> Response:
     assert isinstance(failure, HTTPException)
     if isinstance(failure.__cause__, CoveError):
         # A refusal raised while the framework was reading the body, which it took for a broken body.
-        return render(failure.__cause__, request_id_of(request.scope))
+        return await on_cove_error(request, failure.__cause__)
     path = request.url.path[:200]
     code = _HTTP_CODES.get(failure.status_code, "INVALID_REQUEST")
     texts = {
@@ -71,7 +75,7 @@ async def on_http_exception(request: Request, failure: Exception) -> Response:
         "REQUEST_TOO_LARGE": "Send less.",
     }
     refusal = error(code, texts.get(code, "The request could not be read."), remedy=remedies.get(code, ""))
-    answer = render(refusal, request_id_of(request.scope))
+    answer = await on_cove_error(request, refusal)
     for name, value in (failure.headers or {}).items():
         answer.headers[name] = value
     return answer
@@ -80,7 +84,7 @@ async def on_http_exception(request: Request, failure: Exception) -> Response:
 async def on_validation_error(request: Request, failure: Exception) -> Response:
     """Exception handler for bodies and queries that do not fit: 400, naming the field."""
     assert isinstance(failure, RequestValidationError)
-    return render(_invalid(failure.errors()), request_id_of(request.scope))
+    return await on_cove_error(request, _invalid(failure.errors()))
 
 
 def _invalid(problems: Sequence[Any]) -> CoveError:

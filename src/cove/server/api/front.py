@@ -7,7 +7,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cove.models.errors import CoveError, error
-from cove.server.api.context import choose_request_id, header_of
+from cove.server.api.context import agent_path_of, choose_request_id, header_of
 from cove.server.api.errors import render
 from cove.server.metrics import Metrics
 
@@ -55,13 +55,13 @@ class RequestContext:
         except CoveError as failure:
             if sent():
                 raise
-            await render(failure, request_id)(scope, receive, send)
+            await render(failure, request_id, agent_path=agent_path_of(scope))(scope, receive, send)
         except Exception:
             self._log.exception("unhandled", path=_path(scope))
             if sent():
                 raise
             hidden = error("INTERNAL_ERROR", "Cove failed; its log says more under this request id.")
-            await render(hidden, request_id)(scope, receive, send)
+            await render(hidden, request_id, agent_path=agent_path_of(scope))(scope, receive, send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
