@@ -10,7 +10,7 @@ from cove.hostd.changes import ChangeLog
 from cove.models.errors import error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
-from cove.models.templates import BuildProgress, TemplateManifest
+from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 
 def manifest(name: str, digest: str = "d1") -> TemplateManifest:
@@ -138,6 +138,18 @@ class FakeHost:
 
     async def warm(self, template: str) -> None:
         await self._enter("warm")
+
+    async def derive_template(self, derivation: TemplateDerivation) -> TemplateManifest:
+        await self._enter("derive_template")
+        made = manifest(derivation.name).model_copy(
+            update={"base": derivation.base, "display_name": derivation.display_name, "own_layers": ("/nowhere",)}
+        )
+        self.manifests[derivation.name] = made
+        return made
+
+    async def remove_template(self, name: str) -> None:
+        await self._enter("remove_template")
+        self.manifests.pop(name, None)
 
     async def build_template(self, name: str) -> AsyncIterator[BuildProgress]:
         await self._enter("build_template")

@@ -26,7 +26,10 @@ class LastingDriver(FakeDriver):
 
     Attributes:
         warmed: names of templates that were to be warmed.
+        stoppable: whether it can stop and start.
     """
+
+    stoppable = True
 
     def __init__(self, directory: Path, level: Isolation = Isolation.FAKE, *, problem: str = "") -> None:
         super().__init__(directory)
@@ -38,12 +41,16 @@ class LastingDriver(FakeDriver):
     def isolation(self) -> Isolation:
         return self._level
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(pause=True, stop_start=self.stoppable)
+
     async def check(self) -> DriverReport:
         return DriverReport(
             isolation=self._level,
             available=not self._problem,
             summary="fake",
-            capabilities=Capabilities(pause=True),
+            capabilities=self.capabilities,
             problems=(self._problem,) if self._problem else (),
             remedies=("repair it",) if self._problem else (),
         )
@@ -105,6 +112,7 @@ class Setting:
     ) -> LocalHost:
         """A started host; by default over the one driver that all share."""
         host = LocalHost(
+            builds=self.directory / "builds",
             host_id="here",
             drivers={driver.isolation: driver for driver in drivers or (self.driver,)},
             default_isolation=default,

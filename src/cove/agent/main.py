@@ -22,6 +22,9 @@ from cove.agent.http.server import AgentServer, quiet_logs, server_config
 from cove.agent.rehearsal import rehearse
 from cove.agent.state import AgentState
 from cove.models.agent import AgentBoot
+from cove.models.errors import CoveError
+from cove.models.execution import MAX_EXECUTION_SECONDS
+from cove.models.processes import BackgroundCommand
 
 GRACE_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
@@ -61,6 +64,15 @@ def _prepared() -> tuple[Starlette, Config]:
     return skeleton, server_config(skeleton)
 
 
+async def _run_start_command(executor: Engine, command: str) -> None:
+    """A background program like any other; that it cannot start is no reason to have no sandbox."""
+    request = BackgroundCommand(command=command, name="start", timeout=MAX_EXECUTION_SECONDS)
+    try:
+        await executor.background.start_command(request)
+    except CoveError as problem:
+        print(f"the start command did not start: {problem}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 async def _serve(listener: socket.socket, boot: AgentBoot) -> None:
     environment = SandboxEnvironment(boot.base_environment, boot.env_vars)
     reaper = Reaper()
@@ -79,6 +91,8 @@ async def _serve(listener: socket.socket, boot: AgentBoot) -> None:
     app = build_app(boot, executor, environment, reaper=reaper, skeleton=skeleton)
     server = AgentServer(app, listener, config=config)
     await server.start()
+    if boot.start_command:
+        await _run_start_command(executor, boot.start_command)
     await stopped.wait()
     async with asyncio.timeout(CLOSE_SECONDS):
         await server.close(grace=GRACE_SECONDS)

@@ -7,7 +7,7 @@ from typing import Protocol
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
 from cove.models.sandboxes import SandboxStatus
-from cove.models.templates import BuildProgress, TemplateManifest
+from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 
 class Host(Protocol):
@@ -95,6 +95,18 @@ class Host(Protocol):
 
     async def warm(self, template: str) -> None:
         """Start the template's warm process, so that later creates are fast. Idempotent."""
+        ...
+
+    async def derive_template(self, derivation: TemplateDerivation) -> TemplateManifest:
+        """Make a template of another one and of what a build left; one of the same name is replaced.
+
+        Raises:
+            CoveError: TEMPLATE_NOT_FOUND, TEMPLATE_NOT_BUILT (the base), TEMPLATE_BUILD_FAILED, DISK_FULL.
+        """
+        ...
+
+    async def remove_template(self, name: str) -> None:
+        """Remove a derived template; sandboxes that stand on it go on. Idempotent."""
         ...
 
     def build_template(self, name: str) -> AsyncIterator[BuildProgress]:

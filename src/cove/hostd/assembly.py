@@ -36,6 +36,11 @@ def run_directory(data_dir: Path) -> Path:
     return data_dir / "run"
 
 
+def builds_directory(data_dir: Path) -> Path:
+    """What builds of templates have left, on its way from the control plane to the host."""
+    return data_dir / "builds"
+
+
 def build_host(data_dir: Path, *, isolation: str = "auto", max_sandboxes: int = 1000) -> LocalHost:
     """The host of a daemon; nothing is started yet. Its sandboxes outlive it and are adopted by the next one.
 
@@ -88,6 +93,7 @@ def _build(data_dir: Path, run_dir: Path, isolation: str, max_sandboxes: int, *,
         records=RecordStore(run_dir / "sandboxes"),
         templates=template_store(data_dir),
         max_sandboxes=max_sandboxes,
+        builds=builds_directory(data_dir),
         preload=not embedded,
     )
 

@@ -14,10 +14,11 @@ from cove.hostd import wire
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
-from cove.models.templates import BuildProgress, TemplateManifest
+from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 _CALL_SECONDS: Final = 60.0
 _WARM_SECONDS: Final = 180.0
+_DERIVE_SECONDS: Final = 600.0
 _BUILD_STEP_SECONDS: Final = 1800.0
 
 _Answer = tuple[str, Any]
@@ -100,6 +101,15 @@ class RemoteHost:
     async def warm(self, template: str) -> None:
         """Takes as long as the template's imports do."""
         await self._call("warm", {"name": template}, seconds=_WARM_SECONDS)
+
+    async def derive_template(self, derivation: TemplateDerivation) -> TemplateManifest:
+        """Copies what the build left."""
+        arguments = {"derivation": derivation.model_dump(mode="json")}
+        return await self._call("derive_template", arguments, seconds=_DERIVE_SECONDS)
+
+    async def remove_template(self, name: str) -> None:
+        """Idempotent."""
+        await self._call("remove_template", {"name": name}, seconds=_DERIVE_SECONDS)
 
     async def build_template(self, name: str) -> AsyncIterator[BuildProgress]:
         """Steps as they come."""

@@ -7,6 +7,7 @@ import functools
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from cove.core.locks import KeyedLocks
@@ -18,7 +19,7 @@ from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.identifiers import is_sandbox_id
 from cove.models.isolation import DriverReport, Isolation
-from cove.models.templates import BuildProgress, TemplateManifest
+from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 _STRONGEST_FIRST: Final = (Isolation.MICROVM, Isolation.GVISOR, Isolation.NAMESPACE, Isolation.FAKE)
 _LONGEST_SLEEP: Final = 3600.0
@@ -43,11 +44,13 @@ class LocalHost:
         records: RecordStore,
         templates: TemplateStore,
         max_sandboxes: int,
+        builds: Path,
         preload: bool = True,
     ) -> None:
         """
         Args:
             default_isolation: None means the strongest driver whose probe succeeds.
+            builds: the directory in which the control plane leaves what builds have made.
             preload: let warm processes import the template's modules ahead.
         """
         self._preload = preload
@@ -57,6 +60,7 @@ class LocalHost:
         self._store = records
         self._templates = templates
         self._max_sandboxes = max_sandboxes
+        self._builds = builds
         self._records: dict[str, SandboxRecord] = {}
         self._creating: set[str] = set()
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -247,6 +251,15 @@ class LocalHost:
         while (step := await steps.get()) is not None:
             yield step
         await build
+
+    async def derive_template(self, derivation: TemplateDerivation) -> TemplateManifest:
+        """In a thread."""
+        return await asyncio.to_thread(self._templates.derive, derivation, builds=self._builds)
+
+    async def remove_template(self, name: str) -> None:
+        """The layers stay while sandboxes, also stopped ones, stand on them."""
+        in_use = any(record.template == name for record in self._records.values())
+        await asyncio.to_thread(functools.partial(self._templates.remove, name, in_use=in_use))
 
     async def _template(self, name: str) -> TemplateManifest:
         """Manifests are read once, and again after a rebuild, whoever built."""

@@ -14,7 +14,7 @@ from cove.hostd.changes import LONGEST_WAIT_SECONDS
 from cove.models.errors import CoveError, definition_of, error
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
-from cove.models.templates import BuildProgress, TemplateManifest
+from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 MAX_LINE: Final = 16 * 1024 * 1024
 
@@ -63,6 +63,12 @@ class ChangesArguments(pydantic.BaseModel):
     seconds: float = pydantic.Field(ge=0, le=LONGEST_WAIT_SECONDS)
 
 
+class DeriveArguments(pydantic.BaseModel):
+    """For `derive_template`."""
+
+    derivation: TemplateDerivation
+
+
 class TemplateArguments(pydantic.BaseModel):
     """For calls on one template."""
 
@@ -86,6 +92,8 @@ CALLS: Final[Mapping[str, tuple[type[pydantic.BaseModel], pydantic.TypeAdapter[A
     "usage": (SandboxArguments, pydantic.TypeAdapter(HostUsage)),
     "templates": (NoArguments, pydantic.TypeAdapter(tuple[TemplateManifest, ...])),
     "warm": (TemplateArguments, pydantic.TypeAdapter(None)),
+    "derive_template": (DeriveArguments, pydantic.TypeAdapter(TemplateManifest)),
+    "remove_template": (TemplateArguments, pydantic.TypeAdapter(None)),
     "build_template": (TemplateArguments, pydantic.TypeAdapter(BuildProgress)),
 }
 

@@ -18,6 +18,7 @@ class AgentBoot(Contract):
         languages: what `/execute` may run here.
         preloaded: module names that are already imported.
         isolation: for `/info`.
+        start_command: shell text to run in the background from the start; empty: none.
     """
 
     sandbox_id: str
@@ -28,6 +29,7 @@ class AgentBoot(Contract):
     languages: tuple[str, ...] = ("python", "bash")
     workspace: str = "/workspace"
     limits: Limits = Limits()
+    start_command: str = ""
 
 
 class AgentHealth(Contract):

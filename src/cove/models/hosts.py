@@ -20,6 +20,8 @@ class SandboxSpec(Contract):
         pooled: a member of the warm pool that no one has claimed yet.
         required_limits: names of `Limits` fields that the caller asked for; a host that cannot enforce one of them
             refuses. The others are defaults, enforced as far as the host can.
+        owned_directories: directories right below the root that are made for the sandbox's user, beside the usual
+            ones (a build's; those of a template are in its manifest).
     """
 
     sandbox_id: str
@@ -30,6 +32,7 @@ class SandboxSpec(Contract):
     deadline: float | None = None
     pooled: bool = False
     required_limits: frozenset[str] = frozenset()
+    owned_directories: tuple[str, ...] = ()
 
 
 class HostState(StrEnum):

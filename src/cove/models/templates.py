@@ -1,5 +1,6 @@
 """Templates as the control plane speaks of them, and as the host builds them."""
 
+import re
 from datetime import datetime
 
 from cove.models.base import Contract
@@ -132,6 +133,19 @@ class TemplateDerivation(Contract):
     owned_directories: tuple[str, ...] = ()
     start_command: str = ""
     limits: Limits = Limits()
+
+
+_TAKEN = frozenset(
+    {
+        *("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "media", "mnt", "proc", "root"),
+        *("run", "sbin", "sys", "tmp", "usr", "var", "workspace"),
+    }
+)
+
+
+def is_ownable(path: str) -> bool:
+    """Whether a sandbox's user may be given this directory: one right below the root that the system has no use for."""
+    return re.fullmatch(r"/[A-Za-z0-9][A-Za-z0-9._-]{0,63}", path) is not None and path[1:] not in _TAKEN
 
 
 def derived_name(template_id: int) -> str:

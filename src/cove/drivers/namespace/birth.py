@@ -13,7 +13,7 @@ from cove.host.identities import id_map
 from cove.models.agent import AgentBoot
 from cove.models.errors import error
 from cove.models.hosts import SandboxSpec
-from cove.models.templates import TemplateManifest
+from cove.models.templates import TemplateManifest, is_ownable
 
 _BIRTH_SECONDS: Final = 20.0
 _LAST_WORDS_SECONDS: Final = 1.0
@@ -56,6 +56,9 @@ def birth_of(
         open_files=spec.limits.open_files,
         processes=spec.limits.pids,
         highest_capability=highest_capability,
+        owned_directories=tuple(
+            name.strip("/") for name in {*template.owned_directories, *spec.owned_directories} if is_ownable(name)
+        ),
         ends_with_server=ends_with_server,
         outer_uid=os.geteuid(),
         outer_gid=os.getegid(),
@@ -67,6 +70,7 @@ def birth_of(
             base_environment=template.environment,
             languages=template.languages,
             limits=spec.limits,
+            start_command=template.start_command,
         ),
     )
 

@@ -45,7 +45,9 @@ class Launch:
     Attributes:
         channel: inherited descriptor that the fork server will speak on.
         mount_point: an empty directory to build the root filesystem on.
-        layers: template layers, topmost first.
+        layers: template layers of the sandboxes, topmost first.
+        foreign: how many of these, from the top, hold what a user's build made: they are not in the fork server's own
+            root, since nothing of a user's may run outside of a sandbox.
         python: interpreter, as a path inside the template; empty: this very process becomes the fork server of the
             boot probe.
         environment: of the fork server; sandboxes get theirs from the same template.
@@ -56,6 +58,7 @@ class Launch:
     channel: int
     mount_point: str
     layers: tuple[str, ...]
+    foreign: int
     python: str
     environment: dict[str, str]
     modules: tuple[str, ...]
@@ -103,11 +106,11 @@ def _isolate(launch: Launch) -> None:
 
 def _build_root(launch: Launch) -> None:
     root = launch.mount_point
-    first, *rest = launch.layers
+    first, *rest = own = launch.layers[launch.foreign :]
     for layer in launch.layers:
         os.stat(layer)  # names the one that is missing, which mount(2) does not
     if rest:
-        mount("overlay", root, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, f"lowerdir={':'.join(launch.layers)}")
+        mount("overlay", root, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, f"lowerdir={':'.join(own)}")
     else:
         bind(first, root, MS_RDONLY | MS_NOSUID | MS_NODEV)
     stage = root + protocol.STAGE

@@ -92,6 +92,7 @@ async def start_warm_process(
         channel=theirs.fileno(),
         mount_point=str(directory),
         layers=template.layers,
+        foreign=len(template.own_layers),
         python=template.python,
         environment=_environment(template),
         modules=template.preload,
@@ -143,10 +144,12 @@ def _own_path() -> str:
 
 
 def _environment(template: TemplateManifest) -> dict[str, str]:
-    """Of the fork server. One thread for numeric libraries: a process with threads cannot be forked safely."""
+    """Of the fork server, without what a user's build set. One thread for numeric libraries: a process with threads
+    cannot be forked safely."""
     single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
     private = {"PYTHONPATH": AGENT_PATH, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
-    return {**template.environment, **single, **private}
+    trusted = {name: value for name, value in template.environment.items() if name not in template.own_environment}
+    return {**trusted, **single, **private}
 
 
 def _died(log: Path) -> CoveError:

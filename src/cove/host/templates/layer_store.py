@@ -71,6 +71,12 @@ class LayerStore:
             for path in self.directory.glob(f"{STAGING}*"):
                 remove_tree(path)
 
+    def remove(self, digests: Collection[str]) -> None:
+        """Remove these layers. Needs the lock."""
+        for digest in digests:
+            self._record_path(digest).unlink(missing_ok=True)
+            remove_tree(self.path(digest))
+
     def remove_except(self, keep: Collection[str]) -> int:
         """Remove all layers but those in `keep` (digests); returns how many. Needs the lock."""
         removed = 0

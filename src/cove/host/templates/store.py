@@ -142,7 +142,7 @@ class TemplateStore:
         archives = [(PurePosixPath(one.inside), _archive_in(builds, one.archive)) for one in derivation.directories]
         layer = ArchiveLayer(archives, max_bytes=derivation.limits.disk_mb * MIB)
         try:
-            with self._locked(lambda _: None):
+            with self._locked(_unseen):
                 digest = digest_of(layer, owner=self._owner)
                 record = self._layers.record(digest) or self._layers.build(layer, digest, (), _unheard)
                 manifest = derived(derivation, base, self._layers.path(digest), size_bytes=record.size_bytes)
@@ -152,18 +152,22 @@ class TemplateStore:
             raise error(code, f"The template was not built: {problem.strerror}.") from problem
         return manifest
 
-    def remove(self, name: str, *, in_use: Collection[str] = ()) -> None:
-        """Remove a derived template, and its layers unless sandboxes (`in_use`: paths or digests) stand on them.
-        Idempotent.
+    def remove(self, name: str, *, in_use: bool = False) -> None:
+        """Remove a derived template, and unless sandboxes stand on it (`in_use`), its own layers. Idempotent.
 
         Raises:
             CoveError: FORBIDDEN for a template that has a recipe.
         """
         if name in recipe_names():
             raise error("FORBIDDEN", f"The template {name!r} comes with Cove and cannot be removed.")
-        if _NAME.fullmatch(name):
+        manifest = self._read(name)
+        if manifest is None:
+            return
+        with self._locked(_unseen):
             (self._templates / f"{name}.json").unlink(missing_ok=True)
-            self.remove_unused(in_use=in_use)
+            others = {layer for other in self.list() for layer in other.layers}
+            if not in_use:
+                self._layers.remove({Path(layer).name for layer in manifest.own_layers if layer not in others})
 
     def remove_unused(self, *, in_use: Collection[str] = ()) -> int:
         """Remove layers that belong to no built template; returns how many.
@@ -248,6 +252,10 @@ class TemplateStore:
 
 def _unheard(step: str, done: float) -> None:
     """Progress that nobody asked for."""
+
+
+def _unseen(progress: BuildProgress) -> None:
+    """The same of a whole build."""
 
 
 def _archive_in(builds: Path, archive: str) -> Path:

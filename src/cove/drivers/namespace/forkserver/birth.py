@@ -15,6 +15,7 @@ class Birth(Contract):
             process maps just its own user, to 1000.
         open_files, processes: resource limits (setrlimit(2)).
         highest_capability: as the host's kernel says.
+        owned_directories: names right below the root of directories for the user, beside the usual ones.
         ends_with_server: it is killed when the fork server ends (for hosts without a daemon).
     """
 
@@ -26,6 +27,7 @@ class Birth(Contract):
     open_files: int
     processes: int
     highest_capability: int
+    owned_directories: tuple[str, ...] = ()
     ends_with_server: bool = False
     outer_uid: int = 0
     outer_gid: int = 0

@@ -129,7 +129,7 @@ def _mount_kernel_filesystems() -> None:
 def _make_directories(birth: Birth) -> None:
     if not birth.mapped_root:
         _replace_foreign_directories()
-    for name in (*_OWNED_BY_USER, birth.boot.workspace.strip("/")):
+    for name in (*_OWNED_BY_USER, birth.boot.workspace.strip("/"), *birth.owned_directories):
         path = f"{ROOT}/{name}"
         os.makedirs(path, mode=0o755, exist_ok=True)
         if birth.mapped_root:
