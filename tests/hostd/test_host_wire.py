@@ -79,6 +79,12 @@ async def test_every_call_arrives(remote: RemoteHost, setting: Setting) -> None:
     assert [(seen.state, seen.deadline) for seen in await remote.list()] == [(HostState.PAUSED, None)]
     await remote.resume(asked.sandbox_id)
     assert (await remote.usage(asked.sandbox_id)).pids == 1
+    await remote.stop(asked.sandbox_id, {"C": "d"})
+    assert [(seen.state, seen.env_vars) for seen in await remote.list()] == [(HostState.STOPPED, {})]
+    assert (await remote.start(asked.sandbox_id)).state is HostState.RUNNING
+    assert setting.driver.sandboxes[asked.sandbox_id].env_vars == {"C": "d"}
+    changes = await remote.changes("", 0.0)
+    assert (await remote.changes(changes.cursor, 0.01)).complete
     assert (await remote.capacity()).sandboxes == 1
     assert [report.available for report in await remote.check()] == [True]
     assert [template.preload for template in await remote.templates()] == [("json",)]
@@ -139,6 +145,24 @@ async def test_a_slow_call_holds_up_no_other(remote: RemoteHost, setting: Settin
     assert await asyncio.wait_for(remote.list(), 5) == ()
     setting.driver.gate.set()
     await asyncio.wait_for(slow, 5)
+
+
+@pytest.mark.usefixtures("daemon")
+async def test_a_question_for_changes_waits_without_holding_up_others(remote: RemoteHost, setting: Setting) -> None:
+    cursor = (await remote.changes("", 0.0)).cursor
+    waiting = asyncio.create_task(remote.changes(cursor, 30.0))
+    record = await remote.create(spec())
+    assert not waiting.done()
+    await setting.driver.destroy(record)
+    async with asyncio.timeout(5):
+        assert (await waiting).ended == (record.sandbox_id,)
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("seconds", [-1.0, 1e9, "x"])
+async def test_waits_without_bound_are_refused(path: Path, seconds: object) -> None:
+    (answer,) = await tell(path, wire.encode({"id": 1, "call": "changes", "args": {"cursor": "", "seconds": seconds}}))
+    assert answer["error"]["code"] == "INVALID_REQUEST"
 
 
 @pytest.mark.usefixtures("daemon")
