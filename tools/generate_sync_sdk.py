@@ -62,6 +62,7 @@ NAMES = {
     "AsyncSocket": "Socket",
     "AsyncTerminal": "Terminal",
     "AsyncTerminalConnection": "TerminalConnection",
+    "AsyncWatch": "Watch",
     "AsyncWire": "Wire",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cove.models.async_executions import AsyncExecutionAccepted, AsyncExecutionInfo
     from cove.models.frames import ChangeFrame, OverflowFrame
     from cove.sdk import webhooks
     from cove.sdk._async.control import AsyncControlPlane
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cove.sdk._async.terminal import AsyncTerminalConnection
     from cove.sdk._events import ExecutionEvent, OutputEvent, ResultEvent
     from cove.sdk._expiry import ExpiryInfo
-    from cove.sdk._process_results import AcceptedExecution, ProcessInfo
+    from cove.sdk._process_results import ProcessInfo
     from cove.sdk._results import Execution
     from cove.sdk._sync.control import ControlPlane
     from cove.sdk._sync.processes import Process
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from cove.sdk._transfers import DirectoryTransfer
 
 __all__ = [
-    "AcceptedExecution",
     "AsyncControlPlane",
+    "AsyncExecutionAccepted",
+    "AsyncExecutionInfo",
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncTerminalConnection",
@@ -52,8 +54,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AcceptedExecution": "cove.sdk._process_results",
     "AsyncControlPlane": "cove.sdk._async.control",
+    "AsyncExecutionAccepted": "cove.models.async_executions",
+    "AsyncExecutionInfo": "cove.models.async_executions",
     "AsyncProcess": "cove.sdk._async.processes",
     "AsyncSandbox": "cove.sdk._async.sandbox",
     "AsyncTerminalConnection": "cove.sdk._async.terminal",

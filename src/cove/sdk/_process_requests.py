@@ -1,11 +1,11 @@
 """Requests about programs that run without the client: in the background of a sandbox, or watched by the server."""
 
-import math
 import secrets
 from collections.abc import Mapping
 
+from cove.models.async_executions import ExecuteAsync
 from cove.models.errors import error
-from cove.models.execution import MAX_EXECUTION_SECONDS, ExecuteRequest
+from cove.models.execution import MAX_EXECUTION_SECONDS
 from cove.models.processes import MAX_LOG_WAIT_SECONDS, BackgroundCommand, BackgroundExecute, KillProcess
 from cove.sdk import _requests as requests
 from cove.sdk._execution_requests import check_code_size, directory
@@ -64,14 +64,6 @@ def command_background(
     return Call(method="POST", path="/commands/background", content=requests.as_json(body))
 
 
-class _AsyncExecute(ExecuteRequest):
-    """Body of `POST /execute/async`."""
-
-    callback_url: str
-    callback_headers: dict[str, str] | None = None
-    callback_signature_secret: str | None = None
-
-
 def execute_async(
     code: str,
     callback_url: str,
@@ -85,7 +77,7 @@ def execute_async(
 ) -> Call:
     """`POST /execute/async`: never repeated once a byte of it may have left."""
     body = requests.checked(
-        _AsyncExecute,
+        ExecuteAsync,
         code=code,
         language=language,
         timeout=timeout,
@@ -141,8 +133,8 @@ def kill_process(process_id: str, signal: int | str | None) -> Call:
     return Call(method="POST", path=path, content=requests.as_json(body), retry=retry)
 
 
-def _wait(seconds: float) -> int:
-    return min(math.ceil(seconds), int(MAX_LOG_WAIT_SECONDS))
+def _wait(seconds: float) -> str:
+    return f"{min(seconds, MAX_LOG_WAIT_SECONDS):.3f}"
 
 
 def _process_path(process_id: str, suffix: str = "") -> str:

@@ -31,13 +31,3 @@ class ProcessInfos(Contract):
     """Answer to `GET /execute/processes`, newest first."""
 
     processes: tuple[ProcessInfo, ...] = ()
-
-
-class AcceptedExecution(Contract):
-    """An asynchronous execution that the server has taken over; its result is sent to `callback_url`."""
-
-    execution_id: str
-    status: str = "queued"
-    callback_url: str = ""
-    message: str = ""
-    timestamp: str = ""

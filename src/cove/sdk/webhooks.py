@@ -8,51 +8,33 @@
 A delivery can come more than once, with the same `X-HopX-Delivery` and `execution_id`.
 """
 
-import hashlib
 import hmac
 import time
 from collections.abc import Mapping
 
 from pydantic import ConfigDict
 
-from cove.models.base import Contract
+from cove.models.async_executions import CallbackBody
+from cove.models.callbacks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from cove.models.errors import CoveError, error
 from cove.sdk._failures import parse
 
 __all__ = ["Delivery", "verify"]
 
-_SIGNATURE = "x-hopx-signature"
-_TIMESTAMP = "x-hopx-timestamp"
-_SCHEME = "sha256="
+_SIGNATURE = SIGNATURE_HEADER.lower()
+_TIMESTAMP = TIMESTAMP_HEADER.lower()
 
 
-class Delivery(Contract):
-    """The result of an asynchronous execution; fields that this version does not know are kept too.
-
-    Attributes:
-        status: `completed`, `failed` or `timeout`.
-        attempt: which one this is, counted from 1.
-    """
+class Delivery(CallbackBody):
+    """The result of an asynchronous execution; fields that this version does not know are kept too."""
 
     model_config = ConfigDict(extra="allow")
-
-    execution_id: str
-    status: str
-    success: bool = False
-    stdout: str = ""
-    stderr: str = ""
-    exit_code: int | None = None
-    execution_time: float | None = None
-    timestamp: str = ""
-    error: str | None = None
-    sandbox_id: str | None = None
-    attempt: int | None = None
 
 
 def verify(
     body: bytes | bytearray | memoryview,
     headers: Mapping[str, str],
-    secret: str | bytes,
+    secret: str,
     tolerance_seconds: float = 300,
 ) -> Delivery:
     """The delivery in `body`, once its signature is found to be right. The comparison takes constant time.
@@ -68,8 +50,7 @@ def verify(
         InvalidRequest: `secret` is empty.
         PlatformFailure: it is signed, but not a delivery.
     """
-    key = secret.encode() if isinstance(secret, str) else secret
-    if not key:
+    if not secret:
         raise error("INVALID_REQUEST", "The secret is empty: anybody could sign with it.")
     given = {name.lower(): value for name, value in headers.items() if name.lower() in (_SIGNATURE, _TIMESTAMP)}
     timestamp, signature = given.get(_TIMESTAMP, ""), given.get(_SIGNATURE, "")
@@ -78,7 +59,7 @@ def verify(
     if not (timestamp.isascii() and timestamp.isdecimal()) or len(timestamp) > 15:
         raise _refused("X-HopX-Timestamp is not a time.")
     raw = bytes(body)
-    wanted = _SCHEME + hmac.new(key, timestamp.encode() + raw, hashlib.sha256).hexdigest()
+    wanted = sign(secret, timestamp, raw)
     if not hmac.compare_digest(wanted.encode(), signature.strip().lower().encode("utf-8", "replace")):
         raise _refused("The signature is not that of this body and this secret.")
     if abs(time.time() - int(timestamp)) > tolerance_seconds:

@@ -2,12 +2,13 @@
 
 import builtins
 
+from cove.models.async_executions import AsyncExecutionAccepted
 from cove.models.processes import BackgroundStarted, ProcessKilled
 from cove.sdk import _process_requests as requests
 from cove.sdk._async.agent import AsyncAgentLink
 from cove.sdk._async.processes import AsyncProcess
 from cove.sdk._failures import parse
-from cove.sdk._process_results import AcceptedExecution, ProcessInfo, ProcessInfos
+from cove.sdk._process_results import ProcessInfo, ProcessInfos
 from cove.sdk._requests import Call
 
 
@@ -16,9 +17,9 @@ async def started(link: AsyncAgentLink, call: Call) -> AsyncProcess:
     return AsyncProcess(link, parse(BackgroundStarted, await link.send(call)))
 
 
-async def accepted(link: AsyncAgentLink, call: Call) -> AcceptedExecution:
+async def accepted(link: AsyncAgentLink, call: Call) -> AsyncExecutionAccepted:
     """What the server says to the program that it takes over."""
-    return parse(AcceptedExecution, await link.send(call))
+    return parse(AsyncExecutionAccepted, await link.send(call))
 
 
 async def listed(link: AsyncAgentLink) -> builtins.list[AsyncProcess]:

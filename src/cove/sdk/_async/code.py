@@ -12,10 +12,10 @@ from cove.sdk._requests import SandboxPath
 from cove.sdk._results import Execution
 
 if TYPE_CHECKING:
+    from cove.models.async_executions import AsyncExecutionAccepted
     from cove.models.processes import ProcessKilled
     from cove.sdk._async.processes import AsyncProcess
     from cove.sdk._events import ExecutionEvent
-    from cove.sdk._process_results import AcceptedExecution
 
 
 class AsyncCode:
@@ -117,7 +117,7 @@ class AsyncCode:
         working_dir: SandboxPath | None = None,
         callback_headers: Mapping[str, str] | None = None,
         callback_signature_secret: str | None = None,
-    ) -> "AcceptedExecution":
+    ) -> "AsyncExecutionAccepted":
         """Hand a program to the server, which runs it and sends the result to `callback_url`, also when this client
         has gone and the server was started anew. The receiver checks it with `cove.sdk.webhooks.verify`.
 

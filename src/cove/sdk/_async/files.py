@@ -22,7 +22,7 @@ from cove.sdk._multipart import Multipart, multipart_for
 from cove.sdk._requests import SandboxPath
 
 if TYPE_CHECKING:
-    from cove.sdk._async.watching import FileChange
+    from cove.sdk._async.watching import AsyncWatch
     from cove.sdk._transfers import DirectoryTransfer
 
 WORKSPACE = "/workspace"
@@ -264,8 +264,9 @@ class AsyncFiles:
 
     def watch(
         self, path: SandboxPath = WORKSPACE, *, recursive: bool = True, timeout: float | None = None
-    ) -> "AsyncGenerator[FileChange, None]":
-        """Changes of files below `path` as they happen, until the directory is removed or the caller has enough.
+    ) -> "AsyncWatch":
+        """Changes of files below `path` as they happen, until it is removed or the caller has enough: iterate over
+        what this returns, or enter it first to be sure that it watches.
 
         An `overflow` among them says that changes were lost: list the directory then.
 
@@ -276,9 +277,9 @@ class AsyncFiles:
             NotFound: there is no such path.
             LimitExceeded: the sandbox is watched too often.
         """
-        from cove.sdk._async.watching import changes
+        from cove.sdk._async.watching import AsyncWatch
 
-        return changes(self._link, path, recursive=recursive, timeout=timeout)
+        return AsyncWatch(self._link, path, recursive=recursive, timeout=timeout)
 
     async def _download_file(
         self,

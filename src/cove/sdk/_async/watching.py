@@ -1,11 +1,16 @@
 """Changes of files, as they happen."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self
 
+from cove.models.errors import error
 from cove.models.frames import ChangeFrame, OverflowFrame, WatchFrame
 from cove.sdk import _requests as requests
 from cove.sdk._async.agent import AsyncAgentLink
+from cove.sdk._async.websocket import AsyncSocket
 from cove.sdk._events import failure_of_event
 from cove.sdk._failures import parse_fields
 from cove.sdk._websockets import CONNECT_SECONDS
@@ -13,15 +18,72 @@ from cove.sdk._websockets import CONNECT_SECONDS
 FileChange = ChangeFrame | OverflowFrame
 
 
-async def changes(
-    link: AsyncAgentLink, path: requests.SandboxPath, *, recursive: bool, timeout: float | None
-) -> AsyncGenerator[FileChange, None]:
-    """Changes below `path` until `timeout` seconds have gone by, or it is removed."""
-    seconds = None if timeout is None else requests.check_seconds("timeout", timeout)
-    wanted = requests.checked(WatchFrame, path=requests.checked_path(path), recursive=recursive)
-    async with await link.websocket("/files/watch", timeout=CONNECT_SECONDS) as socket:
-        deadline = None if seconds is None else time.monotonic() + seconds
-        await socket.send(wanted)
+class AsyncWatch:
+    """Changes below a path of the sandbox: iterate over it.
+
+    As a context manager it watches from the beginning of the block on; otherwise from the beginning of the loop.
+
+        async with sandbox.files.watch("/workspace") as changes:
+            ...                       # nothing that happens from here on is missed
+            async for change in changes:
+                print(change.event, change.path)
+    """
+
+    def __init__(
+        self, link: AsyncAgentLink, path: requests.SandboxPath, *, recursive: bool, timeout: float | None
+    ) -> None:
+        self._link = link
+        self._wanted = requests.checked(WatchFrame, path=requests.checked_path(path), recursive=recursive)
+        self._seconds = None if timeout is None else requests.check_seconds("timeout", timeout)
+        self._socket: AsyncSocket | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[FileChange]:
+        if self._socket is not None:
+            async with aclosing(self._changes(self._socket)) as changes:
+                async for change in changes:
+                    yield change
+            return
+        async with self:
+            async for change in self:
+                yield change
+
+    async def aclose(self) -> None:
+        """Watch no longer."""
+        opened, self._socket = self._socket, None
+        if opened is not None:
+            await opened.aclose()
+
+    async def _open(self) -> None:
+        if self._socket is not None:
+            raise error("CONFLICT", "This is watching already.", remedy="Call files.watch() once more.")
+        self._socket = await self._link.websocket("/files/watch?ready=true", timeout=CONNECT_SECONDS)
+        try:
+            await self._socket.send(self._wanted)
+            await self._begun(self._socket)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _begun(self, socket: AsyncSocket) -> None:
+        try:
+            frame = await socket.receive(CONNECT_SECONDS)
+        except TimeoutError:
+            raise error("TIMEOUT", "The watching did not begin in time.", sent=True) from None
+        if frame is None:
+            raise error("NETWORK_ERROR", "The watching ended before it began.", sent=True)
+        _check(frame)
+
+    async def _changes(self, socket: AsyncSocket) -> AsyncGenerator[FileChange, None]:
+        deadline = None if self._seconds is None else time.monotonic() + self._seconds
         while deadline is None or time.monotonic() < deadline:
             try:
                 frame = await socket.receive(None if deadline is None else max(deadline - time.monotonic(), 0.0))
@@ -29,10 +91,13 @@ async def changes(
                 return
             if frame is None:
                 return
-            kind = frame.get("type")
-            if kind == "error":
-                raise failure_of_event(frame)
-            if kind == "change":
+            _check(frame)
+            if frame.get("type") == "change":
                 yield parse_fields(ChangeFrame, frame)
-            elif kind == "overflow":
+            elif frame.get("type") == "overflow":
                 yield parse_fields(OverflowFrame, frame)
+
+
+def _check(frame: dict[str, Any]) -> None:
+    if frame.get("type") == "error":
+        raise failure_of_event(frame)

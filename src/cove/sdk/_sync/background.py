@@ -4,10 +4,11 @@
 
 import builtins
 
+from cove.models.async_executions import AsyncExecutionAccepted
 from cove.models.processes import BackgroundStarted, ProcessKilled
 from cove.sdk import _process_requests as requests
 from cove.sdk._failures import parse
-from cove.sdk._process_results import AcceptedExecution, ProcessInfo, ProcessInfos
+from cove.sdk._process_results import ProcessInfo, ProcessInfos
 from cove.sdk._requests import Call
 from cove.sdk._sync.agent import AgentLink
 from cove.sdk._sync.processes import Process
@@ -18,9 +19,9 @@ def started(link: AgentLink, call: Call) -> Process:
     return Process(link, parse(BackgroundStarted, link.send(call)))
 
 
-def accepted(link: AgentLink, call: Call) -> AcceptedExecution:
+def accepted(link: AgentLink, call: Call) -> AsyncExecutionAccepted:
     """What the server says to the program that it takes over."""
-    return parse(AcceptedExecution, link.send(call))
+    return parse(AsyncExecutionAccepted, link.send(call))
 
 
 def listed(link: AgentLink) -> builtins.list[Process]:

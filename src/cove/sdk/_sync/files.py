@@ -24,7 +24,7 @@ from cove.sdk._sync.agent import AgentLink
 from cove.sdk._sync.primitives import blocking
 
 if TYPE_CHECKING:
-    from cove.sdk._sync.watching import FileChange
+    from cove.sdk._sync.watching import Watch
     from cove.sdk._transfers import DirectoryTransfer
 
 WORKSPACE = "/workspace"
@@ -260,10 +260,9 @@ class Files:
         pairs = cast(Mapping[str, str | bytes], files).items() if isinstance(files, Mapping) else files
         return write_files(self._link, pairs, mode=mode)
 
-    def watch(
-        self, path: SandboxPath = WORKSPACE, *, recursive: bool = True, timeout: float | None = None
-    ) -> "Generator[FileChange, None]":
-        """Changes of files below `path` as they happen, until the directory is removed or the caller has enough.
+    def watch(self, path: SandboxPath = WORKSPACE, *, recursive: bool = True, timeout: float | None = None) -> "Watch":
+        """Changes of files below `path` as they happen, until it is removed or the caller has enough: iterate over
+        what this returns, or enter it first to be sure that it watches.
 
         An `overflow` among them says that changes were lost: list the directory then.
 
@@ -274,9 +273,9 @@ class Files:
             NotFound: there is no such path.
             LimitExceeded: the sandbox is watched too often.
         """
-        from cove.sdk._sync.watching import changes
+        from cove.sdk._sync.watching import Watch
 
-        return changes(self._link, path, recursive=recursive, timeout=timeout)
+        return Watch(self._link, path, recursive=recursive, timeout=timeout)
 
     def _download_file(
         self,
