@@ -26,7 +26,7 @@ async def test_a_sandbox_from_create_to_kill(plane: Plane) -> None:
     assert made["status"] == "running"
     assert made["public_host"] == made["direct_url"] == f"http://127.0.0.1:5555/sandboxes/{made['id']}"
     assert made["resources"] == {"vcpu": 2, "memory_mb": 1024, "disk_mb": 2048}
-    assert (made["organization_id"], made["object"], made["timeout_seconds"]) == (0, "sandbox", 60)
+    assert (made["organization_id"], made["object"], made["timeout_seconds"]) == (1, "sandbox", 60)
     assert made["internet_access"] is False
     assert isinstance(made["template_id"], str)
     lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])

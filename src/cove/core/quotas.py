@@ -82,6 +82,10 @@ class Quotas:
         """The ceilings that it meets first: of its namespace and of its key, whichever is lower."""
         return self.quota_of(principal).within(principal.key_quota)
 
+    def most_sandboxes(self, principal: Principal) -> int:
+        """How many sandboxes there may be at the same time for it, at most."""
+        return self.ceilings(principal).within(self._server).max_sandboxes or 0
+
     def usage_of(self, principal: Principal) -> Usage:
         """What its namespace uses."""
         return self._total(("namespace", principal.namespace))

@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
+from cove.core.accounts import Accounts
 from cove.core.clock import Clock
 from cove.core.creation import GuestEnvironment
 from cove.core.directory import LiveDirectory
@@ -16,12 +17,19 @@ from cove.core.engine import SandboxEngine
 from cove.core.keys import ApiKeys
 from cove.core.planning import CreationPolicy
 from cove.core.ports import Host
-from cove.core.tokens import AgentTokens
+from cove.core.sessions import Sessions
+from cove.core.tokens import AgentTokens, load_signing_key
+from cove.core.usage import UsageReport
+from cove.server.api.account import account_routes
+from cove.server.api.account_keys import key_routes, usage_routes
 from cove.server.api.application import build_application
+from cove.server.api.executions import execution_routes
+from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.api.operations import operation_routes
 from cove.server.api.presentation import Presentation
 from cove.server.api.sandboxes import sandbox_routes
 from cove.server.api.templates import template_routes
+from cove.server.asynchronous import AsynchronousExecutions, build_executions
 from cove.server.guests import AgentEnvironment
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
@@ -45,6 +53,7 @@ class ControlPlane:
         tokens: verifies agent tokens, for the gateway.
         keys: API keys.
         engine: the core, for programs that need no HTTP.
+        asynchronous: asynchronous executions and their webhooks.
     """
 
     settings: Settings
@@ -53,6 +62,7 @@ class ControlPlane:
     keys: ApiKeys
     store: Database
     engine: SandboxEngine
+    asynchronous: AsynchronousExecutions
     metrics: Metrics
 
     @property
@@ -74,6 +84,8 @@ class ControlPlane:
             stack.push_async_callback(_end, noting)
             stack.push_async_callback(self.engine.stop)
             await self.engine.start()
+            stack.push_async_callback(self.asynchronous.stop)
+            await self.asynchronous.start()
             yield
 
 
@@ -86,7 +98,8 @@ def build_control_plane(
         CoveError: INTERNAL_ERROR when the data directory holds something else than it should.
     """
     store = open_store(settings)
-    tokens = AgentTokens.load(token_key_path(settings.data_dir), clock=clock)
+    signing_key = load_signing_key(token_key_path(settings.data_dir))
+    tokens, sessions = AgentTokens(signing_key, clock=clock), Sessions(signing_key, clock=clock)
     keys, metrics = ApiKeys(store, clock=clock), Metrics()
     engine = SandboxEngine(
         host,
@@ -95,20 +108,39 @@ def build_control_plane(
         guests=guests or AgentEnvironment(),
         policy=_policy(settings),
         pool_targets=dict.fromkeys(settings.pool_templates, settings.pool_size),
+        namespace_quota=settings.namespace_quota,
         reconcile_seconds=settings.reconcile_seconds,
         clock=clock,
     )
-    app = _application(settings, store, engine, keys, metrics)
+    asynchronous = build_executions(settings, store, engine.directory, count=metrics.webhook, clock=clock)
+    app = _application(
+        settings, store, engine, keys, sessions, metrics, clock, execution_routes(asynchronous.executions, tokens)
+    )
     plane = ControlPlane(
-        settings=settings, app=app, tokens=tokens, keys=keys, store=store, engine=engine, metrics=metrics
+        settings=settings,
+        app=app,
+        tokens=tokens,
+        keys=keys,
+        store=store,
+        engine=engine,
+        asynchronous=asynchronous,
+        metrics=metrics,
     )
     app.state.control_plane = plane
     return plane
 
 
 def _application(
-    settings: Settings, store: Database, engine: SandboxEngine, keys: ApiKeys, metrics: Metrics
+    settings: Settings,
+    store: Database,
+    engine: SandboxEngine,
+    keys: ApiKeys,
+    sessions: Sessions,
+    metrics: Metrics,
+    clock: Clock,
+    executions: APIRouter,
 ) -> FastAPI:
+    accounts, attempts = Accounts(store, keys, clock=clock), FailedAttempts()
     presentation = Presentation(base_url=settings.base_url, limits=settings.limits, port_origin=settings.port_origin)
     return build_application(
         settings,
@@ -116,8 +148,14 @@ def _application(
             operation_routes(store, engine.pool, metrics, host_answers=lambda: engine.reconciler.host_answers),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
             template_routes(engine.catalog, presentation),
+            executions,
+            account_routes(accounts, keys, sessions, attempts, dev=settings.dev),
+            key_routes(accounts, clock=clock),
+            usage_routes(UsageReport(store, clock=clock), engine.quotas, most=settings.max_limits),
         ),
         keys=keys,
+        sessions=sessions,
+        attempts=attempts,
         metrics=metrics,
         lifespan=_lifespan,
     )

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cove.core.webhook_targets import AllowList
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
+from cove.models.quotas import Quota
 from cove.models.sandboxes import MAX_TIMEOUT_SECONDS
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -21,6 +22,8 @@ _HOST = re.compile(r"[a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\]")
 _MAX_DOMAIN = 253 - len("65535-") - 18 - len(".")
 """RFC 1035 §2.3.4, with the label of a port of a sandbox before it."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_REQUESTS_PER_MINUTE = 6000
+_CREATES_PER_MINUTE = 1200
 _NOTHING_HERE = frozenset({Isolation.FAKE})
 
 
@@ -52,6 +55,10 @@ class Settings(BaseSettings):
         pool_size: warm sandboxes kept for each of `pool_templates`.
         default_timeout_seconds: for creates that name none; 0 means never.
         max_sandboxes: of everybody together.
+        namespace_max_sandboxes, namespace_max_total_vcpu, namespace_max_total_memory_mb, namespace_max_total_disk_mb:
+            of each namespace, unless `cove namespaces limits` says otherwise for one; None means no limit.
+        request_rate, create_rate: how many requests to the control plane, and how many creates, an API key may send in
+            a minute; 0 means any number, None the default: 6000 and 1200, and any number on a loopback address.
         vcpu, memory_mb, disk_mb: what a sandbox gets if nothing is asked for; `max_...` is the most that may be.
         create_timeout_seconds: a start that takes longer counts as failed.
         reconcile_seconds: between two comparisons of the store with the host.
@@ -81,6 +88,12 @@ class Settings(BaseSettings):
     pool_templates: tuple[str, ...] = ("code-interpreter",)
     default_timeout_seconds: int = Field(default=3600, ge=0, le=MAX_TIMEOUT_SECONDS)
     max_sandboxes: int = Field(default=1000, ge=1, le=100_000)
+    namespace_max_sandboxes: int | None = Field(default=None, ge=0, le=100_000)
+    namespace_max_total_vcpu: int | None = Field(default=None, ge=0, le=2**31)
+    namespace_max_total_memory_mb: int | None = Field(default=None, ge=0, le=2**40)
+    namespace_max_total_disk_mb: int | None = Field(default=None, ge=0, le=2**40)
+    request_rate: int | None = Field(default=None, ge=0, le=10_000_000)
+    create_rate: int | None = Field(default=None, ge=0, le=10_000_000)
     vcpu: int = Field(default=Limits().vcpu, ge=1, le=256)
     memory_mb: int = Field(default=Limits().memory_mb, ge=64, le=1024 * 1024)
     disk_mb: int = Field(default=Limits().disk_mb, ge=64, le=1024 * 1024)
@@ -217,6 +230,31 @@ class Settings(BaseSettings):
     def max_limits(self) -> Limits:
         """The most that a create may ask for."""
         return Limits(vcpu=self.max_vcpu, memory_mb=self.max_memory_mb, disk_mb=self.max_disk_mb)
+
+    @property
+    def namespace_quota(self) -> Quota:
+        """What each namespace may use, if nothing else is said about it."""
+        return Quota(
+            max_sandboxes=self.namespace_max_sandboxes,
+            max_total_vcpu=self.namespace_max_total_vcpu,
+            max_total_memory_mb=self.namespace_max_total_memory_mb,
+            max_total_disk_mb=self.namespace_max_total_disk_mb,
+        )
+
+    @property
+    def requests_per_minute(self) -> int:
+        """What an API key may send to the control plane; 0 means any number."""
+        return self._rate(self.request_rate, _REQUESTS_PER_MINUTE)
+
+    @property
+    def creates_per_minute(self) -> int:
+        """How many of these may be creates."""
+        return self._rate(self.create_rate, _CREATES_PER_MINUTE)
+
+    def _rate(self, chosen: int | None, default: int) -> int:
+        if chosen is not None:
+            return chosen
+        return 0 if self.is_loopback and self.public_url is None else default
 
     @property
     def driver(self) -> Isolation | None:

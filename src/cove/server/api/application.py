@@ -9,12 +9,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from cove.core.keys import ApiKeys
+from cove.core.sessions import Sessions
 from cove.models.errors import CoveError
 from cove.models.version import VERSION
 from cove.server.api.authentication import Authentication
 from cove.server.api.document import describe
 from cove.server.api.errors import on_cove_error, on_http_exception, on_validation_error
+from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.api.front import BodyLimit, RequestContext
+from cove.server.api.rate_limits import RateLimits
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
 
@@ -22,7 +25,14 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def build_application(
-    settings: Settings, *, routers: Sequence[APIRouter], keys: ApiKeys, metrics: Metrics, lifespan: Lifespan
+    settings: Settings,
+    *,
+    routers: Sequence[APIRouter],
+    keys: ApiKeys,
+    sessions: Sessions,
+    attempts: FailedAttempts,
+    metrics: Metrics,
+    lifespan: Lifespan,
 ) -> FastAPI:
     """Put it together. It never redirects, and serves no page that would load scripts from elsewhere."""
     app = FastAPI(
@@ -40,7 +50,20 @@ def build_application(
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     # The last one added is the outermost.
-    app.add_middleware(Authentication, keys=keys, dev=settings.dev, origins=frozenset(settings.allowed_origins))
+    if settings.requests_per_minute or settings.creates_per_minute:
+        app.add_middleware(
+            RateLimits,
+            requests_per_minute=settings.requests_per_minute,
+            creates_per_minute=settings.creates_per_minute,
+        )
+    app.add_middleware(
+        Authentication,
+        keys=keys,
+        sessions=sessions,
+        attempts=attempts,
+        dev=settings.dev,
+        origins=frozenset(settings.allowed_origins),
+    )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestContext, metrics=metrics)
     app.openapi = partial(_document_once, app)

@@ -9,23 +9,40 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cove.core.keys import ApiKeys
 from cove.core.principal import DEVELOPER, Principal
-from cove.models.errors import error
+from cove.core.sessions import Sessions, is_session_token
+from cove.models.errors import CoveError, error
 from cove.server.api.context import header_of, set_principal
+from cove.server.api.failed_attempts import FailedAttempts
 
-OPEN_PATHS = frozenset({"/health", "/openapi.json"})
+LOGIN_PATHS = frozenset({"/auth/workos-callback", "/auth/refresh"})
+"""They authenticate by their body."""
+
+OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | LOGIN_PATHS
 _AGENT_PATHS = re.compile(r"/sandboxes/[0-9]{10}[a-z0-9]{8}/execute/async\Z")
 """Routes of an agent that are served here: they check the sandbox's token themselves, and know no API keys."""
 
 _BEARER = "bearer "
-_MAX_KEY_CHARACTERS = 512
+_MAX_KEY_CHARACTERS = 1024
+_ACCOUNT = "/auth/"
 
 
 class Authentication:
     """ASGI middleware: puts a principal into the scope, or refuses."""
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys, dev: bool, origins: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: ApiKeys,
+        sessions: Sessions,
+        attempts: FailedAttempts,
+        dev: bool,
+        origins: frozenset[str],
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._sessions = sessions
+        self._attempts = attempts
         self._dev = dev
         self._origins = origins
 
@@ -49,8 +66,13 @@ class Authentication:
         if not key:
             raise error("AUTHENTICATION_REQUIRED", "This request carries no API key.")
         if len(key) > _MAX_KEY_CHARACTERS:
-            raise error("AUTHENTICATION_REQUIRED", "The API key is malformed.")
-        return await self._keys.verify(key)
+            raise self._attempts.noted(scope, error("AUTHENTICATION_REQUIRED", "The API key is malformed."))
+        try:
+            if is_session_token(key) and scope["path"].startswith(_ACCOUNT):
+                return await self._keys.principal_of(self._sessions.key_of(key))
+            return await self._keys.verify(key)
+        except CoveError as failure:
+            raise self._attempts.noted(scope, failure) from failure
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other sites: a browser sends their requests from the user's machine, where `--dev` asks

@@ -48,6 +48,12 @@ def set_principal(scope: Scope, principal: Principal) -> None:
     scope[_PRINCIPAL_KEY] = principal
 
 
+def find_principal(scope: Scope) -> Principal | None:
+    """On whose behalf the request is, or None for one that needs nobody."""
+    found: Principal | None = scope.get(_PRINCIPAL_KEY)
+    return found
+
+
 def principal_of(scope: Scope) -> Principal:
     """On whose behalf the request is.
 
@@ -55,7 +61,7 @@ def principal_of(scope: Scope) -> Principal:
         CoveError: AUTHENTICATION_REQUIRED when nobody authenticated it: routes that need a principal stay closed
             even if authentication was forgotten in front of them.
     """
-    principal: Principal | None = scope.get(_PRINCIPAL_KEY)
+    principal = find_principal(scope)
     if principal is None:
         raise error("AUTHENTICATION_REQUIRED", "This request is not authenticated.")
     return principal

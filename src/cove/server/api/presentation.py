@@ -71,6 +71,7 @@ class Presentation:
             "status": row.status,
             "template_id": row.template_id,
             "template_name": row.template_name,
+            "organization_id": row.organization_id,
             "node_id": row.host_id,
             "region": row.region,
             "public_host": address,
