@@ -16,6 +16,23 @@ OutputListener = Callable[[str, bytes], None]
 """Takes `stdout` or `stderr`, and a piece of it."""
 
 
+class OutputFlow(Protocol):
+    """Takes all output of a program, as fast as it can: while it is full, the program waits to print more."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it wants no more now. What was read already still comes."""
+        ...
+
+    def take(self, stream: str, piece: bytes) -> None:
+        """An `OutputListener`."""
+        ...
+
+    def when_room(self, resume: Callable[[], None]) -> None:
+        """Call `resume` once, when it is no longer full."""
+        ...
+
+
 class Counters(Protocol):
     """How much was executed since the sandbox started."""
 
@@ -112,8 +129,12 @@ class Engine(Protocol):
         """Begin to prepare interpreters; returns at once."""
         ...
 
-    async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
+    async def execute(
+        self, request: ExecuteRequest, *, on_output: OutputListener | None = None, flow: OutputFlow | None = None
+    ) -> ExecutionResult:
         """Run code; `on_output` hears of each piece of output that the result will hold, as it comes.
+
+        With `flow` the output goes there, whole: the result holds none of it, only notes of ours.
 
         Raises:
             CoveError: UNSUPPORTED_LANGUAGE, or the platform failed. A failing program is a result.
@@ -124,7 +145,7 @@ class Engine(Protocol):
         """Run an empty program that is counted nowhere, so that the first real one finds everything in place."""
         ...
 
-    async def run_command(self, request: CommandRequest, *, on_output: OutputListener | None = None) -> CommandResult:
+    async def run_command(self, request: CommandRequest, *, flow: OutputFlow | None = None) -> CommandResult:
         """Run a command; same rules as `execute`."""
         ...
 

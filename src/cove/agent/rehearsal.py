@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from uvicorn.config import Config
 
 from cove.agent.app import build_app
-from cove.agent.engine import Background, Counters, OutputListener
+from cove.agent.engine import Background, Counters, OutputFlow, OutputListener
 from cove.agent.http.server import AgentServer
 from cove.models.agent import AgentBoot
 from cove.models.errors import CoveError, error
@@ -74,13 +74,15 @@ class _Resting:
     async def start(self) -> None:
         raise _refusal()
 
-    async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
+    async def execute(
+        self, request: ExecuteRequest, *, on_output: OutputListener | None = None, flow: OutputFlow | None = None
+    ) -> ExecutionResult:
         raise _refusal()
 
     async def rehearse(self) -> None:
         raise _refusal()
 
-    async def run_command(self, request: CommandRequest, *, on_output: OutputListener | None = None) -> CommandResult:
+    async def run_command(self, request: CommandRequest, *, flow: OutputFlow | None = None) -> CommandResult:
         raise _refusal()
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from cove.agent.app import build_app
-from cove.agent.engine import Background, OutputListener
+from cove.agent.engine import Background, OutputFlow, OutputListener
 from cove.agent.execution.environment import SandboxEnvironment
 from cove.agent.execution.executor import Executor
 from cove.agent.http.server import AgentServer
@@ -50,7 +50,9 @@ class ProgramEngine:
     async def start(self) -> None:
         return
 
-    async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
+    async def execute(
+        self, request: ExecuteRequest, *, on_output: OutputListener | None = None, flow: OutputFlow | None = None
+    ) -> ExecutionResult:
         self.requests.append(request)
         if self.answer is not None:
             return self.answer
@@ -65,7 +67,7 @@ class ProgramEngine:
     async def rehearse(self) -> None:
         return
 
-    async def run_command(self, request: CommandRequest, *, on_output: OutputListener | None = None) -> CommandResult:
+    async def run_command(self, request: CommandRequest, *, flow: OutputFlow | None = None) -> CommandResult:
         self.requests.append(request)
         words = ["bash", "-c", request.command] if request.args is None else [request.command, *request.args]
         code, out, err = await self._run(*words)

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from cove.agent.engine import OutputListener
+from cove.agent.engine import OutputFlow, OutputListener
 from cove.agent.execution.answers import command_result, execution_result
 from cove.agent.execution.attempt import SessionCall
 from cove.agent.execution.background import BackgroundPrograms
@@ -14,7 +14,7 @@ from cove.agent.execution.checks import Checks, require_code
 from cove.agent.execution.counters import ExecutionCounters, Tally
 from cove.agent.execution.environment import SandboxEnvironment
 from cove.agent.execution.launchers import Launcher, NodeLauncher, PythonLauncher
-from cove.agent.execution.outcomes import Outcome, Recording, record
+from cove.agent.execution.outcomes import Outcome, Recording, pass_on, record
 from cove.agent.execution.output import OutputFiles
 from cove.agent.execution.pipes import Pipes
 from cove.agent.execution.prepare import prepare
@@ -70,11 +70,14 @@ class Executor:
         prepare(())
         self._reaper.start()
 
-    async def execute(self, request: ExecuteRequest, *, on_output: OutputListener | None = None) -> ExecutionResult:
+    async def execute(
+        self, request: ExecuteRequest, *, on_output: OutputListener | None = None, flow: OutputFlow | None = None
+    ) -> ExecutionResult:
         """Run code to its end or its timeout, once.
 
         Args:
             on_output: told of each piece of output that the result will hold, as it comes.
+            flow: gets all output; the result then holds none.
 
         Raises:
             CoveError: UNSUPPORTED_LANGUAGE, REQUEST_TOO_LARGE, INVALID_PATH (working directory), or no process could
@@ -86,7 +89,7 @@ class Executor:
                 self._python.start()  # it gets ready while the call is being prepared
         require_code(request.code)
         execution_id = f"exec_{uuid.uuid4().hex}"
-        recording = record(execution_id, request.max_output_bytes, self._files, on_output)
+        recording = self._recording(execution_id, request, on_output, flow)
         began = time.monotonic()
         with self._tally.running(language) as done:
             outcome = await self._runners[language](request, recording)
@@ -102,10 +105,10 @@ class Executor:
             await self._run_python(_REHEARSAL, recording)
             recording.finish(())
 
-    async def run_command(self, request: CommandRequest, *, on_output: OutputListener | None = None) -> CommandResult:
+    async def run_command(self, request: CommandRequest, *, flow: OutputFlow | None = None) -> CommandResult:
         """Run a command to its end or its timeout; same rules as `execute`."""
         execution_id = f"cmd_{uuid.uuid4().hex}"
-        recording = record(execution_id, request.max_output_bytes, self._files, on_output)
+        recording = self._recording(execution_id, request, flow=flow)
         began = time.monotonic()
         with self._tally.running(COMMAND_TALLY) as done:
             outcome = await self._single.command(request, recording)
@@ -146,6 +149,17 @@ class Executor:
     def counters(self) -> ExecutionCounters:
         """How much was executed so far."""
         return self._tally.counters()
+
+    def _recording(
+        self,
+        execution_id: str,
+        request: ExecuteRequest | CommandRequest,
+        on_output: OutputListener | None = None,
+        flow: OutputFlow | None = None,
+    ) -> Recording:
+        if flow is not None:
+            return pass_on(flow)
+        return record(execution_id, request.max_output_bytes, self._files, on_output)
 
     async def _run_python(self, request: ExecuteRequest, recording: Recording) -> Outcome:
         return await self._python.run(self._session_call(request), recording)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from cove.agent.engine import OutputListener
+from cove.agent.engine import OutputFlow, OutputListener
 from cove.agent.execution.frames import Displayed
-from cove.agent.execution.output import Capture, Captured, OutputFiles
+from cove.agent.execution.output import Capture, Captured, OutputFiles, Passage
 
 TIMEOUT_EXIT_CODE = 124
 Started = Callable[[int, "asyncio.Future[int]"], None]
@@ -57,6 +57,11 @@ def record(execution_id: str, limit: int, files: OutputFiles, on_output: OutputL
         return Capture(limit, lambda: files.create(execution_id, stream), listener)
 
     return Recording(capture("stdout"), capture("stderr"))
+
+
+def pass_on(flow: OutputFlow) -> Recording:
+    """A recording that keeps nothing: all goes to `flow`."""
+    return Recording(Passage(flow, "stdout"), Passage(flow, "stderr"))
 
 
 def timeout_note(seconds: float) -> str:

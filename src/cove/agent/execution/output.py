@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cove.agent.engine import OutputFlow
+
 MAX_FILE_BYTES = 64 * 1024 * 1024
 KEPT_EXECUTIONS = 20
 OUTPUT_DIRECTORY = Path("/tmp/.cove/output")
@@ -114,6 +116,14 @@ class Capture:
         self.total = 0
 
     @property
+    def full(self) -> bool:
+        """Whether the program has to wait before it prints more."""
+        return False
+
+    def when_room(self, resume: Callable[[], None]) -> None:
+        """Call `resume` when it is no longer full."""
+
+    @property
     def truncated(self) -> bool:
         """More was printed than is kept."""
         return self.total > self._limit
@@ -168,6 +178,34 @@ class Capture:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+class Passage(Capture):
+    """Keeps nothing: passes everything on to a flow."""
+
+    def __init__(self, flow: OutputFlow, stream: str) -> None:
+        super().__init__(0, lambda: None)
+        self._flow = flow
+        self._stream = stream
+
+    @property
+    def full(self) -> bool:
+        """As the flow says."""
+        return self._flow.full
+
+    @property
+    def truncated(self) -> bool:
+        """Never: what it does not keep is not lost."""
+        return False
+
+    def when_room(self, resume: Callable[[], None]) -> None:
+        """As the flow says."""
+        self._flow.when_room(resume)
+
+    def write(self, chunk: bytes) -> None:
+        """Pass the next bytes of the stream on."""
+        self.total += len(chunk)
+        self._flow.take(self._stream, chunk)
 
 
 def _decode(data: bytearray, *, whole: bool) -> str:

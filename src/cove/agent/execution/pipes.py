@@ -18,17 +18,27 @@ class PipeReader:
     """Drains one pipe as long as someone may write to it.
 
     Attributes:
-        sink: gets the bytes; with None they are discarded.
         open: the end of the stream was not reached yet.
     """
 
     def __init__(self, descriptor: int, sink: Capture | None) -> None:
-        self.sink = sink
         self.open = True
+        self._sink = sink
+        self._paused = False
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._on_readable)
+
+    @property
+    def sink(self) -> Capture | None:
+        """Gets the bytes; with None they are discarded. While it is full, nothing is read."""
+        return self._sink
+
+    @sink.setter
+    def sink(self, sink: Capture | None) -> None:
+        self._sink = sink
+        self._resume()
 
     def drain(self) -> None:
         """Read what is in the pipe now; what is written later does not count."""
@@ -50,8 +60,22 @@ class PipeReader:
 
     def _on_readable(self) -> None:
         for _ in range(READS_PER_TURN):
-            if not self.open or self._read() < READ_BYTES:
+            read = self._read()
+            if self.open and self._sink is not None and self._sink.full:
+                self._pause(self._sink)
                 return
+            if not self.open or read < READ_BYTES:
+                return
+
+    def _pause(self, sink: Capture) -> None:
+        self._paused = True
+        self._loop.remove_reader(self._descriptor)
+        sink.when_room(self._resume)
+
+    def _resume(self) -> None:
+        if self._paused and self.open:
+            self._loop.add_reader(self._descriptor, self._on_readable)
+        self._paused = False
 
     def _read(self) -> int:
         try:
@@ -62,8 +86,8 @@ class PipeReader:
             chunk = b""
         if not chunk:
             self.close()
-        elif self.sink is not None:
-            self.sink.write(chunk)
+        elif self._sink is not None:
+            self._sink.write(chunk)
         return len(chunk)
 
     def _read_end(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from cove.agent.clock import timestamp
-from cove.agent.engine import OutputListener
+from cove.agent.engine import OutputFlow
 from cove.agent.http.errors import invalid_body
 from cove.agent.http.streamed_output import StreamedOutput
 from cove.agent.http.websocket import Disconnected, WebSocket
@@ -36,7 +36,7 @@ _RICH_FIELDS: Final = ("png", "html", "json_output", "result")
 
 FrameT = TypeVar("FrameT", ExecuteFrame, CommandFrame)
 _Result = ExecutionResult | CommandResult
-_Start = Callable[[OutputListener], Awaitable[_Result]]
+_Start = Callable[[OutputFlow], Awaitable[_Result]]
 
 
 def execute_stream(state: AgentState, handshake: Handshake) -> Handler:
@@ -61,7 +61,7 @@ async def _execute(socket: WebSocket, state: AgentState, language: str | None) -
     fields = frame.model_dump(exclude={"type"})
     request = ExecuteRequest.model_validate(fields if language is None else {**fields, "language": language})
     try:
-        await _run(socket, lambda listener: state.engine.execute(request, on_output=listener))
+        await _run(socket, lambda flow: state.engine.execute(request, flow=flow))
     finally:
         if request.language.startswith("py"):
             state.last_python = timestamp()
@@ -71,7 +71,7 @@ async def _command(socket: WebSocket, state: AgentState) -> None:
     frame = await _first_frame(socket, CommandFrame)
     if frame is not None:
         request = CommandRequest.model_validate(frame.model_dump(exclude={"type"}))
-        await _run(socket, lambda listener: state.engine.run_command(request, on_output=listener))
+        await _run(socket, lambda flow: state.engine.run_command(request, flow=flow))
 
 
 async def _first_frame(socket: WebSocket, model: type[FrameT]) -> FrameT | None:
@@ -90,7 +90,7 @@ async def _first_frame(socket: WebSocket, model: type[FrameT]) -> FrameT | None:
 async def _run(socket: WebSocket, start: _Start) -> None:
     """Run one program for the client of `socket`."""
     output = StreamedOutput()
-    running = asyncio.ensure_future(start(output.take))
+    running = asyncio.ensure_future(start(output))
     running.add_done_callback(lambda _: output.end())
     orders = asyncio.ensure_future(_obey(socket, running))
     try:
@@ -99,6 +99,7 @@ async def _run(socket: WebSocket, start: _Start) -> None:
     finally:
         orders.cancel()
         running.cancel()
+        output.discard()
         await asyncio.wait([orders, running], timeout=_END_SECONDS)
         if running.done() and not running.cancelled():
             running.exception()
@@ -121,8 +122,9 @@ async def _send_end(socket: WebSocket, running: "asyncio.Future[_Result]", outpu
     except asyncio.CancelledError:
         ending = ResultFrame(exit_code=CANCELLED_EXIT_CODE, execution_time=0.0, success=False)
     else:
-        await output.send_rest(socket, "stdout", result.stdout)
-        await output.send_rest(socket, "stderr", result.stderr)
+        if not output.has_sent("stdout"):
+            await output.send_notes(socket, "stdout", result.stdout)
+        await output.send_notes(socket, "stderr", result.stderr)
         ending = _result_frame(result)
     await socket.send(_bounded(ending), gap=ENDING_GAP_SECONDS)
     await socket.send(encoded(CompleteFrame(success=ending.success)), gap=ENDING_GAP_SECONDS)
