@@ -41,6 +41,7 @@ class AgentProcess:
     prepared: str
     pid: int
     workspace: Path
+    address: str
 
     def execute(self, code: str, **fields: Any) -> dict[str, Any]:
         answer = self.client.post("/execute/rich", json={"code": code, **fields})
@@ -83,7 +84,7 @@ def process(tmp_path: Path) -> Iterator[AgentProcess]:
     transport = httpx2.HTTPTransport(uds=address)
     try:
         with httpx2.Client(transport=transport, base_url="http://agent", timeout=30) as client:
-            yield AgentProcess(client=client, parent=parent, prepared=prepared, pid=pid, workspace=workspace)
+            yield AgentProcess(client=client, parent=parent, prepared=prepared, pid=pid, workspace=workspace, address=address)
     finally:
         if parent.poll() is None:
             os.kill(pid, signal.SIGKILL)
