@@ -14,6 +14,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from cove.agent.files.failures import not_regular
 from cove.agent.files.paths import kind_of
 from cove.models.errors import error
@@ -23,6 +25,9 @@ DEFAULT_MODE = 0o644
 _MODE = re.compile(r"0?o?[0-7]{3,4}")
 _TEMPORARY_PREFIX = ".cove-"
 _COPY_BYTES = 1024 * 1024
+# Twice as fast as `binascii`. It also takes the URL alphabet and forgoes padding: see `_from_base64`.
+_BASE64: TypeAdapter[bytes] = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
+_NOT_STANDARD = ("-", "_", "\\")
 
 
 class Replacement:
@@ -188,6 +193,9 @@ def kept_mode(status: os.stat_result | None, mode: int) -> int:
 
 
 def _from_base64(text: str) -> bytes:
+    if len(text) % 4 == 0 and text.isascii() and not any(character in text for character in _NOT_STANDARD):
+        with suppress(ValidationError):  # line breaks, or an error that is described below
+            return _BASE64.validate_json(f'"{text}"')
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):

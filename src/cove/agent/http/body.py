@@ -1,6 +1,8 @@
 """Reading request bodies, never more than a route is willing to take."""
 
 import asyncio
+import os
+from io import BytesIO
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -23,7 +25,7 @@ async def read_model(request: Request, model: type[ModelT], *, limit: int = MAX_
         CoveError: INVALID_JSON, MISSING_PARAMETER, INVALID_REQUEST, or REQUEST_TOO_LARGE with `remedy`.
     """
     body = await read_body(request, limit=limit, remedy=remedy)
-    if not body.strip():
+    if not body or body.isspace():
         raise error("INVALID_JSON", "The body is empty.")
     try:
         return model.model_validate_json(body)
@@ -42,13 +44,15 @@ async def read_body(request: Request, *, limit: int, remedy: str = "") -> bytes:
     chunk, more = await next_chunk(request)
     if not more and len(chunk) <= limit:
         return chunk
-    body = bytearray(chunk)
-    while more and len(body) <= limit:
+    # Unlike a bytearray it gives its bytes away without a copy.
+    body = BytesIO(chunk)
+    body.seek(0, os.SEEK_END)
+    while more and body.tell() <= limit:
         chunk, more = await next_chunk(request)
-        body += chunk
-    if len(body) > limit:
+        body.write(chunk)
+    if body.tell() > limit:
         raise too_large(limit, remedy=remedy)
-    return bytes(body)
+    return body.getvalue()
 
 
 async def next_chunk(request: Request) -> tuple[bytes, bool]:
