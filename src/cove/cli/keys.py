@@ -10,6 +10,7 @@ import typer
 
 from cove.cli import output
 from cove.cli.locations import DataDir, data_directory
+from cove.cli.namespaces import MaxSandboxes, MaxTotalDisk, MaxTotalMemory, MaxTotalVcpu
 
 if TYPE_CHECKING:
     from cove.core.keys import ApiKeys
@@ -32,11 +33,29 @@ def create(
     expire: Annotated[
         str | None, typer.Option(help="Lifetime: 30s, 15m, 12h, 7d, 2w; absent: no end.", show_default=False)
     ] = None,
+    max_sandboxes: MaxSandboxes = None,
+    max_total_vcpu: MaxTotalVcpu = None,
+    max_total_memory_mb: MaxTotalMemory = None,
+    max_total_disk_mb: MaxTotalDisk = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the key.")] = False,
 ) -> None:
-    """Make a key. It is shown once, now; only its hash is kept."""
+    """Make a key. It is shown once, now; only its hash is kept.
+
+    Limits hold for the sandboxes made with this key, beside those of its namespace (`cove namespaces limits`). A key
+    with limits may not make, see or revoke other keys.
+    """
+    from cove.models.quotas import Quota
+
     lifetime = _seconds(expire) if expire else None
-    made = _with_keys(data_dir, lambda keys: keys.create(name, namespace=namespace, lifetime_seconds=lifetime))
+    quota = Quota(
+        max_sandboxes=max_sandboxes,
+        max_total_vcpu=max_total_vcpu,
+        max_total_memory_mb=max_total_memory_mb,
+        max_total_disk_mb=max_total_disk_mb,
+    )
+    made = _with_keys(
+        data_dir, lambda keys: keys.create(name, namespace=namespace, lifetime_seconds=lifetime, quota=quota)
+    )
     if not quiet:
         typer.echo(f"Key {name!r} for namespace {namespace!r}. Keep it: it is not shown again.", err=True)
     typer.echo(made.key)
@@ -64,6 +83,7 @@ def list_keys(
             "expires": moment(key.expires_at) or "never",
             "last_used": moment(key.last_used_at) or "never",
             "state": "revoked" if key.revoked_at else "active",
+            "limits": " ".join(f"{name}={value}" for name, value in key.quota.model_dump(exclude_none=True).items()),
         }
         for key in found
     ]

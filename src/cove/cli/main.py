@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cove.cli import doctor, keys, run, sandboxes, serve, template_build, templates
+from cove.cli import doctor, keys, namespaces, run, sandboxes, serve, template_build, templates
 from cove.models.version import VERSION
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ templates.app.command("build")(template_build.build)
 app.add_typer(sandboxes.app, name="sandboxes", help="List, show and kill sandboxes of a server.")
 app.add_typer(templates.app, name="templates", help="List and build templates.")
 app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
+app.add_typer(namespaces.app, name="namespaces", help="List namespaces and set their limits.")
 
 
 def _print_version(wanted: bool) -> None:

@@ -103,10 +103,16 @@ class Quotas:
         """
         charge = Charge(principal.namespace, principal.actor, Usage.of(limits))
         server, namespace, key = charge.scopes
-        self._check("This server", server, self._server, charge.usage, "COVE_MAX_SANDBOXES")
+        self._check("This server", server, self._server, charge.usage, "raise the limit (COVE_MAX_SANDBOXES)")
         whose = f"Namespace {principal.namespace}"
-        self._check(whose, namespace, self.quota_of(principal), charge.usage, "`cove namespaces limits`")
-        self._check("This API key", key, principal.key_quota, charge.usage, "`cove keys limits`")
+        self._check(
+            whose,
+            namespace,
+            self.quota_of(principal),
+            charge.usage,
+            "have the operator raise it (`cove namespaces limits`)",
+        )
+        self._check("This API key", key, principal.key_quota, charge.usage, "use a key without this limit")
         self._add(charge, 1)
         return charge
 
@@ -151,7 +157,7 @@ class Quotas:
             else:
                 self._totals.pop(scope, None)
 
-    def _check(self, whose: str, scope: _Scope, quota: Quota, more: Usage, where: str) -> None:
+    def _check(self, whose: str, scope: _Scope, quota: Quota, more: Usage, way_out: str) -> None:
         if quota.is_open:
             return
         now = self._total(scope)
@@ -162,7 +168,12 @@ class Quotas:
             ("MB of disk", quota.max_total_disk_mb, now.disk_mb, more.disk_mb),
         ):
             if most is not None and taken + wanted > most:
-                raise _over(f"{whose} has a limit of {most} {unit}, of which {taken} are taken.", where, most, taken)
+                raise _over(
+                    f"{whose} has a limit of {most} {unit}, of which {taken} are taken.",
+                    f"Kill some, or {way_out}.",
+                    most,
+                    taken,
+                )
 
 
 def fitted(limits: Limits, asked: frozenset[str], ceilings: Quota) -> Limits:
@@ -179,15 +190,16 @@ def fitted(limits: Limits, asked: frozenset[str], ceilings: Quota) -> Limits:
             continue
         if name in asked or most < least:
             field = f"resources.{name}"
-            failure = _over(f"{field} is {wanted}, above the limit of {most}.", "", most, wanted)
+            failure = _over(
+                f"{field} is {wanted}, above the limit of {most}.", f"Ask for at most {most}.", most, wanted
+            )
             failure.details.update(field=field, available=most)
             raise failure
         changes[name] = most
     return limits.model_copy(update=changes) if changes else limits
 
 
-def _over(message: str, where: str, most: int, taken: int) -> CoveError:
-    remedy = f"Kill some, or have the operator raise the limit ({where})." if where else f"Ask for at most {most}."
+def _over(message: str, remedy: str, most: int, taken: int) -> CoveError:
     return error(
         "RESOURCE_LIMIT_EXCEEDED", message, remedy=remedy, limit=most, current=taken, available=max(0, most - taken)
     )
