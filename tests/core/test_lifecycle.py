@@ -1,10 +1,12 @@
 """What can be done with sandboxes that exist."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tests.core.world import ALICE, BOB, World, until
 
+from cove.core.planning import CreationPolicy
 from cove.core.states import LIVE, TRANSITIONS, Action
 from cove.models.errors import CoveError
 from cove.models.identifiers import new_sandbox_id
@@ -125,11 +127,132 @@ async def test_pause_and_resume_are_idempotent(world: World) -> None:
         assert (await world.engine.lifecycle.resume(ALICE, sandbox.id)).status is SandboxStatus.RUNNING
 
 
-async def test_concurrent_pauses_and_resumes_leave_store_and_host_agreed(world: World) -> None:
+async def test_stop_and_start_are_idempotent_and_keep_the_environment(world: World) -> None:
+    sandbox = (await world.create(env_vars={"A": "b"}, timeout_seconds=60)).sandbox
+    world.host.driver.sandboxes[sandbox.id].env_vars["LATER"] = "c"
+    lifecycle, directory = world.engine.lifecycle, world.engine.directory
+    for _ in range(2):
+        assert (await lifecycle.stop(ALICE, sandbox.id)).status is SandboxStatus.STOPPED
+    assert (directory.socket_of(sandbox.id), directory.state_of(sandbox.id)) == (None, SandboxStatus.STOPPED)
+    for _ in range(2):
+        row = await lifecycle.start(ALICE, sandbox.id)
+        assert (row.status, row.deadline) == (SandboxStatus.RUNNING, sandbox.deadline)
+    assert directory.socket_of(sandbox.id) is not None
+    assert world.host.driver.sandboxes[sandbox.id].env_vars == {"A": "b", "LATER": "c"}
+    actions = [event.action for event in await world.events()]
+    assert actions == ["sandbox.running", "sandbox.stopped", "sandbox.created"]
+
+
+async def test_a_paused_sandbox_is_stopped_with_its_environment(world: World) -> None:
+    sandbox = (await world.create(env_vars={"A": "b"})).sandbox
+    await world.engine.lifecycle.pause(ALICE, sandbox.id)
+    await world.engine.lifecycle.stop(ALICE, sandbox.id)
+    await world.engine.lifecycle.start(ALICE, sandbox.id)
+    assert world.host.driver.sandboxes[sandbox.id].env_vars == {"A": "b"}
+
+
+async def test_a_sandbox_whose_agent_says_nothing_can_be_stopped(world: World) -> None:
+    sandbox = (await world.create(env_vars={"A": "b"})).sandbox
+    world.host.driver.agent_status = 500
+    server = world.host.driver.sandboxes[sandbox.id].server
+    assert server
+    server.close()
+    assert (await world.engine.lifecycle.stop(ALICE, sandbox.id)).status is SandboxStatus.STOPPED
+    world.host.driver.sandboxes[sandbox.id].server = None
+    assert (await world.engine.lifecycle.start(ALICE, sandbox.id)).status is SandboxStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("before", "action", "way_out"),
+    [
+        (Action.PAUSE, Action.START, "/resume"),
+        (Action.STOP, Action.PAUSE, "/start"),
+        (Action.STOP, Action.RESUME, "/start"),
+    ],
+)
+async def test_states_that_do_not_fit_are_refused_with_the_way_out(
+    world: World, before: Action, action: Action, way_out: str
+) -> None:
     sandbox = (await world.create()).sandbox
     lifecycle = world.engine.lifecycle
-    calls = [call(ALICE, sandbox.id) for call in (lifecycle.pause, lifecycle.resume) * 6]
-    await asyncio.gather(*calls)
+    calls = {
+        Action.PAUSE: lifecycle.pause,
+        Action.RESUME: lifecycle.resume,
+        Action.STOP: lifecycle.stop,
+        Action.START: lifecycle.start,
+    }
+    row = await calls[before](ALICE, sandbox.id)
+    with pytest.raises(CoveError) as caught:
+        await calls[action](ALICE, sandbox.id)
+    assert caught.value.code == "INVALID_STATE"
+    assert way_out in caught.value.remedy
+    assert caught.value.details["status"] == row.status
+    assert await lifecycle.get(ALICE, sandbox.id) == row
+
+
+async def test_a_paused_sandbox_lets_nobody_through_until_it_runs_again(world: World) -> None:
+    sandbox = (await world.create()).sandbox
+    directory = world.engine.directory
+    world.host.hang.clear()
+    pausing = asyncio.create_task(world.engine.lifecycle.pause(ALICE, sandbox.id))
+    await until(lambda: "pause" in world.host.calls)
+    assert directory.socket_of(sandbox.id) is None  # before it is frozen: afterwards a request would hang
+    world.host.hang.set()
+    await pausing
+    world.host.hang.clear()
+    resuming = asyncio.create_task(world.engine.lifecycle.resume(ALICE, sandbox.id))
+    await until(lambda: "resume" in world.host.calls)
+    assert directory.state_of(sandbox.id) is SandboxStatus.PAUSED
+    world.host.hang.set()
+    await resuming
+    assert directory.socket_of(sandbox.id) is not None
+
+
+@pytest.mark.parametrize("action", ["pause", "stop"])
+async def test_a_switch_that_fails_leaves_the_sandbox_open(world: World, action: str) -> None:
+    sandbox = (await world.create()).sandbox
+    world.host.down = True
+    with pytest.raises(CoveError) as caught:
+        await getattr(world.engine.lifecycle, action)(ALICE, sandbox.id)
+    assert caught.value.code == "HOST_UNAVAILABLE"
+    assert world.engine.directory.socket_of(sandbox.id) is not None
+    assert (await world.engine.lifecycle.get(ALICE, sandbox.id)).status is SandboxStatus.RUNNING
+
+
+async def test_stopped_sandboxes_can_be_killed_and_expire(world: World) -> None:
+    killed, due = (await world.create()).sandbox, (await world.create(timeout_seconds=60)).sandbox
+    for one in (killed, due):
+        await world.engine.lifecycle.stop(ALICE, one.id)
+    await world.engine.lifecycle.refresh_token(ALICE, killed.id)
+    await world.engine.lifecycle.delete(ALICE, killed.id)
+    assert world.host.ids == {due.id}
+    world.clock.now += 61
+    await world.engine.lifecycle.expire(due.id)
+    assert world.host.ids == set()
+
+
+async def test_stopped_sandboxes_count(socket_dir: Path) -> None:
+    world = World(socket_dir, policy=CreationPolicy(max_sandboxes=1))
+    await world.open()
+    try:
+        sandbox = (await world.create()).sandbox
+        await world.engine.lifecycle.stop(ALICE, sandbox.id)
+        with pytest.raises(CoveError) as caught:
+            await world.create()
+        assert caught.value.code == "RESOURCE_LIMIT_EXCEEDED"
+        await world.engine.lifecycle.start(ALICE, sandbox.id)
+    finally:
+        await world.close()
+
+
+async def test_concurrent_switches_leave_store_and_host_agreed(world: World) -> None:
+    sandbox = (await world.create()).sandbox
+    lifecycle = world.engine.lifecycle
+    calls = [
+        call(ALICE, sandbox.id) for call in (lifecycle.pause, lifecycle.resume, lifecycle.stop, lifecycle.start) * 6
+    ]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {answer.code for answer in answers if isinstance(answer, CoveError)} <= {"INVALID_STATE"}
     row = await lifecycle.get(ALICE, sandbox.id)
     assert world.host.driver.sandboxes[sandbox.id].record.state.value == row.status.value
 

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from tests.core.world import ALICE, BOB, World
 
+from cove.core.states import TRANSITIONS, Action
 from cove.models.errors import CoveError, error
 from cove.models.sandboxes import SandboxStatus
 from cove.store.database import Database
 
 T = TypeVar("T")
+SWITCHES = (Action.PAUSE, Action.RESUME, Action.STOP, Action.START)
 
 
 def _empty_store() -> bytes:
@@ -34,7 +36,7 @@ def _empty_store() -> bytes:
 
 
 class LifecycleMachine(RuleBasedStateMachine):
-    """The model: which sandboxes live, with deadline and paused or not."""
+    """The model: which sandboxes live, with deadline and state."""
 
     sandboxes: Bundle[str] = Bundle("sandboxes")
     empty: bytes = b""
@@ -47,7 +49,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.world = self.do(self._open())
         self.live: dict[str, float | None] = {}
-        self.paused: set[str] = set()
+        self.status: dict[str, SandboxStatus] = {}
 
     async def _open(self) -> World:
         world = World(self.directory, sockets=False)
@@ -73,6 +75,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     def create(self, timeout: int) -> str:
         made = self.do(self.world.create(timeout_seconds=timeout)).sandbox
         self.live[made.id] = made.deadline
+        self.status[made.id] = SandboxStatus.RUNNING
         return made.id
 
     @rule(code=st.sampled_from(["SANDBOX_START_FAILED", "HOST_UNAVAILABLE", "DISK_FULL"]))
@@ -111,15 +114,34 @@ class LifecycleMachine(RuleBasedStateMachine):
         if which in self.live:
             self.live[which] = self.world.clock.now + seconds if seconds else None
 
-    @rule(which=sandboxes)
-    def pause(self, which: str) -> None:
-        if self.attempt(self.world.engine.lifecycle.pause(ALICE, which)) is None:
-            self.paused.add(which)
+    @rule(which=sandboxes, action=st.sampled_from(SWITCHES))
+    def switch(self, which: str, action: Action) -> None:
+        transition = TRANSITIONS[action]
+        code = self.attempt(getattr(self.world.engine.lifecycle, action.value)(ALICE, which))
+        if which not in self.live:
+            assert code == "SANDBOX_NOT_FOUND"
+        elif self.status[which] in transition.sources:
+            assert code is None
+            self.status[which] = transition.target
+        else:
+            assert code == "INVALID_STATE"
 
-    @rule(which=sandboxes)
-    def resume(self, which: str) -> None:
-        if self.attempt(self.world.engine.lifecycle.resume(ALICE, which)) is None:
-            self.paused.discard(which)
+    @rule(which=sandboxes, action=st.sampled_from(SWITCHES))
+    def switch_while_the_host_is_away(self, which: str, action: Action) -> None:
+        self.world.host.down = True
+        self.attempt(getattr(self.world.engine.lifecycle, action.value)(ALICE, which))
+        self.world.host.down = False
+
+    @rule(which=sandboxes, action=st.sampled_from(SWITCHES))
+    def switch_that_the_server_does_not_survive(self, which: str, action: Action) -> None:
+        """The host has carried it out, the row says nothing of it yet."""
+        if which in self.live and self.status[which] in TRANSITIONS[action].sources:
+            if self.status[which] is not TRANSITIONS[action].target:
+                host, more = self.world.host, ({"A": "b"},) if action is Action.STOP else ()
+                self.do(getattr(host, action.value)(which, *more))
+            self.do(self.world.restart())
+            self.do(self.world.engine.reconciler.reconcile())
+            self.status[which] = TRANSITIONS[action].target
 
     @rule(seconds=st.sampled_from([1, 10, 1000]))
     def time_passes(self, seconds: int) -> None:
@@ -155,14 +177,17 @@ class LifecycleMachine(RuleBasedStateMachine):
     def list_is_the_truth(self) -> None:
         shown = self.do(self.world.engine.lifecycle.list(ALICE, limit=1000)).sandboxes
         assert {row.id: row.deadline for row in shown} == self.live
-        assert {row.id for row in shown if row.status is SandboxStatus.PAUSED} == self.paused
+        assert {row.id: row.status for row in shown} == self.status
 
     @invariant()
     def nothing_is_orphaned(self) -> None:
         assert self.world.host.ids == self.live.keys()
         assert self.world.engine.directory.ids() == self.live.keys()
         for which, deadline in self.live.items():
-            assert self.world.host.driver.sandboxes[which].record.deadline == deadline
+            record = self.world.host.driver.sandboxes[which].record
+            assert record.deadline == deadline
+            assert record.state.value == self.status[which].value
+            assert self.world.engine.directory.state_of(which) is self.status[which]
 
     def teardown(self) -> None:
         self.do(self.world.close())
@@ -171,7 +196,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     def _gone(self, which: str) -> None:
         self.live.pop(which, None)
-        self.paused.discard(which)
+        self.status.pop(which, None)
 
 
 TestLifecycle = LifecycleMachine.TestCase

@@ -113,6 +113,59 @@ async def test_states_and_deadlines_are_made_to_agree(world: World) -> None:
     assert world.host.driver.sandboxes[made.sandbox.id].record.deadline == row.deadline == made.sandbox.deadline
 
 
+async def test_stopped_sandboxes_are_adopted_and_one_without_its_disk_has_crashed(world: World) -> None:
+    kept, lost = (await world.create()).sandbox, (await world.create()).sandbox
+    for one in (kept, lost):
+        await world.engine.lifecycle.stop(ALICE, one.id)
+    world.host.crash(lost.id)  # as a host forgets it whose disk is gone
+    await world.restart()
+    await world.engine.reconciler.reconcile()
+    assert world.engine.directory.ids() == frozenset({kept.id})
+    assert world.engine.directory.state_of(kept.id) is SandboxStatus.STOPPED
+    row = await world.row(lost.id)
+    assert row is not None
+    assert row.end_reason is EndReason.CRASHED
+    assert (await world.engine.lifecycle.start(ALICE, kept.id)).status is SandboxStatus.RUNNING
+
+
+async def test_a_crash_is_heard_of_at_once(world: World) -> None:
+    world.engine.reconciler._interval = 1000.0  # pyright: ignore[reportPrivateUsage]
+    await world.engine.start()
+    made = [(await world.create()).sandbox.id for _ in range(20)]
+    lasting = (await world.create()).sandbox.id
+    await until(lambda: "changes" in world.host.calls)
+    started = time.monotonic()
+    for each in made:
+        world.host.crash(each)
+    await until(lambda: world.engine.directory.ids() == frozenset({lasting}), seconds=2.0)
+    assert time.monotonic() - started < 1.0
+    row = await world.row(made[0])
+    assert row is not None
+    assert row.end_reason is EndReason.CRASHED
+
+
+async def test_an_end_at_the_deadline_that_the_host_tells_of_has_expired(world: World) -> None:
+    made = (await world.create(timeout_seconds=60)).sandbox
+    world.clock.now += 60.5
+    world.host.crash(made.id)
+    await world.engine.reconciler.hear([made.id, new_sandbox_id()])
+    row = await world.row(made.id)
+    assert row is not None
+    assert row.end_reason is EndReason.EXPIRED
+
+
+async def test_a_host_that_was_away_is_compared_as_soon_as_it_is_back(world: World) -> None:
+    world.engine.reconciler._interval = 1000.0  # pyright: ignore[reportPrivateUsage]
+    made = (await world.create()).sandbox.id
+    world.host.down = True
+    await world.engine.start()
+    lists = world.host.calls.count("list")
+    world.host.down = False
+    await until(lambda: world.host.calls.count("list") > lists)
+    world.host.crash(made)
+    await until(lambda: len(world.engine.directory) == 0, seconds=3.0)
+
+
 async def test_a_host_that_is_away_loses_nobody(world: World) -> None:
     made = await world.create()
     world.host.down = True

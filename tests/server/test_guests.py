@@ -50,7 +50,7 @@ class Agent:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            self.body = json.loads(await reader.readexactly(length))
+            self.body = json.loads(await reader.readexactly(length) or b"null")
             if self.answer is None:
                 await reader.read()
             else:
@@ -94,4 +94,41 @@ async def test_anything_but_a_plain_yes_is_a_no_within_bounds(socket_dir: Path, 
 async def test_an_agent_that_is_not_there(socket_dir: Path) -> None:
     with pytest.raises(CoveError) as caught:
         await AgentEnvironment().merge(record(socket_dir / "nobody"), {"A": "1"})
+    assert caught.value.code == "AGENT_UNREACHABLE"
+
+
+def says(body: bytes, *, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, body)
+
+
+async def test_variables_are_read_as_they_are(socket_dir: Path) -> None:
+    variables = {"A": "1", "EMPTY": "", "ODD": 'ü "quoted"\nline', "BIG": "\x01" * 100_000}
+    async with Agent(socket_dir / "a", says(json.dumps({"env_vars": variables, "count": 3}).encode())) as agent:
+        assert await AgentEnvironment().variables(agent.path) == variables
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b'HTTP/1.1 500 Oh\r\nContent-Length: 15\r\n\r\n{"env_vars": {}}',
+        says(b"{"),
+        says(b"[]"),
+        says(b'{"env_vars": {"A": 1}}'),
+        says(b'{"env_vars": {"A=B": "x"}}'),
+        says(b'{"env_vars": {"A": "\\u0000"}}'),
+        says(json.dumps({"env_vars": {f"A{number}": "" for number in range(1001)}}).encode()),
+        says(json.dumps({"env_vars": {"A": "x" * 300_000}}).encode()),
+        says(b"", length=10**11),
+        says(b"{", length=100),
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000,
+        None,
+    ],
+)
+async def test_variables_that_a_client_could_not_set_are_not_taken(socket_dir: Path, answer: bytes | None) -> None:
+    async with Agent(socket_dir / "a", answer) as agent, asyncio.timeout(5):
+        with pytest.raises(CoveError) as caught:
+            await AgentEnvironment(call_seconds=0.3).variables(agent.path)
     assert caught.value.code == "AGENT_UNREACHABLE"

@@ -36,7 +36,8 @@ class AgentEnvironment:
         try:
             async with asyncio.timeout(self._call_seconds):
                 answer = await ask(socket, "GET", "/env", b"", large=self._large)
-            return EnvironmentChange.model_validate_json(answer.body).env_vars
+            body = answer.body if answer.status == 200 else b""
+            return EnvironmentChange.model_validate_json(body).env_vars
         except (*FAILURES, ValueError) as failure:
             raise error(
                 "AGENT_UNREACHABLE", f"The agent did not say its variables: {type(failure).__name__}."
