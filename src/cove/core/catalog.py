@@ -31,7 +31,7 @@ class TemplateCatalog:
         self._host = host
         self._store = store
         self._clock = clock
-        self._by_name: dict[str, CatalogEntry] = {}
+        self._by_name: dict[tuple[str, str], CatalogEntry] = {}
         self._by_id: dict[str, CatalogEntry] = {}
         self._refreshing = asyncio.Lock()
         self._refreshed = float("-inf")
@@ -55,43 +55,58 @@ class TemplateCatalog:
                 raise error("HOST_UNAVAILABLE", "The host did not say which templates it has.") from None
             await self._take(manifests)
 
-    async def find(self, reference: str) -> CatalogEntry:
-        """The template with this name or decimal id.
+    async def find(self, reference: str, namespace: str = "") -> CatalogEntry:
+        """The template with this name or decimal id that `namespace` sees: its own, or everybody's.
 
         Raises:
             CoveError: TEMPLATE_NOT_FOUND, with the names that exist in `details`.
         """
-        entry = self._look_up(reference)
+        entry = self._look_up(reference, namespace)
         if entry is None or not entry.built:
             await self._refresh_if_old()
-            entry = self._look_up(reference)
+            entry = self._look_up(reference, namespace)
         if entry is None:
             raise error(
                 "TEMPLATE_NOT_FOUND",
                 f"Template {reference[:200]!r} was not found.",
                 remedy="`cove templates list` shows what exists; `cove templates build NAME` builds one.",
                 template=reference[:200],
-                available_templates=sorted(self._by_name),
+                available_templates=sorted(entry.template.name for entry in self.all(namespace)),
             )
         return entry
 
-    def all(self) -> tuple[CatalogEntry, ...]:
-        """Every template, by id."""
-        return tuple(self._by_id.values())
+    def all(self, namespace: str = "") -> tuple[CatalogEntry, ...]:
+        """Every template that `namespace` sees, by id."""
+        return tuple(entry for entry in self._by_id.values() if entry.template.namespace in ("", namespace))
 
     def digests(self) -> Mapping[str, str]:
-        """Name -> content digest of every template that is built."""
-        return {name: entry.template.digest for name, entry in self._by_name.items() if entry.built}
+        """Name on the host -> content digest of every template that is built."""
+        return {entry.template.host_name: entry.template.digest for entry in self._by_id.values() if entry.built}
 
-    def _look_up(self, reference: str) -> CatalogEntry | None:
-        return self._by_name.get(reference) or self._by_id.get(reference)
+    def show(self, template: StoredTemplate) -> None:
+        """A tenant's template is new, or its build went on."""
+        known = self._by_id.get(str(template.id))
+        entry = CatalogEntry(template, known is not None and known.built)
+        self._by_id[str(template.id)] = self._by_name[template.namespace, template.name] = entry
+
+    def forget(self, template: StoredTemplate) -> None:
+        """A tenant's template was removed."""
+        self._by_id.pop(str(template.id), None)
+        self._by_name.pop((template.namespace, template.name), None)
+
+    def _look_up(self, reference: str, namespace: str) -> CatalogEntry | None:
+        own = self._by_name.get((namespace, reference)) or self._by_name.get(("", reference))
+        if own is not None:
+            return own
+        entry = self._by_id.get(reference)
+        return entry if entry is not None and entry.template.namespace in ("", namespace) else None
 
     async def _refresh_if_old(self) -> None:
         if asyncio.get_running_loop().time() - self._refreshed >= _REFRESH_SECONDS:
             await self.refresh()
 
     async def _take(self, manifests: tuple[TemplateManifest, ...]) -> None:
-        known = {name: entry.template.digest for name, entry in self._by_name.items()}
+        known = {entry.template.host_name: entry.template.digest for entry in self._by_id.values()}
         fresh = [manifest for manifest in manifests if known.get(manifest.name) != manifest.digest]
         templates = tuple(entry.template for entry in self._by_id.values())
         if fresh:
@@ -100,8 +115,8 @@ class TemplateCatalog:
         self._fill(templates, built=frozenset(manifest.name for manifest in manifests))
 
     def _fill(self, templates: tuple[StoredTemplate, ...], *, built: frozenset[str]) -> None:
-        entries = [CatalogEntry(template, template.name in built) for template in templates]
-        self._by_name = {entry.template.name: entry for entry in entries}
+        entries = [CatalogEntry(template, template.host_name in built) for template in templates]
+        self._by_name = {(entry.template.namespace, entry.template.name): entry for entry in entries}
         self._by_id = {str(entry.template.id): entry for entry in entries}
 
 

@@ -1,7 +1,8 @@
 """How sandboxes come to be: from the warm pool, or from their template."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -135,13 +136,33 @@ class Creator:
             CoveError: TEMPLATE_NOT_FOUND, what `planning.plan` and `Host.create` raise, RESOURCE_LIMIT_EXCEEDED,
                 TIMEOUT, STORE_UNAVAILABLE. Nothing is left behind then.
         """
-        entry = await self._catalog.find(reference_of(request))
+        entry = await self._catalog.find(reference_of(request), principal.namespace)
         ceilings = self._quotas.ceilings(principal)
         planned = plan(request, entry, self._policy, now=self._clock(), ceilings=ceilings)
         charge = self._quotas.admit(principal, planned.limits)
         return await self._background.finish(
             self._create(principal, planned, charge, once), name="create sandbox", abandoned=self.abandon
         )
+
+    @asynccontextmanager
+    async def lent(self, spec: SandboxSpec) -> AsyncGenerator[SandboxRecord]:
+        """A sandbox of the server's own for as long as the block lasts: no row stands for it, and no tenant sees it.
+
+        Raises:
+            CoveError: what `Host.create` raises, TIMEOUT.
+        """
+        self._creating.add(spec.sandbox_id)
+        try:
+            yield await self._lent(spec)
+        finally:
+            await self._background.finish(self._discard(spec.sandbox_id), name="discard a lent sandbox")
+
+    async def _lent(self, spec: SandboxSpec) -> SandboxRecord:
+        try:
+            async with asyncio.timeout(self._policy.create_seconds):
+                return await self._host.create(spec)
+        except TimeoutError:
+            raise error("TIMEOUT", f"A sandbox did not start within {self._policy.create_seconds:.0f} s.") from None
 
     async def abandon(self, creation: Creation) -> None:
         """End a sandbox whose creator never heard of it: if it asks again, it gets another one."""
@@ -175,7 +196,7 @@ class Creator:
     async def _from_pool(self, planned: CreationPlan) -> SandboxRecord | None:
         """A claimed member with the environment set, or None when the pool has none that is well."""
         for _ in range(_POOL_ATTEMPTS if planned.poolable else 0):
-            member = self._pool.take(planned.template.name)
+            member = self._pool.take(planned.template.host_name)
             if member is None:
                 return None
             self._creating.add(member.sandbox_id)
@@ -196,7 +217,7 @@ class Creator:
     async def _from_template(self, planned: CreationPlan) -> SandboxRecord:
         spec = SandboxSpec(
             sandbox_id=new_sandbox_id(),
-            template=planned.template.name,
+            template=planned.template.host_name,
             isolation=planned.isolation,
             limits=planned.limits,
             env_vars=dict(planned.env_vars),

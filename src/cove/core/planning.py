@@ -88,11 +88,12 @@ def plan(
     if not entry.built:
         raise error("TEMPLATE_NOT_BUILT", f"Template {entry.template.name!r} is not built on this host.")
     asked_for = frozenset(request.resources.model_dump(exclude_none=True)) if request.resources else frozenset[str]()
-    limits = _limits(request, policy)
+    defaults = _defaults(entry.template, policy)
+    limits = _limits(request, policy, defaults)
     if not ceilings.is_open:
         limits = fitted(limits, asked_for, ceilings)
     isolation = _isolation(request, policy)
-    lowered = {name for name in _LIMIT_NAMES if getattr(limits, name) < getattr(policy.limits, name)}
+    lowered = {name for name in _LIMIT_NAMES if getattr(limits, name) < getattr(defaults, name)}
     required = asked_for | lowered
     asked = policy.default_timeout_seconds if request.timeout_seconds is None else request.timeout_seconds
     return CreationPlan(
@@ -103,7 +104,7 @@ def plan(
         timeout_seconds=asked or None,
         deadline=now + asked if asked else None,
         region=request.region,
-        poolable=not required and isolation == policy.isolation,
+        poolable=not required and isolation == policy.isolation and defaults == policy.limits,
         required_limits=required,
         env_vars=request.env_vars or {},
     )
@@ -123,9 +124,17 @@ def _isolation(request: CreateSandbox, policy: CreationPolicy) -> Isolation | No
     return asked
 
 
-def _limits(request: CreateSandbox, policy: CreationPolicy) -> Limits:
-    if request.resources is None:
+def _defaults(template: StoredTemplate, policy: CreationPolicy) -> Limits:
+    """What its builder asked for, as far as the server allows it today."""
+    if template.build is None:
         return policy.limits
+    wanted = {name: min(value, getattr(policy.max_limits, name)) for name, value in template.build.limits.items()}
+    return policy.limits.model_copy(update=wanted)
+
+
+def _limits(request: CreateSandbox, policy: CreationPolicy, defaults: Limits) -> Limits:
+    if request.resources is None:
+        return defaults
     asked = request.resources.model_dump(exclude_none=True)
     for name in _LIMIT_NAMES:
         most = getattr(policy.max_limits, name)
@@ -139,4 +148,4 @@ def _limits(request: CreateSandbox, policy: CreationPolicy) -> Limits:
                 current=asked[name],
                 available=most,
             )
-    return policy.limits.model_copy(update=asked) if asked else policy.limits
+    return defaults.model_copy(update=asked) if asked else defaults
