@@ -13,6 +13,7 @@ from cove.core.planning import CreationPolicy
 from cove.core.principal import Principal
 from cove.core.storage import Store
 from cove.core.tokens import AgentTokens
+from cove.models.quotas import UNLIMITED
 from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredEvent, StoredSandbox
 from cove.server.guests import AgentEnvironment
@@ -41,6 +42,7 @@ class World:
         self.host = FakeHost(directory, sockets=sockets)
         self.policy = policy or CreationPolicy(max_sandboxes=50, create_seconds=10.0)
         self.pool_size = pool_size
+        self.namespace_quota = UNLIMITED
         self.key = Ed25519PrivateKey.generate()
         self.database = Database.at_path(directory / "cove.db")
         self.store: Store = self.database
@@ -54,6 +56,7 @@ class World:
             guests=AgentEnvironment(),
             policy=self.policy,
             pool_targets={"code-interpreter": self.pool_size},
+            namespace_quota=self.namespace_quota,
             reconcile_seconds=0.05,
             clock=self.clock,
         )
