@@ -6,7 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ class AgentProcess:
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[AgentProcess]:
+    with agent_process(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    """One agent for the tests of a module, which leave it running."""
+    with agent_process(tmp_path_factory.mktemp("agent")) as running:
+        yield running
+
+
+@contextmanager
+def agent_process(tmp_path: Path) -> Generator[AgentProcess]:
+    """An agent that lives below `tmp_path`."""
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
@@ -84,7 +99,9 @@ def process(tmp_path: Path) -> Iterator[AgentProcess]:
     transport = httpx2.HTTPTransport(uds=address)
     try:
         with httpx2.Client(transport=transport, base_url="http://agent", timeout=30) as client:
-            yield AgentProcess(client=client, parent=parent, prepared=prepared, pid=pid, workspace=workspace, address=address)
+            yield AgentProcess(
+                client=client, parent=parent, prepared=prepared, pid=pid, workspace=workspace, address=address
+            )
     finally:
         if parent.poll() is None:
             os.kill(pid, signal.SIGKILL)

@@ -126,7 +126,10 @@ async def _send_end(socket: WebSocket, running: "asyncio.Future[_Result]", outpu
             await output.send_notes(socket, "stdout", result.stdout)
         await output.send_notes(socket, "stderr", result.stderr)
         ending = _result_frame(result)
-    await socket.send(_bounded(ending), gap=ENDING_GAP_SECONDS)
+    message, left_out = _bounded(ending)
+    if left_out:
+        await output.send_notes(socket, "stderr", f"[left out, too large for a stream: {', '.join(left_out)}]\n")
+    await socket.send(message, gap=ENDING_GAP_SECONDS)
     await socket.send(encoded(CompleteFrame(success=ending.success)), gap=ENDING_GAP_SECONDS)
 
 
@@ -141,15 +144,18 @@ def _result_frame(result: _Result) -> ResultFrame:
     return ResultFrame(**fields)
 
 
-def _bounded(frame: ResultFrame) -> bytes:
-    """The message for `frame`, without the displayed objects that make it too large for clients."""
+def _bounded(frame: ResultFrame) -> tuple[bytes, list[str]]:
+    """The message for `frame`, and what of its displayed objects had to be left out for clients to take it."""
     message = encoded(frame)
+    left_out: list[str] = []
     for name in _RICH_FIELDS:
         if len(message) <= _MAX_RESULT_BYTES:
             break
-        frame = frame.model_copy(update={name: None})
-        message = encoded(frame)
-    return message
+        if getattr(frame, name) is not None:
+            frame = frame.model_copy(update={name: None})
+            left_out.append(name.removesuffix("_output"))
+            message = encoded(frame)
+    return message, left_out
 
 
 WEBSOCKETS = (
