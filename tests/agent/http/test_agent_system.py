@@ -2,10 +2,14 @@
 
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cove.agent.app import build_app
+from cove.agent.execution.environment import SandboxEnvironment
+from cove.models.agent import AgentBoot
 from cove.models.environment import MAX_TOTAL_BYTES
 
 if TYPE_CHECKING:
@@ -14,12 +18,76 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
+HEALTH = {
+    "status": str,
+    "agent": str,
+    "version": str,
+    "uptime": float,
+    "go_version": str,
+    "vm_id": str,
+    "features": dict,
+    "active_streams": int,
+}
+INFO = {
+    **dict.fromkeys(("vm_id", "agent", "agent_version", "version", "os", "arch", "platform", "vm_ip", "ip"), str),
+    "vm_port": int,
+    "port": int,
+    "start_time": str,
+    "uptime": float,
+    "endpoints": dict,
+    "features": dict,
+}
+SNAPSHOT = {
+    "uptime_seconds": float,
+    **dict.fromkeys(("total_requests", "total_errors", "error_count", "active_executions", "total_executions"), int),
+    "requests_total": dict,
+    "avg_duration_ms": dict,
+    "system": dict,
+    "process": dict,
+    "cache": dict,
+}
+CACHE = {**dict.fromkeys(("hits", "misses", "size", "count", "total_cached"), int), "hit_rate": float}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/health", HEALTH),
+        ("/info", INFO),
+        ("/metrics", SNAPSHOT),
+        ("/metrics/snapshot", SNAPSHOT),
+        ("/cache/stats", CACHE),
+        ("/env", {"env_vars": dict, "count": int, "timestamp": str}),
+        ("/system", {"cpu": dict, "memory": dict, "disk": dict}),
+    ],
+)
+async def test_every_field_has_its_type(agent: "RunningAgent", path: str, fields: dict[str, type]) -> None:
+    body = (await agent.client.get(path)).json()
+    assert {name: type(body.get(name)) for name in fields} == fields
+    # Some clients take these for a failure.
+    assert not {"error", "status_code"} & set(body)
+
+
+async def test_go_says_its_version_where_it_is(agent: "RunningAgent", tmp_path: Path) -> None:
+    (tmp_path / "go/bin").mkdir(parents=True)
+    (tmp_path / "go/bin/go").write_text("#!/bin/sh\n")
+    (tmp_path / "go/bin/go").chmod(0o755)
+    (tmp_path / "go/VERSION").write_text("go1.2.3\ntime 2026-01-01\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/go").symlink_to("../go/bin/go")
+    boot = AgentBoot(sandbox_id="x", template="x", isolation="none", base_environment={"PATH": str(tmp_path / "bin")})
+    for languages, version in ((("python", "go"), "go1.2.3"), (("python",), "")):
+        app = build_app(boot.model_copy(update={"languages": languages}), agent.engine, SandboxEnvironment())
+        assert app.state.agent.go_version == version
+
+
 async def test_health(agent: "RunningAgent") -> None:
     body = (await agent.client.get("/health")).json()
     assert body["status"] == "healthy"
     assert body["vm_id"] == "1763382095i648uu1o"
     assert body["features"]["languages"] == ["python", "bash"]
     assert body["uptime"] >= 0
+    assert body["go_version"] == ""
 
 
 async def test_info(agent: "RunningAgent") -> None:
