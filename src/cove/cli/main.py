@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from cove.cli import doctor, keys, namespaces, run, sandboxes, serve, template_build, templates
+from cove.cli import (
+    doctor,
+    files,
+    keys,
+    namespaces,
+    processes,
+    run,
+    sandboxes,
+    serve,
+    template_build,
+    templates,
+    terminal,
+)
 from cove.models.version import VERSION
 
 app = typer.Typer(
@@ -20,7 +32,15 @@ app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 templates.app.command("build")(template_build.build)
-app.add_typer(sandboxes.app, name="sandboxes", help="List, show and kill sandboxes of a server.")
+# Options of ours go before the id; what follows the command belongs to the command.
+sandboxes.app.command("exec", context_settings={"allow_interspersed_args": False})(processes.execute)
+sandboxes.app.command("shell")(terminal.shell)
+sandboxes.app.command("cp")(files.copy)
+sandboxes.app.command("watch")(files.watch)
+sandboxes.app.command("processes")(processes.list_processes)
+sandboxes.app.command("logs")(processes.logs)
+sandboxes.app.command("kill-process")(processes.kill_process)
+app.add_typer(sandboxes.app, name="sandboxes", help="Sandboxes of a server: use, show, stop and kill them.")
 app.add_typer(templates.app, name="templates", help="List and build templates.")
 app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
 app.add_typer(namespaces.app, name="namespaces", help="List namespaces and set their limits.")

@@ -50,6 +50,28 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     console.print(table)
 
 
+def print_failures(failed: Sequence[Mapping[str, Any]]) -> None:
+    """One line on stderr for each `{"id": ..., "error": {...}}`, with what to do about it."""
+    for failure in failed:
+        problem = failure["error"]
+        typer.echo(plain(f"{failure['id']}: {problem['message']} {problem['remedy']}".rstrip()), err=True)
+
+
+def pass_on(text: str, *, error: bool = False) -> None:
+    """What a program in a sandbox printed, as it is, to our own stdout or stderr.
+
+    Raises:
+        SystemExit: whoever read our output has gone (`| head`): end quietly, as programs do.
+    """
+    stream = sys.stderr if error else sys.stdout
+    try:
+        stream.buffer.write(text.encode("utf-8", "replace"))
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(141)
+
+
 def print_fields(fields: Mapping[str, object]) -> None:
     """Names and values, one a line; those without a value are left out."""
     shown = {name: value for name, value in fields.items() if value not in (None, "")}

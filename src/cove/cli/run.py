@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cove.cli.environment import variables
 from cove.cli.locations import DataDir
 
 
@@ -44,7 +45,7 @@ def run(
             code=_read_code(code, file),
             language=language,
             timeout=timeout,
-            env=_variables(env or []),
+            env=variables(env or []),
             template=template,
             isolation=isolation,
         )
@@ -64,15 +65,3 @@ def _read_code(code: str | None, file: Path | None) -> str:
         raise error("FILE_NOT_FOUND", f"Cannot read {file}: {problem.strerror}.") from problem
     except UnicodeDecodeError as problem:
         raise error("INVALID_REQUEST", "The program is not valid UTF-8.") from problem
-
-
-def _variables(pairs: list[str]) -> dict[str, str]:
-    from cove.models.errors import error
-
-    variables: dict[str, str] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator:
-            raise error("INVALID_REQUEST", f"--env {pair!r} has no '='.", remedy="Write --env NAME=VALUE.")
-        variables[name] = value
-    return variables

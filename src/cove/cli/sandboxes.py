@@ -1,6 +1,8 @@
 """`cove sandboxes`: the sandboxes of a running server."""
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +11,7 @@ from cove.cli import output
 
 if TYPE_CHECKING:
     from cove.models.sandboxes import SandboxInfo
-    from cove.sdk import ControlPlane
+    from cove.sdk import ControlPlane, Sandbox
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,7 +28,12 @@ ApiKey = Annotated[
     str | None,
     typer.Option("--api-key", metavar="KEY", help="API key [default: COVE_API_KEY].", show_default=False),
 ]
+SandboxId = Annotated[str, typer.Argument(metavar="ID", help="Id of the sandbox.")]
+SandboxIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the sandboxes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# Errors that the next sandbox would meet too.
+_NOT_ABOUT_ONE = ("NETWORK_ERROR", "AUTHENTICATION_REQUIRED", "RATE_LIMIT_EXCEEDED")
 
 
 @app.command("list")
@@ -51,7 +58,7 @@ def list_sandboxes(
 
 @app.command("info")
 def info(
-    sandbox_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the sandbox.")],
+    sandbox_id: SandboxId,
     base_url: BaseUrl = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -106,8 +113,101 @@ def kill(
     else:
         for sandbox_id in killed:
             typer.echo(sandbox_id)
-        for failure in failed:
-            typer.echo(output.plain(f"{failure['id']}: {failure['error']['message']}"), err=True)
+        output.print_failures(failed)
+    sys.exit(1 if failed else 0)
+
+
+@app.command("pause")
+def pause(sandbox_ids: SandboxIds, base_url: BaseUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Freeze all that runs in sandboxes; memory stays as it is. Their deadlines run on."""
+    _change("pause", sandbox_ids, base_url, api_key, as_json=as_json)
+
+
+@app.command("resume")
+def resume(sandbox_ids: SandboxIds, base_url: BaseUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Go on with paused sandboxes."""
+    _change("resume", sandbox_ids, base_url, api_key, as_json=as_json)
+
+
+@app.command("stop")
+def stop(sandbox_ids: SandboxIds, base_url: BaseUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """End all that runs in sandboxes and keep their disks. Their deadlines run on."""
+    _change("stop", sandbox_ids, base_url, api_key, as_json=as_json)
+
+
+@app.command("start")
+def start(sandbox_ids: SandboxIds, base_url: BaseUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Start stopped sandboxes again, on their disks, under their ids."""
+    _change("start", sandbox_ids, base_url, api_key, as_json=as_json)
+
+
+@app.command("timeout")
+def set_timeout(
+    sandbox_id: SandboxId,
+    seconds: Annotated[int, typer.Argument(help="Seconds from now; 0 removes the deadline.", min=0)],
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move the deadline of a sandbox."""
+    from cove.sdk import ControlPlane
+
+    with output.reporting(as_json=as_json), ControlPlane(base_url=base_url, api_key=api_key) as control:
+        answer = control.set_timeout(sandbox_id, seconds)
+    if as_json:
+        output.print_json(answer)
+    else:
+        typer.echo(f"expires {output.until(answer.expires_at)}")
+
+
+@app.command("url")
+def url(
+    sandbox_id: SandboxId,
+    port: Annotated[int, typer.Argument(help="Port that a program in the sandbox listens on.", min=1, max=65535)],
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the address at which a port of a sandbox is reached."""
+    with output.reporting(as_json=as_json), opened(sandbox_id, base_url=base_url, api_key=api_key) as sandbox:
+        address = sandbox.get_preview_url(port)
+    if as_json:
+        output.print_json({"url": address})
+    else:
+        typer.echo(output.plain(address))
+
+
+@contextmanager
+def opened(sandbox_id: str, *, base_url: str | None, api_key: str | None) -> "Generator[Sandbox]":
+    """The sandbox as it is: a paused one stays paused, and at the end it lives on."""
+    from cove.sdk import ControlPlane, Sandbox
+
+    with ControlPlane(base_url=base_url, api_key=api_key) as control:
+        yield Sandbox(control.get(sandbox_id), control)
+
+
+def _change(action: str, sandbox_ids: list[str], base_url: str | None, api_key: str | None, *, as_json: bool) -> None:
+    """Do `action` with each. Ends with 1 when one of them refused; the others are changed nevertheless."""
+    from cove.models.errors import CoveError
+    from cove.sdk import ControlPlane
+
+    changed: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    with output.reporting(as_json=as_json), ControlPlane(base_url=base_url, api_key=api_key) as control:
+        call = {"pause": control.pause, "resume": control.resume, "stop": control.stop, "start": control.start}[action]
+        for sandbox_id in dict.fromkeys(sandbox_ids):
+            try:
+                changed.append({"id": sandbox_id, "status": call(sandbox_id).status})
+            except CoveError as problem:
+                if problem.code in _NOT_ABOUT_ONE:
+                    raise
+                failed.append({"id": sandbox_id, "error": output.error_fields(problem)})
+    if as_json:
+        output.print_json({"changed": changed, "failed": failed})
+    else:
+        for done in changed:
+            typer.echo(output.plain(f"{done['id']} {done['status']}"))
+        output.print_failures(failed)
     sys.exit(1 if failed else 0)
 
 

@@ -108,6 +108,13 @@ def lifecycle(sandbox_id: str, action: str) -> Call:
     return Call(method="POST", path=sandbox_path(sandbox_id, f"/{action}"), retry=Retry.IDEMPOTENT)
 
 
+def execution_path(execution_id: str, suffix: str = "") -> str:
+    """`/v1/executions/{id}` and what follows."""
+    if not execution_id or execution_id in (".", ".."):
+        raise error("INVALID_REQUEST", f"{execution_id!r} is not the id of an execution.")
+    return f"/v1/executions/{quoted(execution_id)}{suffix}"
+
+
 def set_timeout(sandbox_id: str, seconds: int) -> Call:
     """`PUT .../timeout`."""
     body = checked(SetTimeout, timeout_seconds=seconds)

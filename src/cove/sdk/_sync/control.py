@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
@@ -26,6 +26,9 @@ from cove.sdk._endpoint import resolve_endpoint
 from cove.sdk._failures import parse, parse_object
 from cove.sdk._retry import Retry
 from cove.sdk._sync.wire import Wire
+
+if TYPE_CHECKING:
+    from cove.models.async_executions import AsyncExecutionInfo
 
 PAGE_SIZE = 100
 
@@ -124,11 +127,9 @@ class ControlPlane:
         while True:
             page = self.page(status=status, region=region, cursor=cursor)
             yield from page.data
-            if not page.has_more:
+            cursor = _next_cursor(cursor, page.next_cursor, has_more=page.has_more)
+            if cursor is None:
                 return
-            if page.next_cursor is None or page.next_cursor == cursor:
-                raise error("INTERNAL_ERROR", "The server says that there are more sandboxes, but not where.")
-            cursor = page.next_cursor
 
     def delete(self, sandbox_id: str) -> None:
         """End a sandbox and remove it.
@@ -167,6 +168,36 @@ class ControlPlane:
         """A new token for the sandbox's agent."""
         return parse(AgentToken, self._send(requests.lifecycle(sandbox_id, "token/refresh")))
 
+    def executions(self, *, sandbox_id: str | None = None) -> "Iterator[AsyncExecutionInfo]":
+        """Asynchronous executions and what became of their webhooks, newest first, page by page."""
+        from cove.models.async_executions import AsyncExecutionPage
+
+        cursor: str | None = None
+        while True:
+            path = requests.with_query("/v1/executions", limit=PAGE_SIZE, sandbox_id=sandbox_id, cursor=cursor)
+            page = parse(AsyncExecutionPage, self._send(requests.get(path)))
+            yield from page.data
+            cursor = _next_cursor(cursor, page.next_cursor, has_more=page.has_more)
+            if cursor is None:
+                return
+
+    def execution(self, execution_id: str) -> "AsyncExecutionInfo":
+        """One of them.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        from cove.models.async_executions import AsyncExecutionInfo
+
+        return parse(AsyncExecutionInfo, self._send(requests.get(requests.execution_path(execution_id))))
+
+    def redeliver(self, execution_id: str) -> "AsyncExecutionInfo":
+        """Send its webhook now: once more, or sooner than it would be."""
+        from cove.models.async_executions import AsyncExecutionInfo
+
+        path = requests.execution_path(execution_id, "/redeliver")
+        return parse(AsyncExecutionInfo, self._send(requests.Call(method="POST", path=path)))
+
     def templates(self, *, category: str | None = None, language: str | None = None) -> tuple[TemplateInfo, ...]:
         """Templates that sandboxes can be created from."""
         call = requests.get(requests.with_query("/v1/templates", category=category, language=language))
@@ -182,3 +213,12 @@ class ControlPlane:
 
     def _send(self, call: requests.Call) -> bytes:
         return self.wire.send(self.wire.endpoint.url, call, headers=self._headers)
+
+
+def _next_cursor(cursor: str | None, following: str | None, *, has_more: bool) -> str | None:
+    """Where the next page begins; None after the last one."""
+    if not has_more:
+        return None
+    if following is None or following == cursor:
+        raise error("INTERNAL_ERROR", "The server says that there is more, but not where.")
+    return following

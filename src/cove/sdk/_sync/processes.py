@@ -34,6 +34,7 @@ class Process:
         name: for people.
         status: as far as this object knows; `refresh` asks.
         exit_code: once it has ended, as far as this object knows.
+        info: what the agent said last; None right after the start.
     """
 
     def __init__(self, link: AgentLink, known: BackgroundStarted | ProcessInfo) -> None:
@@ -42,7 +43,8 @@ class Process:
         self.execution_id = known.execution_id
         self.name = known.name
         self.status = known.status
-        self.exit_code = known.exit_code if isinstance(known, ProcessInfo) else None
+        self.info = known if isinstance(known, ProcessInfo) else None
+        self.exit_code = None if self.info is None else self.info.exit_code
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.status}>"
@@ -114,7 +116,7 @@ class Process:
 
     def _look(self, wait: float | None) -> ProcessInfo:
         info = parse(ProcessInfo, self._link.send(requests.process(self.id, wait=wait)))
-        self.status, self.exit_code, self.name = info.status, info.exit_code, info.name
+        self.info, self.status, self.exit_code, self.name = info, info.status, info.exit_code, info.name
         return info
 
     def _text(self, stream: str) -> str:
