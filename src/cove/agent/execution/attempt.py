@@ -67,6 +67,7 @@ class Attempt:
         """
         frame = self._frame(variables)
         answer = self._interpreter.call(frame, self._ends)
+        answer.add_done_callback(_seen)
         await asyncio.wait([answer, cancelled], timeout=self._call.timeout, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return _outcome(answer)
@@ -74,8 +75,6 @@ class Attempt:
         if not obeyed:
             await end_tree(self._interpreter.pid, spared=self._spared)
             await asyncio.wait([self._interpreter.ended], timeout=DEATH_SECONDS)
-        if answer.done():
-            answer.exception()  # seen: how a killed interpreter ends is no news
         notes = (timeout_note(self._call.timeout),)
         return Outcome(TIMEOUT_EXIT_CODE, timed_out=True, restarted=not obeyed, notes=notes)
 
@@ -122,6 +121,12 @@ class Attempt:
         if obeyed:
             await end_tree(pid, spared=self._spared, keep_root=True)
         return obeyed
+
+
+def _seen(answer: "asyncio.Future[Finished]") -> None:
+    # How an interpreter ends that was killed, or whose caller has gone, is no news.
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _outcome(answer: "asyncio.Future[Finished]") -> Outcome:
