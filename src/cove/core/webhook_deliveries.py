@@ -60,19 +60,23 @@ class WebhookDeliveries:
         due_in = (row.next_attempt_at or 0.0) - self._clock()
         if due_in > 0:
             return due_in
-        async with self._tenants.hold(row.namespace):
-            try:
-                callback = Callback.model_validate_json(await self._opened(row, ExecutionPart.CALLBACK))
-                async with self._hosts.hold(_host_of(callback.url)), self._all:
-                    await self._background.finish(self._attempt(row, callback), name=f"webhook {row.id}")
-            except CoveError as failure:
-                if failure.code != "INTERNAL_ERROR":
-                    raise
-                # Not readable with this key; whoever runs the server may put the right one back.
-                await self._note(row, row.attempts + 1, WebhookOutcome(None, failure.message))
+        try:
+            await self._in_turn(row)
+        except CoveError as failure:
+            if failure.code != "INTERNAL_ERROR":
+                raise
+            # Not readable with this key; whoever runs the server may put the right one back.
+            await self._note(row, row.attempts + 1, WebhookOutcome(None, failure.message))
         return 0.0
 
-    async def _attempt(self, row: StoredExecution, callback: Callback) -> None:
+    async def _in_turn(self, row: StoredExecution) -> None:
+        """Wait for the receiver's turn first: those that wait for a slow one take nothing from the tenant's others."""
+        host = _host_of((await self._callback(row)).url)
+        async with self._hosts.hold(f"{row.namespace} {host}"), self._tenants.hold(row.namespace), self._all:
+            await self._background.finish(self._attempt(row), name=f"webhook {row.id}")
+
+    async def _attempt(self, row: StoredExecution) -> None:
+        callback = await self._callback(row)
         result = CallbackBody.model_validate_json(await self._opened(row, ExecutionPart.RESULT))
         attempt = row.attempts + 1
         message = compose(callback, result, owner=row.namespace, attempt=attempt, now=self._clock())
@@ -97,6 +101,9 @@ class WebhookDeliveries:
         self._log.info(
             "webhook_attempt", execution_id=row.id, attempt=attempt, delivery=delivery.value, failure=failure
         )
+
+    async def _callback(self, row: StoredExecution) -> Callback:
+        return Callback.model_validate_json(await self._opened(row, ExecutionPart.CALLBACK))
 
     async def _opened(self, row: StoredExecution, part: ExecutionPart) -> bytes:
         sealed = await self._store.read(lambda work: work.executions.part(row.id, part))
