@@ -99,7 +99,7 @@ class RunningServer:
         self.url = ""
 
     @classmethod
-    def start(cls, data_dir: Path, *options: str) -> Self:
+    def start(cls, data_dir: Path, *options: str, **variables: str) -> Self:
         """Start it and wait until it says where it serves."""
         log = data_dir / f"server-{len(list(data_dir.glob('server-*.log')))}.log"
         with log.open("wb") as output:
@@ -108,7 +108,7 @@ class RunningServer:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=clean_environment(),
+                env=clean_environment(**variables),
                 start_new_session=True,
             )
         server = cls(data_dir, process, log)

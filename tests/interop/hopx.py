@@ -10,6 +10,7 @@ with warnings.catch_warnings():
     errors: Any = importlib.import_module("hopx_ai.errors")
     token_cache: Any = importlib.import_module("hopx_ai._token_cache")
     http: Any = importlib.import_module("hopx_ai._client")
+    async_http: Any = importlib.import_module("hopx_ai._async_client")
 
 KEY = "unused-with-dev"
 

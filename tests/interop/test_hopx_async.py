@@ -50,6 +50,17 @@ async def test_lifecycle(there: There) -> None:
         await sandbox.get_info()
 
 
+async def test_a_paused_sandbox_answers_calls_at_once_with_what_to_do(there: There) -> None:
+    async with AsyncSandbox.create("base", timeout_seconds=60, **there) as sandbox:
+        await sandbox.run_code("print(1)")  # at its first call the client waits for an agent that answers
+        await sandbox.pause()
+        async with asyncio.timeout(5):
+            with pytest.raises(errors.HopxError, match="409 Conflict"):  # all that this client tells of it
+                await sandbox.run_code("print(1)")
+        await sandbox.resume()
+        assert (await sandbox.run_code("print(2)")).stdout == "2\n"
+
+
 @pytest.mark.parametrize(
     ("language", "code"),
     [("python", "print(6 * 7)"), ("javascript", "console.log(6 * 7)"), ("bash", "echo $((6 * 7))")],

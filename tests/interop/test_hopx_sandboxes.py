@@ -1,6 +1,7 @@
 """`hopx_ai.Sandbox`: create, find, change, end; templates; what it raises when that fails."""
 
 import re
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -151,6 +152,97 @@ def test_connect_resumes_a_paused_sandbox(there: There) -> None:
         assert again.get_info().status == "running"
         again.resume()
         assert again.run_code("print(number)").stdout == "42\n"
+
+
+def test_a_paused_sandbox_answers_calls_at_once_with_what_to_do(there: There) -> None:
+    with Sandbox.create("base", timeout_seconds=60, **there) as sandbox:
+        sandbox.run_code("print(1)")
+        sandbox.pause()
+        started = time.monotonic()
+        for call in (lambda: sandbox.run_code("print(1)"), lambda: sandbox.files.list("/")):
+            with pytest.raises(errors.HopxError) as raised:
+                call()
+            assert (raised.value.status_code, raised.value.code) == (409, "INVALID_STATE")
+            assert "is paused: resume it first" in str(raised.value)
+        assert time.monotonic() - started < 5
+        sandbox.resume()
+        assert sandbox.run_code("print(2)").stdout == "2\n"
+
+
+def test_a_stopped_sandbox(there: There) -> None:
+    """The client has no methods for it: it is stopped by whoever asked for that over plain REST."""
+    with Sandbox.create("base", timeout_seconds=600, env_vars={"KEPT": "yes"}, region="here", **there) as sandbox:
+        sandbox.files.write("/workspace/note.txt", "kept")
+        address = f"{there['base_url']}/v1/sandboxes/{sandbox.sandbox_id}"
+        for _ in range(2):
+            answer = httpx2.post(f"{address}/stop", headers={"Content-Type": "application/json"}, timeout=30)
+            assert answer.json().items() >= {"id": sandbox.sandbox_id, "status": "stopped"}.items()
+        before = sandbox.get_info()
+        assert (before.status, before.region, before.timeout_seconds) == ("stopped", "here", 600)
+        with pytest.raises(errors.HopxError, match="stopped"):
+            Sandbox.connect(sandbox.sandbox_id, **there)
+        with pytest.raises(errors.HopxError, match="stopped: start it first"):
+            sandbox.run_code("print(1)")
+        with pytest.raises(errors.APIError, match="cannot resume"):
+            sandbox.resume()
+        sandbox.refresh_token()
+        sandbox.set_timeout(900)
+        assert sandbox.sandbox_id in ids(Sandbox.list(status="stopped", **there))
+        assert sandbox.sandbox_id not in ids(Sandbox.list(status="running", **there))
+        assert httpx2.post(f"{address}/start", timeout=30).json()["status"] == "running"
+        assert sandbox.files.read("/workspace/note.txt") == "kept"
+        assert sandbox.run_code("import os; print(os.environ['KEPT'])").stdout == "yes\n"
+        assert 890 < sandbox.get_time_to_expiry() <= 900
+        httpx2.post(f"{address}/stop", timeout=30)
+
+
+def test_tokens_are_refreshed_whatever_the_state(there: There) -> None:
+    with Sandbox.create("base", timeout_seconds=60, **there) as sandbox:
+        address = f"{there['base_url']}/v1/sandboxes/{sandbox.sandbox_id}"
+        for action in ("start", "pause", "resume", "stop", "start"):
+            assert httpx2.post(f"{address}/{action}", timeout=30).status_code == 200
+            answer = httpx2.post(f"{address}/token/refresh", headers={"Content-Type": "application/json"}).json()
+            assert answer["auth_token"].count(".") == 2
+            assert re.fullmatch(r"[-0-9]{10}T[:0-9]{8}(\.[0-9]{3}|\.[0-9]{6})?Z", answer["token_expires_at"])
+        headers = {"Authorization": f"Bearer {answer['auth_token']}"}
+        assert httpx2.get(f"{sandbox.get_info().public_host}/info", headers=headers).status_code == 200
+
+
+def test_what_older_clients_send_is_taken(there: There) -> None:
+    """An integer as the id of a template; sizes that the service has ignored since 2025, as this server does."""
+    template = Sandbox.get_template("base", **there)
+    body = {"template_id": int(template.id), "vcpu": 64, "memory_mb": 1, "disk_gb": 10**6, "timeout_seconds": 60}
+    made = httpx2.post(f"{there['base_url']}/v1/sandboxes", json=body, timeout=30)
+    assert made.status_code == 201, made.text
+    try:
+        assert made.json()["template_name"] == "base"
+        assert made.json()["resources"] == {"vcpu": 2, "memory_mb": 1024, "disk_mb": 2048}
+    finally:
+        httpx2.delete(f"{there['base_url']}/v1/sandboxes/{made.json()['id']}")
+
+
+def test_regions_are_told_back_and_filtered_by(there: There) -> None:
+    with several(there, 1) as plain, Sandbox.create("base", timeout_seconds=60, region="eu-1", **there) as regional:
+        assert regional.get_info().region == "eu-1"
+        assert ids(Sandbox.list(region="eu-1", **there)) == {regional.sandbox_id}
+        assert ids(Sandbox.list(region="eu-1", status="paused", **there)) == set()
+        assert ids(plain) & ids(Sandbox.list(region="eu-1", **there)) == set()
+
+
+def test_a_page_that_is_not_the_last_has_a_cursor(there: There) -> None:
+    with several(there, 3) as made:
+        seen: set[str] = set()
+        cursor: str | None = None
+        for _ in range(1000):
+            parameters = {"limit": 1} | ({"cursor": cursor} if cursor else {})
+            page = httpx2.get(f"{there['base_url']}/v1/sandboxes", params=parameters).json()
+            assert page["object"] == "list"
+            assert page["has_more"] == (page["next_cursor"] is not None)
+            seen |= {one["id"] for one in page["data"]}
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert ids(made) <= seen
 
 
 @pytest.mark.parametrize("sandbox_id", ["1763382095aaaaaaaa", "nope", "..%2f..", "a" * 300])
