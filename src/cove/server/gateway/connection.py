@@ -170,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
         match route:
             case ToControlPlane():
                 self._counters.to_control_plane += 1
-                self._reach(Destination(self._shared.control_plane))
+                self._reach(Destination(str(self._shared.control_plane)))
             case ToAgent():
                 self._counters.to_agents += 1
                 self._reach(route.destination)

@@ -15,7 +15,6 @@ import socket
 import stat
 import struct
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, Protocol
 
 from cove.models.errors import error
@@ -36,8 +35,9 @@ _NO_LINGER: Final = struct.pack("ii", 0, 0)
 class PortDialer(Protocol):
     """Connects to ports of sandboxes."""
 
-    async def dial(self, agent: Path, port: int) -> socket.socket:
-        """A connected, non-blocking stream socket to what listens on `port` in the sandbox whose agent is at `agent`.
+    async def dial(self, agent: str, port: int) -> socket.socket:
+        """A connected, non-blocking stream socket to what listens on `port` in the sandbox whose agent listens on the
+        unix socket `agent`.
 
         Its file description may be shared with the sandbox: it must be used through `SharedSocketTransport` only.
 
@@ -58,7 +58,7 @@ class AgentDialer:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dial")
 
-    async def dial(self, agent: Path, port: int) -> socket.socket:
+    async def dial(self, agent: str, port: int) -> socket.socket:
         """See `PortDialer`."""
         loop = asyncio.get_running_loop()
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -82,7 +82,7 @@ class AgentDialer:
         self._threads.shutdown(wait=False)
 
 
-async def connect_unix(sock: socket.socket, path: Path) -> None:
+async def connect_unix(sock: socket.socket, path: str) -> None:
     """Connects a non-blocking unix socket.
 
     Raises:
@@ -91,7 +91,7 @@ async def connect_unix(sock: socket.socket, path: Path) -> None:
     # unix(7): a full backlog answers EAGAIN at once and nothing tells when it has room again.
     while True:
         try:
-            sock.connect(str(path))
+            sock.connect(path)
         except BlockingIOError:
             await asyncio.sleep(_BACKLOG_RETRY_SECONDS)
         else:

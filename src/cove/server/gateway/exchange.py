@@ -13,7 +13,7 @@ from cove.server.gateway.counters import GatewayCounters
 from cove.server.gateway.dialling import PortDialer
 from cove.server.gateway.refusals import Plane, Refuse, refuse, refuse_error
 from cove.server.gateway.relay import RequestRelay, ResponseRelay
-from cove.server.gateway.routing import ToAgent, ToControlPlane, TokenVerifier, ToPort
+from cove.server.gateway.routing import UPLOADS, ToAgent, ToControlPlane, TokenVerifier, ToPort
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.gateway.upstreams import Upstream
 
@@ -110,7 +110,8 @@ class Exchange:
     def may_be_slow(self) -> bool:
         """Whether the request's body may take any time. One for the control plane is small: it has its time as a
         whole, so that nobody drips it."""
-        return self.request.done or not isinstance(self.route, ToControlPlane)
+        route = self.route
+        return self.request.done or not isinstance(route, ToControlPlane) or route.target.startswith(UPLOADS)
 
 
 def plane_of(route: ToControlPlane | ToAgent | ToPort) -> Plane:
@@ -128,7 +129,8 @@ def body_limit(route: ToControlPlane | ToAgent | ToPort, settings: GatewaySettin
     """Bytes that a request's body may have."""
     match route:
         case ToControlPlane():
-            return settings.max_control_body_bytes
+            is_upload = route.target.startswith(UPLOADS)
+            return settings.max_upload_body_bytes if is_upload else settings.max_control_body_bytes
         case ToAgent():
             return settings.max_agent_body_bytes
         case ToPort():

@@ -7,6 +7,7 @@ other than `chunked`.
 
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cove.server.gateway.settings import MAX_HEAD_BYTES
 
@@ -17,8 +18,9 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,23}) ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+(?:\r\n|\Z))*+")
 _PROTOCOL = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~/-]{1,64}")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_MAX_LENGTH_DIGITS = 18
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _HOST = re.compile(rb"([A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 
@@ -39,6 +41,8 @@ HOP_BY_HOP = frozenset(
 
 WEBSOCKET = b"websocket"
 
+_NOTHING = frozenset[bytes]()
+
 Fields = tuple[tuple[bytes, bytes, bytes], ...]
 """Header fields in order: name in lower case, name as sent, value."""
 
@@ -57,27 +61,29 @@ class FramingError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(NamedTuple):
     """How a body ends: `chunked`, by `length`, or neither: a request has none then, a response lasts until close."""
 
     chunked: bool = False
     length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+# The heads are not frozen: that would triple the time to make one, and each message needs two.
+@dataclass(slots=True)
 class Head:
-    """What request and response heads share.
+    """What request and response heads share; never changed.
 
     Attributes:
         minor: of the HTTP version, 0 or 1.
         values: lower-case name to its values, in order.
+        connection: members of Connection, in lower case.
     """
 
     minor: int
     fields: Fields
     values: dict[bytes, list[bytes]] = field(repr=False)
     framing: Framing
+    connection: frozenset[bytes]
 
     def first(self, name: bytes) -> bytes | None:
         """The first value of the field, or None."""
@@ -86,18 +92,15 @@ class Head:
 
     def tokens(self, name: bytes) -> frozenset[bytes]:
         """Members of a comma separated field, in lower case."""
-        found = self.values.get(name)
-        if found is None:
-            return frozenset()
-        return frozenset(part.strip(b" \t").lower() for value in found for part in value.split(b",")) - {b""}
+        return _members(self.values.get(name))
 
     @property
     def persistent(self) -> bool:
         """Whether the sender means to keep the connection (RFC 9112 §9.3); never for HTTP/1.0."""
-        return self.minor == 1 and b"close" not in self.tokens(b"connection")
+        return self.minor == 1 and b"close" not in self.connection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHead(Head):
     """A request without its body.
 
@@ -125,7 +128,7 @@ class RequestHead(Head):
         """
         if self.minor == 0 or self.framing.chunked or self.framing.length or b"upgrade" not in self.values:
             return None
-        wanted = self.tokens(b"upgrade") if b"upgrade" in self.tokens(b"connection") else frozenset[bytes]()
+        wanted = self.tokens(b"upgrade") if b"upgrade" in self.connection else frozenset[bytes]()
         protocol = next(iter(wanted)) if len(wanted) == 1 else b""
         return protocol if _PROTOCOL.fullmatch(protocol) and not protocol.startswith(b"h2") else None
 
@@ -140,7 +143,7 @@ class RequestHead(Head):
         return self.minor == 1 and b"100-continue" in self.tokens(b"expect")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseHead(Head):
     """A response without its body."""
 
@@ -221,7 +224,8 @@ def parse_request(raw: bytes) -> RequestHead:
         target, host = _origin_form(target, host)
         if target == b"*" and method != b"OPTIONS":
             raise FramingError("The target * is for OPTIONS only.")
-    return RequestHead(minor, fields, values, framing, method, target, host, _hostname_of(host))
+    options = _members(values.get(b"connection"))
+    return RequestHead(minor, fields, values, framing, options, method, target, host, _hostname_of(host))
 
 
 def parse_response(raw: bytes) -> ResponseHead:
@@ -236,7 +240,16 @@ def parse_response(raw: bytes) -> ResponseHead:
         raise FramingError("The status line is malformed.")
     fields, values = _parse_fields(rest)
     minor = int(match[1])
-    return ResponseHead(minor, fields, values, _framing_of(values, minor), int(match[2]), match[3] or b"")
+    options = _members(values.get(b"connection"))
+    return ResponseHead(minor, fields, values, _framing_of(values, minor), options, int(match[2]), match[3] or b"")
+
+
+def _members(values: list[bytes] | None) -> frozenset[bytes]:
+    if values is None:
+        return _NOTHING
+    if len(values) == 1 and b"," not in values[0]:
+        return frozenset((values[0].lower(),)) if values[0] else _NOTHING
+    return frozenset(part.strip(b" \t").lower() for value in values for part in value.split(b",")) - {b""}
 
 
 def is_field_line(line: bytes) -> bool:
@@ -251,21 +264,23 @@ def _bad_request_line(line: bytes) -> FramingError:
 
 
 def _parse_fields(raw: bytes) -> tuple[Fields, dict[bytes, list[bytes]]]:
-    fields: list[tuple[bytes, bytes, bytes]] = []
-    values: dict[bytes, list[bytes]] = {}
     if not raw:
-        return (), values
-    lines = raw.split(b"\r\n")
-    if len(lines) > MAX_FIELDS:
+        return (), {}
+    if raw.count(b"\r\n") >= MAX_FIELDS:
         raise FramingError(f"There are more than {MAX_FIELDS} header fields.", status=431, code="HEADERS_TOO_LARGE")
-    for line in lines:
-        match = _FIELD.fullmatch(line)
-        if match is None:
-            raise FramingError("A header field is malformed.")
-        name, value = match[1], match[2].strip(b" \t")
-        lower = name.lower()
+    # A line that ends the head would have ended it earlier.
+    if _FIELDS.fullmatch(raw) is None or raw.endswith(b"\r\n"):
+        raise FramingError("A header field is malformed.")
+    values: dict[bytes, list[bytes]] = {}
+    fields: list[tuple[bytes, bytes, bytes]] = []
+    for line in raw.split(b"\r\n"):
+        name, _, padded = line.partition(b":")
+        lower, value = name.lower(), padded.strip(b" \t")
         fields.append((lower, name, value))
-        values.setdefault(lower, []).append(value)
+        if lower in values:
+            values[lower].append(value)
+        else:
+            values[lower] = [value]
     return tuple(fields), values
 
 
@@ -279,7 +294,7 @@ def _framing_of(values: dict[bytes, list[bytes]], minor: int) -> Framing:
         return Framing(chunked=True)
     if lengths is None:
         return Framing()
-    if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+    if len(lengths) != 1 or not lengths[0].isdigit() or len(lengths[0]) > _MAX_LENGTH_DIGITS:
         raise FramingError("Content-Length is not one decimal number.")
     return Framing(length=int(lengths[0]))
 

@@ -63,7 +63,9 @@ class RequestRelay:
             b"%b %b HTTP/1.1" % (head.method, self._route.target),
             b"Host: " + (head.host if passage.host is None else passage.host),
         ]
-        dropped = _dropped(head, passage.not_to) | self._route.withheld
+        dropped = _dropped(head, passage.not_to)
+        if self._route.withheld:
+            dropped |= self._route.withheld
         lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
         lines.append(b"X-Request-ID: " + self._request_id)
         if head.framing.chunked:
@@ -250,4 +252,4 @@ def _upgrade_of(head: RequestHead, passage: Passage) -> bytes | None:
 
 def _dropped(head: Head, always: frozenset[bytes]) -> frozenset[bytes]:
     """Names of fields that end here: Connection names more of them (RFC 9110 §7.6.1)."""
-    return always | head.tokens(b"connection") if b"connection" in head.values else always
+    return always if head.connection <= always else always | head.connection

@@ -43,11 +43,15 @@ AGENT_PREFIXES = (
 )
 CONTROL_PREFIXES = (b"/v1", b"/docs", b"/redoc", b"/openapi.json", b"/mcp", b"/api/v1", b"/auth")
 
+UPLOADS = b"/v1/templates/uploads/"
+"""Archives for builds: bodies that are large, for the control plane."""
+
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]{1,8192})")
 _API_KEY = re.compile(rb"(?:[Bb][Ee][Aa][Rr][Ee][Rr] +)?hopx_live_.*", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 _CREDENTIAL_FIELDS = (b"authorization", b"x-api-key")
 _ASYNC_PATH = b"/execute/async"
+_NOTHING = frozenset[bytes]()
 _REFUSED_METHODS = (b"CONNECT", b"TRACE")
 
 
@@ -91,7 +95,8 @@ class Onward(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+# Routes are made for each request, and never changed; frozen ones would take three times as long to make.
+@dataclass(slots=True)
 class ToControlPlane:
     """Answered by the control plane; the target is unchanged, except for asynchronous executions.
 
@@ -103,10 +108,10 @@ class ToControlPlane:
     plane: Plane = Plane.CONTROL
     passage = CONTROL_PLANE
     prefix = b""
-    withheld = frozenset[bytes]()
+    withheld = _NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToAgent:
     """Answered by one sandbox's agent, under a target without the address prefix."""
 
@@ -115,15 +120,15 @@ class ToAgent:
     target: bytes
     passage = AGENT
     prefix = b""
-    withheld = frozenset[bytes]()
+    withheld = _NOTHING
 
     @property
     def destination(self) -> Destination:
         """Where it is."""
-        return Destination(self.socket_path)
+        return Destination(str(self.socket_path))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToPort:
     """Answered by whatever listens on a port of a sandbox.
 
@@ -138,7 +143,7 @@ class ToPort:
     port: int
     target: bytes
     prefix: bytes = b""
-    withheld: frozenset[bytes] = frozenset()
+    withheld: frozenset[bytes] = _NOTHING
 
     @property
     def passage(self) -> Passage:
@@ -148,7 +153,7 @@ class ToPort:
     @property
     def destination(self) -> Destination:
         """Where it is."""
-        return Destination(self.socket_path, self.port)
+        return Destination(str(self.socket_path), self.port)
 
 
 Route = ToControlPlane | ToAgent | ToPort | Refuse
@@ -181,7 +186,7 @@ def decide(head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, 
 def _host_is_served(hostname: str, settings: GatewaySettings) -> bool:
     # Browsers always send Host, so a request without one is not a rebinding attack.
     allowed = settings.allowed_hosts
-    return allowed is None or hostname in ("", *allowed) or _LOOPBACK.fullmatch(hostname) is not None
+    return allowed is None or not hostname or hostname in allowed or _LOOPBACK.fullmatch(hostname) is not None
 
 
 def _foreign_host() -> Refuse:
@@ -296,6 +301,8 @@ class _Router:
     def _own_credentials(self) -> frozenset[bytes]:
         """Fields with a key or token of this server: they are not for the program. Those of its own pass."""
         values = self._head.values
+        if b"authorization" not in values and b"x-api-key" not in values:
+            return _NOTHING
         own = {name for name in _CREDENTIAL_FIELDS if any(_API_KEY.fullmatch(value) for value in values.get(name, ()))}
         if b"authorization" in values:
             claimed = self._claimed()

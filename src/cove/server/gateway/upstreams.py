@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from cove.server.gateway.dialling import PortDialer, connect_unix
 from cove.server.gateway.shared_socket import SharedSocketTransport
@@ -17,11 +15,10 @@ _SO_PASSRIGHTS: Final = 83
 """asm-generic/socket.h, Linux 6.16."""
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """What listens on a unix socket, or on a port of the sandbox whose agent listens there."""
 
-    path: Path
+    path: str
     port: int | None = None
 
 
