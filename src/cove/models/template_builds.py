@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_validator
 
 from cove.models.base import Contract
+from cove.models.environment import check_env_vars
 
 MAX_STEPS = 200
 MAX_STEP_CHARACTERS = 64 * 1024
@@ -55,6 +56,8 @@ class BuildStep(Contract):
         wanted = 2 if self.type in (StepType.COPY, StepType.ENV) else 1
         if len(self.args) != wanted:
             raise ValueError(f"a step of type {self.type} takes {wanted} arguments, not {len(self.args)}")
+        if self.type is StepType.ENV:
+            check_env_vars({self.args[0]: self.args[1]})
         if self.type is StepType.COPY and self.files_hash is None:
             raise ValueError("a COPY step needs filesHash, of an archive that was uploaded")
         return self
@@ -170,6 +173,16 @@ class BuildState(Contract):
     completed_at: str | None = None
     error_message: str | None = None
     build_duration_ms: int | None = None
+    request_id: str | None = None
+
+
+class TemplateDeleted(Contract):
+    """Answer to the deletion of a template."""
+
+    id: str
+    name: str
+    deleted: bool = True
+    status: str = "deleted"
     request_id: str | None = None
 
 

@@ -28,8 +28,10 @@ from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.api.operations import operation_routes
 from cove.server.api.presentation import Presentation
 from cove.server.api.sandboxes import sandbox_routes
+from cove.server.api.template_builds import build_routes
 from cove.server.api.templates import template_routes
 from cove.server.asynchronous import AsynchronousExecutions, build_executions
+from cove.server.building import TemplateBuilding, build_building
 from cove.server.guests import AgentEnvironment
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
@@ -63,6 +65,7 @@ class ControlPlane:
     store: Database
     engine: SandboxEngine
     asynchronous: AsynchronousExecutions
+    building: TemplateBuilding
     metrics: Metrics
 
     @property
@@ -86,6 +89,8 @@ class ControlPlane:
             await self.engine.start()
             stack.push_async_callback(self.asynchronous.stop)
             await self.asynchronous.start()
+            stack.push_async_callback(self.building.stop)
+            await self.building.start()
             yield
 
 
@@ -113,9 +118,11 @@ def build_control_plane(
         clock=clock,
     )
     asynchronous = build_executions(settings, store, engine.directory, count=metrics.webhook, clock=clock)
+    building = build_building(settings, store, host, engine, _policy(settings), clock=clock)
     app = _application(
-        settings, store, engine, keys, sessions, metrics, clock, execution_routes(asynchronous.executions, tokens)
-    )
+        settings, store, engine, keys, sessions, metrics, clock,
+        execution_routes(asynchronous.executions, tokens), building,
+    )  # fmt: skip
     plane = ControlPlane(
         settings=settings,
         app=app,
@@ -124,6 +131,7 @@ def build_control_plane(
         store=store,
         engine=engine,
         asynchronous=asynchronous,
+        building=building,
         metrics=metrics,
     )
     app.state.control_plane = plane
@@ -139,6 +147,7 @@ def _application(
     metrics: Metrics,
     clock: Clock,
     executions: APIRouter,
+    building: TemplateBuilding,
 ) -> FastAPI:
     accounts, attempts = Accounts(store, keys, clock=clock), FailedAttempts()
     presentation = Presentation(base_url=settings.base_url, limits=settings.limits, port_origin=settings.port_origin)
@@ -147,6 +156,7 @@ def _application(
         routers=(
             operation_routes(store, engine.pool, metrics, host_answers=lambda: engine.reconciler.host_answers),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
+            build_routes(building.builds, building.shelf, base_url=settings.base_url),
             template_routes(engine.catalog, presentation),
             executions,
             account_routes(accounts, keys, sessions, attempts, dev=settings.dev),
@@ -156,6 +166,7 @@ def _application(
         keys=keys,
         sessions=sessions,
         attempts=attempts,
+        shelf=building.shelf,
         metrics=metrics,
         lifespan=_lifespan,
     )

@@ -18,8 +18,10 @@ from cove.server.api.errors import on_cove_error, on_http_exception, on_validati
 from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.api.front import BodyLimit, RequestContext
 from cove.server.api.rate_limits import RateLimits
+from cove.server.api.uploads import UploadDoor
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
+from cove.server.uploads import UploadShelf
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -31,6 +33,7 @@ def build_application(
     keys: ApiKeys,
     sessions: Sessions,
     attempts: FailedAttempts,
+    shelf: UploadShelf,
     metrics: Metrics,
     lifespan: Lifespan,
 ) -> FastAPI:
@@ -65,6 +68,7 @@ def build_application(
         origins=frozenset(settings.allowed_origins),
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(UploadDoor, shelf=shelf)
     app.add_middleware(RequestContext, metrics=metrics)
     app.openapi = partial(_document_once, app)
     return app

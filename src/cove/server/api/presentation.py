@@ -6,7 +6,8 @@ from cove.models.agent import AGENT_PORT
 from cove.models.isolation import ISOLATION_SUMMARY
 from cove.models.limits import Limits
 from cove.models.sandboxes import AgentToken, CreatedSandbox, Resources, SandboxInfo
-from cove.models.stored import StoredSandbox
+from cove.models.stored import StoredSandbox, StoredTemplate
+from cove.models.template_builds import BuildStatus
 from cove.models.templates import TemplateInfo, TemplateResources
 
 _VENDOR_PATH = "/.vms.hopx.dev"
@@ -54,13 +55,22 @@ class Presentation:
             category="development",
             language=template.languages[0] if template.languages else None,
             features=template.languages,
-            is_active=entry.built,
-            status="active" if entry.built else "archived",
+            is_active=entry.built and template.status is not BuildStatus.FAILED,
+            is_public=not template.namespace,
+            status=_template_status(entry),
             build_id=str(template.id),
-            default_resources=self._default_resources,
+            default_resources=self._resources_of(template),
             created_at=utc(template.created_at),
             updated_at=utc(template.updated_at),
             request_id=request_id,
+        )
+
+    def _resources_of(self, template: StoredTemplate) -> TemplateResources:
+        if template.build is None:
+            return self._default_resources
+        limits = template.build.limits
+        return TemplateResources(
+            vcpu=limits["vcpu"], memory_mb=limits["memory_mb"], disk_gb=max(1, limits["disk_mb"] // 1024)
         )
 
     def _facts(self, row: StoredSandbox, request_id: str | None) -> dict[str, object]:
@@ -96,3 +106,10 @@ class Presentation:
             return address, f"{address}/ports/{{port}}/"
         preview = self._port_origin.replace("{id}", sandbox_id)
         return preview.replace("{port}", str(AGENT_PORT)) + _VENDOR_PATH, f"{preview}/"
+
+
+def _template_status(entry: CatalogEntry) -> str:
+    """In the words of the contract: `archived` is what was built once and is not here now."""
+    if entry.template.status is not BuildStatus.ACTIVE:
+        return entry.template.status.value
+    return "active" if entry.built else "archived"

@@ -17,16 +17,16 @@ def template_routes(catalog: TemplateCatalog, presentation: Presentation) -> API
     @router.get("/v1/templates", response_model=TemplatePage)
     async def list_templates(request: Request, category: str | None = None, language: str | None = None) -> Response:
         """List templates."""
-        principal_of(request.scope)
-        shown = [presentation.template(entry) for entry in catalog.all() if _speaks(entry, language)]
+        namespace = principal_of(request.scope).namespace
+        shown = [presentation.template(entry) for entry in catalog.all(namespace) if _speaks(entry, language)]
         wanted = tuple(info for info in shown if category is None or info.category == category)
         return answer(TemplatePage(data=wanted, request_id=request_id_of(request.scope)))
 
     @router.get("/v1/templates/{reference}", response_model=TemplateInfo)
     async def get_template(request: Request, reference: str) -> Response:
         """Get a template by its name or its id."""
-        principal_of(request.scope)
-        return answer(presentation.template(await catalog.find(reference), request_id_of(request.scope)))
+        entry = await catalog.find(reference, principal_of(request.scope).namespace)
+        return answer(presentation.template(entry, request_id_of(request.scope)))
 
     return router
 
