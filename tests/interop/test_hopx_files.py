@@ -155,3 +155,78 @@ def test_variables_given_at_creation(there: dict[str, Any]) -> None:
     with hopx.client.Sandbox.create("base", timeout_seconds=60, env_vars={"GIVEN": "at creation"}, **there) as sandbox:
         assert sandbox.env.get("GIVEN") == "at creation"
         assert sandbox.run_code("import os; print(os.environ['GIVEN'])").stdout == "at creation\n"
+
+
+ASYNC_NAMES = [*(name for name in WEIRD_NAMES if not {"#", "\n"} & {*name}), "plus+sign", "50%", "%41", "a&path"]
+"""The asynchronous client does not encode paths in queries: it never sends what is behind `#`, nor line breaks."""
+
+
+@pytest.mark.anyio
+async def test_weird_names_of_the_asynchronous_client(async_sandbox: Any) -> None:
+    files = async_sandbox.files
+    for name in ASYNC_NAMES:
+        path = f"/workspace/names/{name}"
+        await files.write(path, name)
+        assert await files.read(path) == name
+        assert await files.exists(path), name
+        await files.write_bytes(path, b"\0\xff")
+        assert await files.read_bytes(path) == b"\0\xff"
+        assert [entry.name for entry in await files.list("/workspace/names")] == [name]
+        await files.remove(path)
+        assert not await files.exists(path), name
+
+
+@pytest.mark.anyio
+async def test_errors_of_the_asynchronous_client(async_sandbox: Any) -> None:
+    """Some codes make this client fail with a TypeError: they are never sent."""
+    files = async_sandbox.files
+    with pytest.raises(errors.FileNotFoundError) as missing:
+        await files.read("/workspace/absent")
+    assert missing.value.path == "/workspace/absent"
+    for call in (
+        files.write("/etc/passwd", "root::0:0::/:/bin/sh"),
+        files.mkdir("/usr/new"),
+        files.remove("/usr/bin/env"),
+        files.list("/root/.ssh"),
+        files.list("/workspace/absent"),
+        files.list("/etc/passwd"),
+        files.read("/workspace"),
+        files.read("/tmp/" + "y" * 300),
+        files.write("/workspace/trailing/", ""),
+        async_sandbox.run_code("1", language="cobol"),
+        async_sandbox.run_code("1", working_dir="/absent"),
+        async_sandbox.commands.run("true", working_dir="/absent"),
+    ):
+        with pytest.raises(errors.AgentError):
+            await call
+
+
+def test_a_large_directory(sandbox: Any) -> None:
+    make = "mkdir /workspace/many && cd /workspace/many && seq -f %06.0f 0 99999 | xargs touch"
+    assert sandbox.commands.run(make).exit_code == 0
+    names = [entry.name for entry in sandbox.files.list("/workspace/many")]
+    assert names == [f"{number:06}" for number in range(100_000)]
+
+
+@pytest.mark.parametrize(
+    ("language", "show"),
+    [
+        ("python", "import os; print(os.environ.get('LATER'))"),
+        ("javascript", "console.log(process.env.LATER ?? 'None')"),
+    ],
+)
+def test_variables_reach_interpreters_that_run_already(sandbox: Any, language: str, show: str) -> None:
+    sandbox.env.set_all({})
+    assert sandbox.run_code(show, language=language).stdout == "None\n"
+    sandbox.env.set("LATER", "global")
+    assert sandbox.run_code(show, language=language).stdout == "global\n"
+    assert sandbox.run_code(show, language=language, env={"LATER": "request"}).stdout == "request\n"
+    sandbox.env.delete("LATER")
+    assert sandbox.run_code(show, language=language).stdout == "None\n"
+
+
+def test_a_file_that_is_base64_itself(sandbox: Any) -> None:
+    """The client decodes such downloads without being asked."""
+    for text in ("test", "dGVzdA==", "QUJD" * 1000):
+        sandbox.files.write("/workspace/text", text)
+        assert sandbox.files.read_bytes("/workspace/text") == text.encode()
