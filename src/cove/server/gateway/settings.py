@@ -46,7 +46,7 @@ class GatewaySettings:
     previews_need_token: bool = False
     public_scheme: str = "http"
     max_connections: int = 4096
-    max_agent_body_bytes: int = GIB
+    max_agent_body_bytes: int = 64 * GIB
     max_control_body_bytes: int = MIB
     max_upload_body_bytes: int = GIB
     max_drained_body_bytes: int = 256 * KIB
