@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,15 @@ def nothing_left(sandbox: Any) -> Iterator[None]:
     yield
     for entry in sandbox.list_processes():
         sandbox.kill_process(entry["process_id"])
+
+
+@pytest.fixture
+async def async_sandbox(async_sandbox: Any) -> AsyncIterator[Any]:
+    """With its connections closed at the end, which the client itself does not do."""
+    yield async_sandbox
+    await async_sandbox.kill()
+    await async_sandbox._agent_client.close()
+    await async_sandbox._client.close()
 
 
 def listed(sandbox: Any, process_id: str) -> dict[str, Any]:
@@ -131,6 +140,8 @@ async def test_the_asynchronous_client(async_sandbox: Any) -> None:
 @pytest.mark.anyio
 async def test_many_at_once(async_sandbox: Any) -> None:
     """The answers come within the ten seconds that the clients wait."""
+    # The client makes one connection pool for each of the first calls that run at a time.
+    assert await _mine(async_sandbox) == []
     began = time.monotonic()
     started = await asyncio.gather(
         *(async_sandbox.run_code_background(f"print({number})\n{FOREVER}") for number in range(12))
