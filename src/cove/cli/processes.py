@@ -48,7 +48,11 @@ def execute(
 
         cove sandboxes exec ID 'cat *.csv | wc -l'
     """
-    text = command[0] if len(command) == 1 else shlex.join(command)
+    # The parser leaves a `--` behind the id where it is.
+    words = command[1:] if command[0] == "--" else command
+    if not words:
+        raise typer.BadParameter("the command is missing")
+    text = words[0] if len(words) == 1 else shlex.join(words)
     with output.reporting(as_json=as_json), opened(sandbox_id, base_url=base_url, api_key=api_key) as sandbox:
         given = variables(env or [])
         if background:
