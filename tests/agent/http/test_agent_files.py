@@ -511,7 +511,22 @@ async def test_names_that_are_not_utf8_can_be_reached(agent: "RunningAgent") -> 
     assert body["path"] == entry["path"]
 
 
-@pytest.mark.parametrize("content", [b"test", b"aGVsbG8=", b"plain text", b"abc", b"", b"dGVzdA==" * 100])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"test",
+        b"aGVsbG8=",
+        b"aGVsbG9=",
+        b"====",
+        b"plain text",
+        b"abc",
+        b"",
+        b"dGVzdA==" * 100,
+        b"Q" * 1_000_000,
+        b"Q" * 262_144 + b"YQ==",
+        b"Q" * 262_143 + b"=YQ=",
+    ],
+)
 @pytest.mark.parametrize("client", ["python-httpx/0.28.1", "curl/8", "axios/1.21.1"])
 async def test_clients_that_decode_downloads_get_what_is_stored(
     agent: "RunningAgent", client: str, content: bytes

@@ -7,7 +7,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -118,8 +118,9 @@ class Extraction:
     def _directory(self, parts: tuple[str, ...], mode: int) -> None:
         directory = self._tree.directory(parts, create=True)
         if parts:
-            # Its owner can always use it: members that belong into it are still to come.
-            os.fchmod(directory, mode & _PERMISSIONS | stat.S_IRWXU)
+            with suppress(PermissionError):  # one that was there already and is not the sandbox's user's own
+                # Its owner can always use it: members that belong into it are still to come.
+                os.fchmod(directory, mode & _PERMISSIONS | stat.S_IRWXU)
 
     def _symbolic_link(self, parts: tuple[str, ...], member: Member) -> None:
         try:
