@@ -144,7 +144,7 @@ def test_keys(logged_in: FixedHost) -> None:
     made = said(logged_in, "auth", "keys", "create", "-n", "another", "--no-store")
     assert "hopx_live_" in made
     listed = said_json(logged_in, "auth", "keys", "list")
-    entries: Any = listed["api_keys"] if "api_keys" in listed else listed
+    entries: Any = listed if isinstance(listed, list) else listed["api_keys"]  # pyright: ignore[reportUnknownVariableType]
     key_id = next(entry["id"] for entry in entries if entry["name"] == "another")
     said(logged_in, "auth", "keys", "list")
     said(logged_in, "auth", "keys", "info", key_id)
