@@ -361,7 +361,7 @@ class ClientConnection(asyncio.Protocol):
     def _upstream_failed(self, reason: str) -> None:
         self._counters.upstream_failures += 1
         if self._exchange is not None:
-            self._fail(failure(self._exchange.route, self._shared.directory, reason))
+            self._fail(failure(self._exchange, self._shared.directory, reason))
 
     def _fail(self, refusal: Refuse) -> None:
         """Ends the exchange: with an answer if none has begun, else by breaking off."""

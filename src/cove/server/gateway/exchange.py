@@ -137,8 +137,9 @@ def body_limit(route: ToControlPlane | ToAgent | ToPort, settings: GatewaySettin
             return sys.maxsize  # it is streamed, and the program knows what it takes
 
 
-def failure(route: ToControlPlane | ToAgent | ToPort, directory: AgentDirectory, reason: str) -> Refuse:
+def failure(exchange: Exchange, directory: AgentDirectory, reason: str) -> Refuse:
     """What to answer when an upstream could not be reached, or broke off."""
+    route = exchange.route
     if isinstance(route, ToControlPlane):
         return refuse("HOST_UNAVAILABLE", f"The control plane failed: {reason}.", Plane.CONTROL)
     plane, sandbox_id = plane_of(route), route.sandbox_id
@@ -148,6 +149,6 @@ def failure(route: ToControlPlane | ToAgent | ToPort, directory: AgentDirectory,
         return refuse("SANDBOX_NOT_FOUND", message, plane)
     if directory.socket_of(sandbox_id) is None:
         return refuse_error(not_running(sandbox_id, state), plane)
-    if isinstance(route, ToPort):
+    if isinstance(route, ToPort) and exchange.upstream is not None:
         return refuse("BAD_RESPONSE", f"The program at port {route.port} of the sandbox failed: {reason}.", plane)
     return refuse("AGENT_UNREACHABLE", f"The agent of sandbox {sandbox_id} failed: {reason}.", plane)
