@@ -1,7 +1,7 @@
 """Local hosts over drivers that isolate nothing, and what they serve."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from cove.drivers.fake import FakeDriver
 from cove.host.records import RecordStore
 from cove.host.templates.store import OnProgress, TemplateStore
 from cove.hostd.local_host import LocalHost
+from cove.hostd.template_versions import TemplateVersions
 from cove.models.errors import error
 from cove.models.hosts import SandboxRecord, SandboxSpec
 from cove.models.identifiers import new_sandbox_id
@@ -26,6 +27,7 @@ class LastingDriver(FakeDriver):
 
     Attributes:
         warmed: names of templates that were to be warmed.
+        started: the templates that stopped sandboxes were started on.
         stoppable: whether it can stop and start.
     """
 
@@ -36,6 +38,7 @@ class LastingDriver(FakeDriver):
         self._level = level
         self._problem = problem
         self.warmed: list[str] = []
+        self.started: list[TemplateManifest] = []
 
     @property
     def isolation(self) -> Isolation:
@@ -58,6 +61,12 @@ class LastingDriver(FakeDriver):
     async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
         await super().create(spec, template)
         return self.update(spec.sandbox_id, isolation=self._level)
+
+    async def start(
+        self, record: SandboxRecord, template: TemplateManifest, env_vars: Mapping[str, str]
+    ) -> SandboxRecord:
+        self.started.append(template)
+        return await super().start(record, template, env_vars)
 
     async def warm(self, template: TemplateManifest) -> None:
         self.warmed.append(template.name)
@@ -113,6 +122,7 @@ class Setting:
         """A started host; by default over the one driver that all share."""
         host = LocalHost(
             builds=self.directory / "builds",
+            versions=TemplateVersions(self.directory / "versions"),
             host_id="here",
             drivers={driver.isolation: driver for driver in drivers or (self.driver,)},
             default_isolation=default,

@@ -208,19 +208,40 @@ async def _refusing(record: SandboxRecord) -> SandboxRecord:
     raise error("INTERNAL_ERROR", f"{record.sandbox_id} is stuck.")
 
 
-async def test_a_sandbox_of_another_version_of_its_template_is_not_started(setting: Setting) -> None:
+async def test_a_sandbox_is_started_on_the_version_of_its_template_that_it_was_made_of(setting: Setting) -> None:
+    first = await setting.host()
+    name, idle = (await first.create(spec())).sandbox_id, (await first.create(spec())).sandbox_id
+    await first.stop(name, {})
+    path = setting.directory / "templates/base.json"
+    path.write_text(path.read_text().replace('"digest":"d"', '"digest":"e"'))
+    assert (await first.create(spec())).template_digest == "e"
+    assert (await first.start(name)).template_digest == "d"
+    await first.stop(name, {})
+    path.unlink()
+    await first.close(destroy=False)
+    second = await setting.host()
+    await second.start(name)
+    assert setting.driver.started[-1].digest == "d"
+    assert setting.driver.started[-1].preload == ("json",)
+    for each in (name, idle):
+        await second.destroy(each)
+    await second.close(destroy=False)
+    await setting.host()
+    assert len(list((setting.directory / "versions").iterdir())) == 1  # of the one that still stands on `e`
+
+
+async def test_a_sandbox_whose_version_has_lost_its_layers_is_not_started(setting: Setting) -> None:
     host = await setting.host()
     name = (await host.create(spec())).sandbox_id
     await host.stop(name, {})
-    path = setting.directory / "templates/base.json"
-    whole = path.read_text()
-    path.write_text(whole.replace('"digest":"d"', '"digest":"e"'))
+    layer = setting.directory / "layer"
+    layer.rename(setting.directory / "elsewhere")
     with pytest.raises(CoveError) as caught:
         await host.start(name)
     assert caught.value.code == "TEMPLATE_NOT_BUILT"
     assert caught.value.remedy
     assert await state_of(host, name) is HostState.STOPPED
-    path.write_text(whole)
+    (setting.directory / "elsewhere").rename(layer)
     await host.start(name)
 
 

@@ -19,6 +19,7 @@ from cove.host.identities import TEMPLATE_OWNER
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.local_host import LocalHost
+from cove.hostd.template_versions import TemplateVersions
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
 
@@ -92,6 +93,7 @@ def _build(data_dir: Path, run_dir: Path, isolation: str, max_sandboxes: int, *,
         default_isolation=_wanted(isolation, drivers),
         records=RecordStore(run_dir / "sandboxes"),
         templates=template_store(data_dir),
+        versions=TemplateVersions(run_dir / "versions"),
         max_sandboxes=max_sandboxes,
         builds=builds_directory(data_dir),
         preload=not embedded,

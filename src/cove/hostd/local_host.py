@@ -15,6 +15,7 @@ from cove.drivers.base import RuntimeDriver, cannot_stop
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.changes import ChangeLog
+from cove.hostd.template_versions import TemplateVersions, is_version
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.identifiers import is_sandbox_id
@@ -43,6 +44,7 @@ class LocalHost:
         default_isolation: Isolation | None,
         records: RecordStore,
         templates: TemplateStore,
+        versions: TemplateVersions,
         max_sandboxes: int,
         builds: Path,
         preload: bool = True,
@@ -50,6 +52,7 @@ class LocalHost:
         """
         Args:
             default_isolation: None means the strongest driver whose probe succeeds.
+            versions: of the templates that sandboxes stand on.
             builds: the directory in which the control plane leaves what builds have made.
             preload: let warm processes import the template's modules ahead.
         """
@@ -59,6 +62,7 @@ class LocalHost:
         self._default_isolation = default_isolation
         self._store = records
         self._templates = templates
+        self._versions = versions
         self._max_sandboxes = max_sandboxes
         self._builds = builds
         self._records: dict[str, SandboxRecord] = {}
@@ -80,6 +84,7 @@ class LocalHost:
             else:
                 self._store.remove(record.sandbox_id)
         known = frozenset(self._records)
+        self._versions.forget_except({record.template_digest for record in self._records.values()})
         for driver in self._drivers.values():
             await driver.sweep(known)
         self._sweeper = asyncio.create_task(self._watch_deadlines())
@@ -133,15 +138,16 @@ class LocalHost:
             await _refuse_unenforceable(driver, spec)
             async with self._starts:
                 record = await driver.create(spec, template)
-            await self._keep(driver, record)
+            await self._keep(driver, record, template)
         finally:
             self._creating.discard(spec.sandbox_id)
         self._register(record)
         return record
 
-    async def _keep(self, driver: RuntimeDriver, record: SandboxRecord) -> None:
+    async def _keep(self, driver: RuntimeDriver, record: SandboxRecord, template: TemplateManifest) -> None:
         """A sandbox without a record would be lost at the next start: it is ended instead."""
         try:
+            self._versions.keep(template)
             self._store.save(record)
         except OSError as problem:
             await driver.destroy(record)
@@ -187,9 +193,7 @@ class LocalHost:
             driver = self._drivers[record.isolation]
             if record.pid:
                 record = await self._finish_stop(driver, record)
-            template = await self._template(record.template)
-            if template.digest != record.template_digest:
-                raise _other_version(record)
+            template = await self._version(record)
             async with self._starts:
                 started = await driver.start(record, template, record.env_vars)
             return await self._keep_started(driver, started)
@@ -271,6 +275,22 @@ class LocalHost:
                 manifest = manifest.model_copy(update={"preload": ()})
             self._loaded[name] = (version, manifest)
         return manifest
+
+    async def _version(self, record: SandboxRecord) -> TemplateManifest:
+        """What a sandbox was made of; one that an older daemon made may be known by its template only."""
+        found = self._versions.find(record.template_digest)
+        if found is None:
+            with contextlib.suppress(CoveError):
+                found = await self._template(record.template)
+        if found is None or not is_version(found, record.template_digest):
+            raise error(
+                "TEMPLATE_NOT_BUILT",
+                f"The version of template {record.template!r} that sandbox {record.sandbox_id} stands on is no more.",
+                remedy="Create a new sandbox; delete this one to free its disk.",
+                template=record.template,
+                digest=record.template_digest,
+            )
+        return found
 
     async def _driver(self, wanted: Isolation | None) -> RuntimeDriver:
         isolation = wanted or self._default_isolation
@@ -388,16 +408,6 @@ def _stopped(record: SandboxRecord) -> bool:
 
 def _shown(record: SandboxRecord) -> SandboxRecord:
     return record.model_copy(update={"env_vars": {}}) if record.env_vars else record
-
-
-def _other_version(record: SandboxRecord) -> CoveError:
-    return error(
-        "TEMPLATE_NOT_BUILT",
-        f"Sandbox {record.sandbox_id} stands on a version of template {record.template!r} that is not built any more.",
-        remedy="Create a new sandbox; delete this one to free its disk.",
-        template=record.template,
-        digest=record.template_digest,
-    )
 
 
 def _due(record: SandboxRecord, now: float) -> bool:

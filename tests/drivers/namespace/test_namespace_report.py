@@ -56,6 +56,11 @@ async def test_without_cgroups_and_disks_it_works_and_says_what_is_lost(subject:
             with pytest.raises(CoveError) as caught:
                 await driver.pause(record)
             assert caught.value.code == "UNSUPPORTED"
+            assert not report.capabilities.stop_start
+            with pytest.raises(CoveError) as caught:
+                await driver.stop(record)
+            assert (caught.value.code, bool(caught.value.remedy)) == ("UNSUPPORTED", True)
+            assert await Inside(record).output("echo untouched") == "untouched"
         finally:
             await driver.destroy(record)
     finally:

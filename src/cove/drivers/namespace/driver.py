@@ -165,7 +165,6 @@ class NamespaceDriver:
                 f"The user ids of sandbox {record.sandbox_id} are another sandbox's.",
                 remedy="Delete one of the two.",
             )
-        warm = await self._warm_process(template)
         spec = SandboxSpec(
             sandbox_id=record.sandbox_id,
             template=record.template,
@@ -173,7 +172,13 @@ class NamespaceDriver:
             env_vars=dict(env_vars),
             deadline=record.deadline,
         )
-        started = await self._bring_up(spec, warm, Parts(slot=stopped.slot, reopened=stopped.kit))
+        warm = await self._warm_process(template)
+        warm.users += 1
+        try:
+            started = await self._bring_up(spec, warm, Parts(slot=stopped.slot, reopened=stopped.kit))
+        finally:
+            warm.users -= 1
+            self._end_if_outdated(warm.template)
         self._stopped.pop(record.sandbox_id, None)
         return started.model_copy(update={"created": record.created})
 
@@ -288,10 +293,16 @@ class NamespaceDriver:
             return warm
 
     def _end_outdated(self, template: TemplateManifest) -> None:
-        """A template that was built anew has a new digest: nobody asks for the old one's warm process any more."""
+        """A template that was built anew has a new digest: only stopped sandboxes ask for the old version's process."""
         for digest, warm in list(self._warm.items()):
-            if warm.template.name == template.name and digest != template.digest:
+            older = warm.template.built_at < template.built_at
+            if warm.template.name == template.name and digest != template.digest and older and not warm.users:
                 self._warm.pop(digest).close()
+
+    def _end_if_outdated(self, template: TemplateManifest) -> None:
+        for warm in list(self._warm.values()):
+            if warm.template.name == template.name and warm.template.built_at > template.built_at:
+                self._end_outdated(warm.template)
 
     async def _assemble(self, spec: SandboxSpec, warm: WarmProcess, parts: Parts) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

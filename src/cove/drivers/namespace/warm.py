@@ -18,7 +18,7 @@ _SPAWN_SECONDS: Final = 20.0
 
 
 class WarmProcess:
-    """One running fork server."""
+    """One running fork server. `users` counts the starts that must not lose it."""
 
     def __init__(self, template: TemplateManifest, channel: socket.socket, failed: tuple[str, ...]) -> None:
         self.template = template
@@ -26,6 +26,7 @@ class WarmProcess:
         self._channel = channel
         self._lock = asyncio.Lock()
         self._broken = False
+        self.users = 0
 
     @property
     def usable(self) -> bool:

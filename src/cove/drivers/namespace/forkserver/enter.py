@@ -68,7 +68,7 @@ def enter_sandbox(
         ("set resource limits", lambda: _limit_resources(birth)),
         ("give up privileges", lambda: _give_up_privileges(birth)),
         ("install the system call filter", lambda: install_filter(filter_program)),
-        ("enter the workspace", lambda: os.chdir(birth.boot.workspace)),
+        ("enter the workspace", lambda: _enter(birth.boot.workspace)),
     )
     for name, step in steps:
         try:
@@ -143,6 +143,14 @@ def _replace_foreign_directories() -> None:
         if os.path.isdir(path) and os.stat(path).st_uid != USER_ID:
             shutil.copytree(path, copy, symlinks=True)
             bind(copy, path)
+
+
+def _enter(workspace: str) -> None:
+    """The user of a sandbox that was stopped may have closed the workspace to himself."""
+    try:
+        os.chdir(workspace)
+    except PermissionError:
+        os.chdir("/")
 
 
 def _close_inherited(keep: list[int]) -> None:
