@@ -3,14 +3,12 @@
 import asyncio
 import json
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.agent.conftest import AgentProcess, agent_process
 from tests.agent.websocket_clients import RawClient, eventually, resident_bytes, websocket
-from websockets.frames import Frame, Opcode
 
 pytestmark = pytest.mark.anyio
 
@@ -223,31 +221,6 @@ async def _standstill(process: AgentProcess, written: Path) -> None:
             used = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11])
             idle = idle + 1 if used == last else 0
             last = used
-
-
-async def test_frames_keep_their_distance(process: AgentProcess) -> None:
-    """A client exists that loses what arrives together: above all `result` and `complete` come alone."""
-    code = "import sys\nfor i in range(300):\n    print(i, flush=True)\n    print(i, file=sys.stderr, flush=True)"
-    gaps = [gap for _ in range(3) for gap in _gaps(process, code)]
-    assert sorted(gaps)[len(gaps) // 50] >= 0.001
-
-
-def _gaps(process: AgentProcess, code: str) -> list[float]:
-    with RawClient(process.address, "/execute/stream") as client:
-        client.send(code=code)
-        client.read_until_closed()
-        reads = [(at, [frame for frame in frames if frame.opcode is Opcode.TEXT]) for at, frames in client.arrivals]
-    assert all(len(frames) <= 1 for _, frames in reads), "two frames arrived in one read"
-    arrivals = [(at, frames[0]) for at, frames in reads if frames]
-    assert [_type(frame) for _, frame in arrivals[-2:]] == ["result", "complete"]
-    gaps = [after[0] - before[0] for before, after in pairwise(arrivals)]
-    assert gaps[-1] >= 0.001
-    assert gaps[-2] >= 0.001
-    return gaps
-
-
-def _type(frame: Frame) -> str:
-    return json.loads(bytes(frame.data))["type"]
 
 
 async def test_a_result_that_clients_cannot_take_is_sent_without_its_picture(process: AgentProcess) -> None:

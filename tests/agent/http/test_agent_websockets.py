@@ -3,29 +3,34 @@
 import asyncio
 import json
 import os
+import re
+import shutil
 import socket
 import time
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tests.agent.conftest import AgentProcess
-from tests.agent.http.conftest import ProgramEngine
 from tests.agent.websocket_clients import Client, RawClient, eventually, resident_bytes, websocket
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Opcode
 
 from cove.agent.app import WEBSOCKETS, build_app
 from cove.agent.execution.environment import SandboxEnvironment
+from cove.agent.execution.executor import Executor
+from cove.agent.execution.reaper import Reaper
 from cove.agent.http.server import AgentServer
-from cove.agent.http.websocket import Liveness
+from cove.agent.http.websocket import Liveness, WebSocket
 from cove.agent.http.websocket_routes import MAX_WEBSOCKETS, WebSockets
 from cove.agent.state import AgentState
 from cove.models.agent import AgentBoot
-from cove.models.frames import MAX_FRAME_BYTES
+from cove.models.frames import MAX_FRAME_BYTES, PACE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +59,7 @@ def asked(address: str, start: str, lines: str, rest: bytes = b"") -> tuple[int,
         named = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
         while status.split()[1] != "101" and (data := sock.recv(65536)):
             tail += data
-        if status.split()[1] == "101" and rest:
+        if status.split()[1] == "101" and rest and not tail:
             tail += sock.recv(65536)
     return int(status.split()[1]), named, tail
 
@@ -201,12 +206,18 @@ async def test_there_is_a_limit_of_open_ones(process: AgentProcess) -> None:
 
 
 @asynccontextmanager
-async def listening(tmp_path: Path, liveness: Liveness) -> AsyncGenerator[tuple[str, AgentState]]:
+async def listening(
+    tmp_path: Path, liveness: Liveness, sockets: WebSockets | None = None
+) -> AsyncGenerator[tuple[str, AgentState]]:
     """An agent in this process, with less patience."""
     boot = AgentBoot(sandbox_id="1763382095i648uu1o", template="base", isolation="none", workspace=str(tmp_path))
-    app = build_app(boot, ProgramEngine(), SandboxEnvironment({"PATH": os.environ["PATH"]}, {}))
+    environment = SandboxEnvironment({"PATH": os.environ["PATH"]}, {})
+    reaper = Reaper()
+    reaper.start()
+    executor = Executor(boot, environment, reaper=reaper)
+    app = build_app(boot, executor, environment, reaper=reaper)
     state: AgentState = app.state.agent
-    state.sockets = WebSockets(WEBSOCKETS, liveness=liveness)
+    state.sockets = sockets or WebSockets(WEBSOCKETS, liveness=liveness)
     address = f"\0cove-test-{os.getpid()}-{time.monotonic_ns()}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(address)
@@ -218,6 +229,7 @@ async def listening(tmp_path: Path, liveness: Liveness) -> AsyncGenerator[tuple[
     finally:
         await server.close(grace=5)
         await state.close()
+        await executor.close()
 
 
 async def until_closed(client: RawClient, *, obey: bool) -> None:
@@ -268,3 +280,78 @@ async def _type_much(client: Client) -> None:
     for _ in range(100):
         frame: dict[str, Any] = {"type": "input", "data": "x" * 100_000}
         await client.send(**frame)
+
+
+class Recorder(asyncio.Transport):
+    """Notes when the agent sends a text frame."""
+
+    def __init__(self, transport: asyncio.Transport, sent: list[tuple[float, str]]) -> None:
+        super().__init__()
+        self._transport = transport
+        self._sent = sent
+
+    def write(self, data: Any) -> None:
+        now = time.monotonic()
+        if data[0] == 0x81:
+            self._sent.append((now, re.findall(rb'"type":"(\w+)"', bytes(data))[0].decode()))
+        self._transport.write(data)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._transport.set_protocol(protocol)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+
+class RecordedSockets(WebSockets):
+    sent: list[tuple[float, str]]
+
+    def open(self, transport: asyncio.Transport, on_lost: Callable[[WebSocket], None]) -> WebSocket:
+        return super().open(Recorder(transport, self.sent), on_lost)
+
+
+SCRIPT = "for i in {1..150}; do echo $i; echo $i >&2; sleep 0.001; done"
+
+
+@pytest.mark.parametrize(
+    ("path", "first", "ending"),
+    [
+        ("/execute/stream", {"code": SCRIPT, "language": "bash"}, ["result", "complete"]),
+        ("/commands/stream", {"command": SCRIPT}, ["result", "complete"]),
+        ("/execute/stream", {"code": "exit 1", "language": "bash"}, ["result", "complete"]),
+        ("/execute/stream", {"code": "1", "language": "cobol"}, ["error", "complete"]),
+        (f"/terminal?command={quote(SCRIPT)}", {}, ["output", "exit"]),
+        ("/terminal?command=exit&session=new", {}, ["session", "exit"]),
+        ("/files/watch?ready=1", {"action": "watch", "path": "watched"}, ["change", "change"]),
+    ],
+)
+async def test_frames_keep_their_distance(tmp_path: Path, path: str, first: dict[str, Any], ending: list[str]) -> None:
+    """A client exists that loses what arrives together, and then waits for ever."""
+    sockets = RecordedSockets(WEBSOCKETS)
+    sockets.sent = []
+    (tmp_path / "watched").mkdir()
+    received: list[dict[str, Any]] = []
+    async with listening(tmp_path, Liveness(), sockets) as (address, _), websocket(address, path) as client:
+        if first:
+            await client.send(**first)
+        if first.get("action"):
+            received.append(await client.receive())
+            for number in range(50):
+                (tmp_path / "watched" / str(number)).touch()
+            shutil.rmtree(tmp_path / "watched")
+        received += await client.rest()
+    assert [kind for _, kind in sockets.sent] == [frame["type"] for frame in received]
+    assert [kind for _, kind in sockets.sent[-2:]] == ending
+    gaps = [after[0] - before[0] for before, after in pairwise(sockets.sent)]
+    assert min(gaps) >= PACE_SECONDS
+    if ending[0] != "change":
+        assert gaps[-1] >= 2 * PACE_SECONDS

@@ -9,6 +9,7 @@ from itertools import islice
 
 from cove.agent.files.watching_queue import Change, ChangeQueue
 from cove.agent.files.watching_tree import MAX_DIRECTORIES, TooManyDirectories, WatchedTree
+from cove.agent.files.writing import is_temporary
 from cove.linux.inotify import (
     IN_ATTRIB,
     IN_CREATE,
@@ -125,6 +126,8 @@ class Watcher:
         if directory is None or not event.name:
             return
         path = directory.rstrip(b"/") + b"/" + event.name
+        if is_temporary(event.name):
+            return
         if self._file is None:
             await self._changed(path, event)
         elif event.name == self._file:
@@ -222,6 +225,8 @@ class Watcher:
         return below
 
     def _report(self, entry: os.DirEntry[bytes]) -> None:
+        if is_temporary(entry.name):
+            return
         if len(self._found) < _MAX_REMEMBERED:
             self._found.add(entry.path)
         self.queue.put(Change(entry.path, "created", entry.is_dir(follow_symlinks=False)))

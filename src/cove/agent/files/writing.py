@@ -24,10 +24,16 @@ from cove.models.files import MAX_WRITE_BYTES, WriteFile
 DEFAULT_MODE = 0o644
 _MODE = re.compile(r"0?o?[0-7]{3,4}")
 _TEMPORARY_PREFIX = ".cove-"
+_TEMPORARY_NAME = re.compile(rb"\.cove-[0-9a-f]{16}\.part")
 _COPY_BYTES = 1024 * 1024
 # Twice as fast as `binascii`. It also takes the URL alphabet and forgoes padding: see `_from_base64`.
 _BASE64: TypeAdapter[bytes] = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 _NOT_STANDARD = ("-", "_", "\\")
+
+
+def is_temporary(name: bytes) -> bool:
+    """Whether a file of this name is one that is about to replace another."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 class Replacement:
