@@ -119,7 +119,6 @@ class TemplateBuilds:
         job = _Build(template, request, base, limits, uploads, BuildLog())
         task = self._background.spawn(self._run(job), name=f"build template {template.id}")
         self._running[template.id] = (job, task)
-        task.add_done_callback(lambda _: self._running.pop(template.id, None))
         return template
 
     async def get(self, principal: Principal, template_id: str) -> StoredTemplate:
@@ -156,6 +155,7 @@ class TemplateBuilds:
         if running is not None:
             running[1].cancel()
             await asyncio.wait([running[1]], timeout=self._policy.create_seconds)
+            self._running.pop(template.id, None)  # a task that had not begun ends without a word
         await self._host.remove_template(template.host_name)
         await self._store.write(lambda work: work.templates.remove(template.id))
         self._catalog.forget(template)
@@ -245,6 +245,8 @@ class TemplateBuilds:
             shutil.rmtree(self._directory / str(template.id), ignore_errors=True)
             if failure:
                 job.log.say(f"ERROR: {failure}")
+            # Before anybody can see that it has ended: who does may build it anew.
+            self._running.pop(template.id, None)
             await asyncio.shield(self._end(template, status, job.log, failure))
 
     async def _made(self, job: _Build) -> None:
