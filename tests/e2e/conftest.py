@@ -52,8 +52,8 @@ def serve(own_data_dir: Path) -> Iterator[Serve]:
     """Start servers on the test's data directory; those still running at its end are stopped."""
     with ExitStack() as stack:
 
-        def start(*options: str) -> RunningServer:
-            server = RunningServer.start(own_data_dir, "--dev", *options)
+        def start(*options: str, **variables: str) -> RunningServer:
+            server = RunningServer.start(own_data_dir, "--dev", *options, **variables)
             stack.callback(_stop, server)
             return server
 

@@ -250,13 +250,13 @@ def test_a_stopped_sandbox_that_lost_its_disk_has_crashed(serve: Serve) -> None:
 
 
 def test_a_sandbox_that_dies_is_noticed_at_once(serve: Serve) -> None:
-    server = serve()
+    server = serve(COVE_RECONCILE_SECONDS="60")
     for _ in range(3):
         sandbox = Client.create(server, template_name="base")
         record = server.record(sandbox.sandbox_id)
         assert record
         os.kill(record["pid"], signal.SIGKILL)
-        until(sandbox.is_gone, seconds=1.0, what="the crash is noticed")
+        until(sandbox.is_gone, seconds=3.0, what="the crash is noticed")
         assert httpx2.get(sandbox.address).json()["details"]["end_reason"] == "crashed"
 
 
@@ -272,6 +272,26 @@ def test_a_death_is_noticed_at_once_also_by_the_next_host_daemon(serve: Serve) -
     assert sandbox.run("echo adopted") == "adopted"
     os.kill(record["pid"], signal.SIGKILL)
     until(sandbox.is_gone, seconds=5.0, what="the crash is noticed")
+
+
+def test_a_host_daemon_that_dies_during_stops_and_starts_loses_no_file(serve: Serve) -> None:
+    server = serve()
+    sandbox = Client.create(server, template_name="base")
+    sandbox.run("for i in $(seq 200); do echo $i > /workspace/$i; done")
+    for milliseconds in (0, 15, 40):
+        daemon = server.host_daemon()
+        assert daemon
+        with ThreadPoolExecutor(1) as threads:
+            acting = threads.submit(lambda: [sandbox.act(action).status_code for action in ("stop", "start", "stop")])
+            time.sleep(milliseconds / 1000)  # the moment is the point of this test
+            os.kill(daemon.pid, signal.SIGKILL)
+            assert set(acting.result(AGAIN_SECONDS)) <= {200, 409, 502, 503}
+        until(lambda: server.host_daemon() not in {None, daemon}, seconds=AGAIN_SECONDS, what="another daemon runs")  # noqa: B023
+        until(lambda: sandbox.act("stop").status_code == 200, seconds=AGAIN_SECONDS, what="it can be stopped")
+        until(lambda: sandbox.act("start").status_code == 200, seconds=AGAIN_SECONDS, what="it can be started")
+        assert sandbox.run("cat /workspace/* | sort -n | uniq | wc -l") == "200"
+    sandbox.kill()
+    assert disks_of(server) == []
 
 
 def test_listing_shows_stopped_sandboxes_by_their_status(serve: Serve) -> None:

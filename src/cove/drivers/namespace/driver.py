@@ -33,6 +33,9 @@ _END_SECONDS: Final = 5.0
 _FREEZE_SECONDS: Final = 5.0
 _FREEZE_PAUSE: Final = 0.002
 _READY_KITS: Final = 8
+_STOPS_AT_ONCE: Final = 3
+"""Each may write a whole disk; the threads that make kits must not all wait for that."""
+
 _BACKLOG: Final = 128
 _LONGEST_SOCKET_PATH: Final = 107  # unix(7)
 
@@ -63,6 +66,7 @@ class NamespaceDriver:
         self._highest_capability = last_capability()
         self._report: DriverReport | None = None
         self._probing = asyncio.Lock()
+        self._stopping = asyncio.Semaphore(_STOPS_AT_ONCE)
         for name in ("sockets", "warm", "logs"):
             (run_dir / name).mkdir(mode=0o755, parents=True, exist_ok=True)
 
@@ -149,7 +153,8 @@ class NamespaceDriver:
         # First: from here on the end of the process gives its user ids to nobody else.
         self._stopped.setdefault(record.sandbox_id, Stopped(kit_in(record), slot_in(record)))
         await self._end_processes(record)
-        await asyncio.to_thread(self._put_away, record)
+        async with self._stopping:
+            await asyncio.to_thread(self._put_away, record)
         return record.model_copy(update={"state": HostState.STOPPED, "pid": 0, "pid_started": 0})
 
     async def start(
