@@ -141,7 +141,7 @@ def _directories(bench: Bench, agent: _Agent, server: Server) -> list[Result]:
     agent.ask("POST", "/execute", many)
     memory = _Peaks(server)
     listing = memory.around(lambda: agent.ask("GET", "/files/list?path=/workspace/many"))
-    slow = (Target(figure=Figure.MEDIAN, at_most=2000, relative=False),)
+    slow = (Target(figure=Figure.MEDIAN, at_most=200),)
     listed = _timed(
         bench, f"directory of {_ENTRIES} entries listed", listing, samples=_LARGE_SAMPLES, size=0, targets=slow
     )
@@ -151,7 +151,7 @@ def _directories(bench: Bench, agent: _Agent, server: Server) -> list[Result]:
         agent.ask("PUT", "/files/archive?path=/workspace/tree", archive)
         return agent.ask("GET", "/files/archive?path=/workspace/tree")
 
-    second = (Target(figure=Figure.MEDIAN, at_most=1000, relative=False),)
+    second = (Target(figure=Figure.MEDIAN, at_most=100),)
     what = f"{_SMALL_FILES} small files in and out as one stream"
     packed = _timed(bench, what, both_ways, samples=_LARGE_SAMPLES, size=0, targets=second)
     return [listed, *memory.results(f"{_ENTRIES} entries are listed"), packed]

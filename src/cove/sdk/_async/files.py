@@ -31,7 +31,7 @@ WORKSPACE = "/workspace"
 class AsyncFiles:
     """Files of one sandbox. Paths are those inside; relative ones are below /workspace.
 
-    Every method raises `CoveError`; FILE_NOT_FOUND and PERMISSION_DENIED are about files in the sandbox. Trouble with
+    Every method raises `CoveError`; FILE_NOT_FOUND and FORBIDDEN are about files in the sandbox. Trouble with
     local files raises `OSError`.
     """
 

@@ -33,7 +33,7 @@ WORKSPACE = "/workspace"
 class Files:
     """Files of one sandbox. Paths are those inside; relative ones are below /workspace.
 
-    Every method raises `CoveError`; FILE_NOT_FOUND and PERMISSION_DENIED are about files in the sandbox. Trouble with
+    Every method raises `CoveError`; FILE_NOT_FOUND and FORBIDDEN are about files in the sandbox. Trouble with
     local files raises `OSError`.
     """
 
