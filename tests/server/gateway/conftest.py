@@ -15,7 +15,7 @@ import uvicorn
 
 from cove.models.errors import error
 from cove.models.sandboxes import SandboxStatus
-from cove.server.gateway import Gateway, GatewaySettings
+from cove.server.gateway import Gateway, GatewaySettings, ServerCertificate
 
 WAIT = 10.0
 SANDBOX_A = "1763382095aaaaaaaa"
@@ -224,13 +224,14 @@ async def start() -> AsyncIterator[Start]:
     folder = Path(tempfile.mkdtemp(prefix="cove-gw-"))
     async with contextlib.AsyncExitStack() as stack:
 
-        async def begin(**settings: Any) -> Harness:
+        async def begin(*, certificate: ServerCertificate | None = None, **settings: Any) -> Harness:
             directory = Directory()
             gateway = Gateway(
                 control_plane=folder / "control.sock",
                 directory=directory,
                 tokens=Tokens(),
                 settings=GatewaySettings(**cast(dict[str, Any], {"linger_seconds": 0.2, **settings})),
+                certificate=certificate,
             )
             sock = socket.create_server(("127.0.0.1", 0))
             port = sock.getsockname()[1]
