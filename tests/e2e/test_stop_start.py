@@ -81,8 +81,7 @@ def kill_both(server: RunningServer) -> None:
     until(lambda: not lives(daemon), seconds=5, what="the host daemon is dead")
 
 
-def test_a_sandbox_that_is_stopped_keeps_its_files_and_variables_and_nothing_else(serve: Serve) -> None:
-    server = serve()
+def test_a_sandbox_that_is_stopped_keeps_its_files_and_variables_and_nothing_else(server: RunningServer) -> None:
     sandbox = Client.create(server, env_vars={"GIVEN": "at birth"})
     assert (
         sandbox.ask("/env", {"env_vars": {"LATER": "by PATCH", "ODD": 'a"b\n\u00e4'}}, method="PATCH").status_code
@@ -116,8 +115,7 @@ def test_a_sandbox_that_is_stopped_keeps_its_files_and_variables_and_nothing_els
     assert disks_of(server) == []
 
 
-def test_states_that_do_not_fit_are_refused_with_the_way_out(serve: Serve) -> None:
-    server = serve()
+def test_states_that_do_not_fit_are_refused_with_the_way_out(server: RunningServer) -> None:
     sandbox = Client.create(server, template_name="base")
     sandbox.becomes("start", "running")
     sandbox.becomes("pause", "paused")
@@ -139,8 +137,10 @@ def test_states_that_do_not_fit_are_refused_with_the_way_out(serve: Serve) -> No
 
 
 @pytest.mark.parametrize(("action", "back"), [("pause", "resume"), ("stop", "start")])
-def test_calls_to_a_sandbox_that_does_not_run_are_answered_at_once(serve: Serve, action: str, back: str) -> None:
-    sandbox = Client.create(serve(), template_name="base")
+def test_calls_to_a_sandbox_that_does_not_run_are_answered_at_once(
+    server: RunningServer, action: str, back: str
+) -> None:
+    sandbox = Client.create(server, template_name="base")
     sandbox.act(action)
     for path, method in (("/execute", "POST"), ("/files/list", "GET"), ("/health", "GET"), ("/terminal", "GET")):
         started = time.monotonic()
@@ -153,8 +153,7 @@ def test_calls_to_a_sandbox_that_does_not_run_are_answered_at_once(serve: Serve,
     sandbox.kill()
 
 
-def test_a_request_in_progress_is_told_of_the_stop(serve: Serve) -> None:
-    server = serve()
+def test_a_request_in_progress_is_told_of_the_stop(server: RunningServer) -> None:
     sandbox = Client.create(server, template_name="base")
     address = f"{server.url}/sandboxes/{sandbox.sandbox_id}/execute"
     headers = {"Authorization": f"Bearer {sandbox.token}"}
@@ -168,8 +167,7 @@ def test_a_request_in_progress_is_told_of_the_stop(serve: Serve) -> None:
     sandbox.kill()
 
 
-def test_a_stopped_sandbox_still_expires(serve: Serve) -> None:
-    server = serve()
+def test_a_stopped_sandbox_still_expires(server: RunningServer) -> None:
     sandbox = Client.create(server, template_name="base")
     sandbox.becomes("stop", "stopped")
     set_to = httpx2.put(f"{sandbox.address}/timeout", json={"timeout_seconds": 1})
@@ -232,8 +230,7 @@ def test_a_deadline_of_a_stopped_sandbox_that_passed_while_nothing_ran(serve: Se
     assert disks_of(again) == []
 
 
-def test_a_stopped_sandbox_that_lost_its_disk_has_crashed(serve: Serve) -> None:
-    server = serve()
+def test_a_stopped_sandbox_that_lost_its_disk_has_crashed(server: RunningServer) -> None:
     first, second = (Client.create(server, template_name="base") for _ in range(2))
     for one in (first, second):
         one.becomes("stop", "stopped")
@@ -294,8 +291,7 @@ def test_a_host_daemon_that_dies_during_stops_and_starts_loses_no_file(serve: Se
     assert disks_of(server) == []
 
 
-def test_listing_shows_stopped_sandboxes_by_their_status(serve: Serve) -> None:
-    server = serve()
+def test_listing_shows_stopped_sandboxes_by_their_status(server: RunningServer) -> None:
     sandboxes = {status: Client.create(server, template_name="base") for status in ("running", "paused", "stopped")}
     sandboxes["paused"].act("pause")
     sandboxes["stopped"].act("stop")
