@@ -169,3 +169,27 @@ async def test_a_namespace_keeps_the_newest_keys(world: World) -> None:
 async def test_what_is_no_key_is_refused(world: World, key: str) -> None:
     assert (await refused(world, key)).code == "INVALID_REQUEST"
     assert world.host.ids == set()
+
+
+async def test_the_filter_of_known_keys_hides_none(world: World) -> None:
+    made = [(await create(world, f"k{number}")).creation.sandbox.id for number in range(3)]
+    await world.restart()
+    known = world.engine.creates._known  # pyright: ignore[reportPrivateUsage]
+    fresh = await create(world, "new", BOB)
+    await until(lambda: known._known is not None)  # pyright: ignore[reportPrivateUsage]
+    assert not known.may_have(b"x" * 32)
+    assert [(await create(world, f"k{number}")).creation.sandbox.id for number in range(3)] == made
+    assert (await create(world, "new", BOB)).creation.sandbox == fresh.creation.sandbox
+    later = await create(world, "later")
+    assert (await create(world, "later")).creation.sandbox == later.creation.sandbox
+
+
+async def test_with_too_many_keys_the_store_is_asked_for_each(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cove.core.known_creates._MOST", 2)
+    known = world.engine.creates._known  # pyright: ignore[reportPrivateUsage]
+    for number in range(4):
+        await create(world, f"k{number}")
+    assert known.may_have(b"x" * 32)
+    assert all([(await create(world, f"k{number}")).replayed for number in range(4)])
+    await world.restart()
+    assert all([(await create(world, f"k{number}")).replayed for number in range(4)])

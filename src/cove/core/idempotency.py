@@ -7,7 +7,6 @@ same transaction as its sandbox, so that no crash can part the two.
 
 import asyncio
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ import structlog
 from cove.core.background import Background
 from cove.core.clock import Clock
 from cove.core.creation import Creation, Creator, IdempotencyKey
+from cove.core.known_creates import KnownCreates
 from cove.core.principal import Principal
 from cove.core.states import LIVE
 from cove.core.storage import Store
@@ -76,6 +76,7 @@ class RepeatableCreates:
         self._background = background
         self._wait_seconds = create_seconds + _MARGIN_SECONDS
         self._clock = clock
+        self._known = KnownCreates(store, background, remembered_seconds=REMEMBERED_SECONDS, clock=clock)
         self._under_way: dict[bytes, _UnderWay] = {}
         self._untrimmed: Counter[str] = Counter()
         self._log = structlog.get_logger("cove.idempotency")
@@ -107,9 +108,11 @@ class RepeatableCreates:
     ) -> Outcome | None:
         entry = self._under_way[once.scope] = _UnderWay(once.fingerprint)
         try:
-            entry.sandbox_id = await self._remembered(once)
+            if self._known.may_have(once.scope):
+                entry.sandbox_id = await self._remembered(once)
             if entry.sandbox_id is not None:
                 return await self._replay(principal, entry.sandbox_id)
+            self._known.note(once.scope)
             creation = await self._creator.create(principal, request, once=once)
             outcome = await self._delivered(creation, gone, entry)
             self._count(principal.namespace)
@@ -184,7 +187,9 @@ def _identify(principal: Principal, request: CreateSandbox, key: str) -> Idempot
             remedy="Send a random one, for example a UUID.",
             field="Idempotency-Key",
         )
-    asked = json.dumps(request.model_dump(mode="json", exclude_none=True), sort_keys=True)
+    if request.env_vars:
+        request = request.model_copy(update={"env_vars": dict(sorted(request.env_vars.items()))})
+    asked = request.model_dump_json(exclude_none=True)
     return IdempotencyKey(_hash(principal.namespace, principal.actor, key), _hash(asked))
 
 

@@ -266,6 +266,10 @@ class CreateRepository(Protocol):
         """The create that has this scope."""
         ...
 
+    def scopes(self, *, since: float, limit: int) -> tuple[bytes, ...]:
+        """The scopes of all that are not older, at most so many."""
+        ...
+
     def forget(self, scope: bytes) -> None:
         """Drop one."""
         ...

@@ -8,6 +8,7 @@ from cove.models.stored import StoredCreate
 from cove.store.schema import IDEMPOTENT_CREATES
 
 _COLUMNS = IDEMPOTENT_CREATES.c
+_NAMES = tuple(_COLUMNS.keys())
 _INSERT = insert(IDEMPOTENT_CREATES)
 _GET = select(IDEMPOTENT_CREATES).where(_COLUMNS.scope == bindparam("wanted"))
 
@@ -20,9 +21,8 @@ class SqlCreateRepository:
 
     def add(self, create: StoredCreate) -> None:
         """Remember a create; CONFLICT when the scope is taken."""
-        values = {column.name: getattr(create, column.name) for column in _COLUMNS}
         try:
-            self._connection.execute(_INSERT, values)
+            self._connection.execute(_INSERT, {name: getattr(create, name) for name in _NAMES})
         except IntegrityError as failure:
             raise error("CONFLICT", "This idempotency key is in use.") from failure
 
@@ -30,6 +30,11 @@ class SqlCreateRepository:
         """The create that has this scope."""
         row = self._connection.execute(_GET, {"wanted": scope}).mappings().first()
         return None if row is None else StoredCreate(**dict(row))
+
+    def scopes(self, *, since: float, limit: int) -> tuple[bytes, ...]:
+        """The scopes of all that are not older, at most so many."""
+        wanted = select(_COLUMNS.scope).where(_COLUMNS.created_at >= since).limit(limit)
+        return tuple(self._connection.execute(wanted).scalars())
 
     def forget(self, scope: bytes) -> None:
         """Drop one."""
