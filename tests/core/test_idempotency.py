@@ -23,7 +23,7 @@ async def leaves() -> bool:
     return True
 
 
-async def create(world: World, key: str | None = "k", principal: Principal = ALICE, **fields: object) -> Outcome:
+async def create(world: World, key: str | None = "k", principal: Principal = ALICE, /, **fields: object) -> Outcome:
     request = CreateSandbox.model_validate({"template_name": "code-interpreter", **fields})
     outcome = await world.engine.creates.create(principal, request, key=key, gone=stays)
     assert outcome is not None
