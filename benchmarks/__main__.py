@@ -25,6 +25,7 @@ from benchmarks.measurements import (
     file_transfer,
     first_output,
     idle_memory,
+    preview_throughput,
     round_trip,
 )
 from benchmarks.outcome import Result
@@ -47,6 +48,7 @@ _MEASUREMENTS: Final[Mapping[str, Measure]] = MappingProxyType(
         "run": round_trip.measure,
         "burst": burst.measure,
         "files": file_transfer.measure,
+        "preview": preview_throughput.measure,
         "memory": idle_memory.measure,
         "command": command_line.measure,
         "kill": ending.measure,
