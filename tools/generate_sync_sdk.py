@@ -43,6 +43,8 @@ INPUTS = {
     "tests/sdk/test_async_failures.py": "tests/sdk/test_sync_failures.py",
     "tests/sdk/test_async_files.py": "tests/sdk/test_sync_files.py",
     "tests/sdk/test_async_sandbox.py": "tests/sdk/test_sync_sandbox.py",
+    "tests/sdk/test_async_streams.py": "tests/sdk/test_sync_streams.py",
+    "tests/sdk/test_async_websockets.py": "tests/sdk/test_sync_websockets.py",
 }
 
 NAMES = {
@@ -74,7 +76,9 @@ NAMES = {
     "_async": "_sync",
     "aclose": "close",
     "aclosing": "closing",
+    "aiter": "iter",
     "aiter_raw": "iter_raw",
+    "anext": "next",
     "asynccontextmanager": "contextmanager",
     "enter_async_context": "enter_context",
     "handle_async_request": "handle_request",

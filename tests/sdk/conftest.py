@@ -448,6 +448,13 @@ def unused_url() -> str:
 
 
 @pytest.fixture
+def silent_url() -> Iterator[str]:
+    """An address at which connections are taken and never answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
 def sparse_file(tmp_path: Path) -> Path:
     """300 MB that take no space."""
     path = tmp_path / "sparse.bin"

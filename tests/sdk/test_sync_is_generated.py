@@ -7,10 +7,37 @@ from typing import Any
 
 import pytest
 
-from cove.sdk import AsyncControlPlane, AsyncSandbox, ControlPlane, Sandbox
+from cove.sdk import (
+    AsyncControlPlane,
+    AsyncProcess,
+    AsyncSandbox,
+    AsyncTerminalConnection,
+    ControlPlane,
+    Process,
+    Sandbox,
+    TerminalConnection,
+)
+from cove.sdk._async.commands import AsyncCommands
+from cove.sdk._async.files import AsyncFiles
+from cove.sdk._async.terminal import AsyncTerminal
+from cove.sdk._async.watching import AsyncWatch
+from cove.sdk._sync.commands import Commands
+from cove.sdk._sync.files import Files
+from cove.sdk._sync.terminal import Terminal
+from cove.sdk._sync.watching import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
-PAIRS = [(AsyncSandbox, Sandbox), (AsyncControlPlane, ControlPlane)]
+PAIRS = [
+    (AsyncSandbox, Sandbox),
+    (AsyncControlPlane, ControlPlane),
+    (AsyncProcess, Process),
+    (AsyncTerminalConnection, TerminalConnection),
+    (AsyncFiles, Files),
+    (AsyncCommands, Commands),
+    (AsyncTerminal, Terminal),
+    (AsyncWatch, Watch),
+]
+RARELY_USED = ("websockets", "tarfile", "cove.models.frames", "cove.models.processes")
 
 
 def test_generated_files_are_not_stale() -> None:
@@ -64,6 +91,15 @@ def test_every_exported_name_exists() -> None:
 def test_blocking_code_loads_no_event_loop() -> None:
     code = (
         "import sys, cove; cove.Sandbox;print([name for name in ('asyncio', 'cove.sdk._async') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_what_is_rarely_used_is_loaded_when_it_is_used() -> None:
+    code = (
+        "import sys, cove; cove.Sandbox; cove.AsyncSandbox;"
+        f"print([name for name in {RARELY_USED!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
