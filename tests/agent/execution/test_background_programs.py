@@ -277,11 +277,12 @@ async def test_one_execution_id_runs_once(sandbox: Sandbox) -> None:
         for _ in range(5):
             group.start_soon(repeat)
     assert len(set(found)) == 1
-    await sandbox.until(lambda: (sandbox.workspace / "runs").exists())
+    runs = sandbox.workspace / "runs"
+    await sandbox.until(lambda: runs.exists() and runs.read_text() == "x\n")
     await sandbox.executor.background.kill("exec_0123456789abcdef", None)
     again = await sandbox.executor.background.start_code(request)
     assert (again.process_id, again.status) == (found[0], "killed")
-    assert (sandbox.workspace / "runs").read_text() == "x\n"
+    assert runs.read_text() == "x\n"
 
 
 async def test_an_execution_that_was_forgotten_does_not_run_again(
