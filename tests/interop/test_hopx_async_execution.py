@@ -75,6 +75,12 @@ async def test_async(async_sandbox: Any, receiver: WebhookReceiver) -> None:
     check_signature(receiver, answer["execution_id"], "s")
 
 
+async def test_a_callback_that_is_refused_async(async_sandbox: Any) -> None:
+    # This client shows the HTTP library's text instead of the server's.
+    with pytest.raises(hopx.errors.AgentError, match="400"):
+        await async_sandbox.run_code_async("print(1)", "http://10.0.0.1/")
+
+
 def test_as_older_clients_ask(sandbox: Any, receiver: WebhookReceiver) -> None:
     answer = httpx2.post(
         f"{sandbox.get_info().public_host}/execute/async",
@@ -98,9 +104,3 @@ def test_a_callback_that_is_refused(sandbox: Any) -> None:
         sandbox.run_code_async("print(1)", "http://169.254.169.254/latest/meta-data/")
     assert "COVE_WEBHOOK_ALLOW" in str(caught.value)
     assert caught.value.code == "INVALID_REQUEST"
-
-
-async def test_a_callback_that_is_refused_async(async_sandbox: Any) -> None:
-    # This client shows the HTTP library's text instead of the server's.
-    with pytest.raises(hopx.errors.AgentError, match="400"):
-        await async_sandbox.run_code_async("print(1)", "http://10.0.0.1/")
