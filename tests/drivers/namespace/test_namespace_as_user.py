@@ -23,6 +23,7 @@ from cove.drivers.namespace.driver import NamespaceDriver
 from cove.host.cgroups import Cgroups, detect
 from cove.host.templates.store import TemplateStore
 from cove.linux.clone import is_alive
+from cove.models.errors import CoveError
 from cove.models.hosts import SandboxSpec
 from cove.models.identifiers import new_sandbox_id
 from cove.models.limits import Limits
@@ -43,6 +44,10 @@ async def main(run_dir, data_dir):
             facts["host uid"] = os.stat(f"/proc/{record.pid}").st_uid
             for name, (language, code) in json.loads(sys.argv[3]).items():
                 facts[name] = await execute(record, language, code)
+            try:
+                await driver.stop(record)
+            except CoveError as refused:
+                facts["stop"] = [refused.code, refused.remedy, is_alive(record.pid, record.pid_started)]
         finally:
             await driver.destroy(record)
             await driver.close()
@@ -144,6 +149,14 @@ def test_the_walls_are_the_same(facts: dict[str, Any]) -> None:
 def test_the_users_directories_can_be_written_and_are_bounded(facts: dict[str, Any]) -> None:
     assert printed(facts, "write") == "x\nx\nx\nx"
     assert printed(facts, "disk") == "full"
+
+
+def test_it_cannot_be_stopped_and_is_left_as_it_is(facts: dict[str, Any]) -> None:
+    assert not facts["report"]["capabilities"]["stop_start"]
+    code, remedy, alive = facts["stop"]
+    assert code == "UNSUPPORTED"
+    assert "root" in remedy
+    assert alive
 
 
 def test_what_is_lost_is_said(facts: dict[str, Any]) -> None:
