@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import select
 import shutil
 import socket
 import time
@@ -353,5 +354,31 @@ async def test_frames_keep_their_distance(tmp_path: Path, path: str, first: dict
     assert [kind for _, kind in sockets.sent[-2:]] == ending
     gaps = [after[0] - before[0] for before, after in pairwise(sockets.sent)]
     assert min(gaps) >= PACE_SECONDS
-    if ending[0] != "change":
-        assert gaps[-1] >= 2 * PACE_SECONDS
+
+
+def test_the_end_waits_for_a_client_that_is_slow_to_read(process: AgentProcess) -> None:
+    """Its answers to pings say what it has read."""
+    with RawClient(process.address, "/execute/stream") as client:
+        client.send(code="print(1)")
+        kinds: dict[str, float] = {}
+        while "complete" not in kinds:
+            client.read()
+            at, frames = client.arrivals[-1]
+            texts = [json.loads(bytes(frame.data)) for frame in frames if frame.opcode is Opcode.TEXT]
+            assert len(texts) <= 1
+            for frame in texts:
+                kinds[frame["type"]] = at
+                # A client whose process does not run for a while.
+                select.select([], [], [], 0.1)
+            client.flush()
+        times = list(kinds.values())
+        assert list(kinds) == ["stdout", "result", "complete"]
+        assert all(after - before >= 0.1 for before, after in pairwise(times))
+
+
+def test_who_never_answers_is_not_waited_for_long(process: AgentProcess) -> None:
+    with RawClient(process.address, "/execute/stream") as client:
+        client.send(code="print(1)")
+        began = time.monotonic()
+        client.read_until_closed(obey=False)
+        assert 0.4 < time.monotonic() - began < 10

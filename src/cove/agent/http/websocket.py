@@ -4,16 +4,19 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import Protocol, Side, State
+from websockets.protocol import SEND_EOF, Protocol, Side, State
 
 from cove.models.frames import MAX_FRAME_BYTES, PACE_SECONDS
 
 MAX_QUEUED_MESSAGES = 64
 MAX_QUEUED_BYTES = 1024 * 1024
 CLOSE_SECONDS = 5.0
+ANSWER_SECONDS = 0.02
+"""How long the next message waits for the client to have read the one before. See `WebSocket.send`."""
 _SLICE_BYTES = 16 * 1024
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _log = logging.getLogger("cove.agent.websocket")
@@ -65,7 +68,10 @@ class WebSocket(asyncio.Protocol):
         self._writable.set()
         self._lost = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._sent = 0
         self._sent_at = 0.0
+        self._answered = asyncio.Event()
+        self._answered.set()
         self._stalled_at = 0.0
         self._heard = True
         self._closing = False
@@ -105,21 +111,27 @@ class WebSocket(asyncio.Protocol):
         """Return when the connection is gone, for those who do not receive meanwhile."""
         await self._lost.wait()
 
-    async def send(self, message: bytes, *, gap: float = PACE_SECONDS) -> None:
-        """Send one message, `gap` seconds after the one before at the soonest, when the client can take it.
+    async def send(self, message: bytes, *, patience: float = ANSWER_SECONDS) -> None:
+        """Send one message when the client can take it.
+
+        A client exists that loses messages that it reads together (contract §4.4). So a ping goes with each, and the
+        next one waits for the answer: `patience` seconds at most, and `PACE_SECONDS` in any case.
 
         Raises:
             Disconnected: it cannot be sent.
         """
-        await self.send_latest(lambda: message, gap=gap)
+        await self.send_latest(lambda: message, patience=patience)
 
-    async def send_latest(self, produce: Callable[[], bytes], *, gap: float = PACE_SECONDS) -> None:
+    async def send_latest(self, produce: Callable[[], bytes], *, patience: float = ANSWER_SECONDS) -> None:
         """Like `send`, with a message that is made when its turn has come; nothing is sent when it is empty."""
         async with self._turn:
-            await self._wait_for_turn(gap)
+            await self._wait_for_turn(patience)
             message = produce()
             if message:
                 self._protocol.send_text(message)
+                self._sent += 1
+                self._protocol.send_ping(b"%d" % self._sent)
+                self._answered.clear()
                 self._flush()
                 self._sent_at = self._loop.time()
 
@@ -127,7 +139,7 @@ class WebSocket(asyncio.Protocol):
         """Close after what was sent; returns when the client has confirmed it, or did not in time."""
         try:
             async with self._turn:
-                await self._wait_for_turn(PACE_SECONDS)
+                await self._wait_for_turn(ANSWER_SECONDS)
                 self._begin_close(code, reason)
         except Disconnected:
             self.transport.abort()
@@ -175,15 +187,20 @@ class WebSocket(asyncio.Protocol):
 
     # --- inside
 
-    async def _wait_for_turn(self, gap: float) -> None:
+    async def _wait_for_turn(self, patience: float) -> None:
         while True:
             await self._writable.wait()
             if not self.open:
                 raise Disconnected
-            left = self._sent_at + gap - self._loop.time()
-            if left <= 0:
+            elapsed = self._loop.time() - self._sent_at
+            if not self._answered.is_set() and elapsed < patience:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(patience - elapsed):
+                        await self._answered.wait()
+            elif elapsed < PACE_SECONDS:
+                await asyncio.sleep(PACE_SECONDS - elapsed)
+            else:
                 return
-            await asyncio.sleep(left)
 
     def _parse(self, data: bytes) -> None:
         self._unparsed += data
@@ -191,8 +208,12 @@ class WebSocket(asyncio.Protocol):
             piece, self._unparsed = self._unparsed[:_SLICE_BYTES], self._unparsed[_SLICE_BYTES:]
             self._protocol.receive_data(piece)
             for event in self._protocol.events_received():
-                if isinstance(event, Frame) and event.opcode in _DATA:
+                if not isinstance(event, Frame):
+                    continue
+                if event.opcode in _DATA:
                     self._take(event)
+                elif event.opcode is Opcode.PONG and event.data == b"%d" % self._sent:
+                    self._answered.set()
             self._flush()
             if not self.open:
                 self._unparsed = b""
@@ -242,20 +263,23 @@ class WebSocket(asyncio.Protocol):
         self._arrived.set()
 
     def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self.transport.write(data)
-            else:
-                self.transport.close()
+        pieces = self._protocol.data_to_send()
+        data = b"".join(pieces)
+        if data:
+            self.transport.write(data)
+        if SEND_EOF in pieces:
+            self.transport.close()
         if not self.open:
             # What has come is still received; then the connection counts as ended.
             self._arrived.set()
             self._writable.set()
+            self._answered.set()
 
     def _end(self) -> None:
         self._lost.set()
         self._arrived.set()
         self._writable.set()
+        self._answered.set()
         self._unparsed = b""
         self._parts.clear()
 

@@ -8,10 +8,10 @@ from cove.agent.http.errors import error_text
 from cove.agent.http.websocket import WebSocket
 from cove.models.base import Contract
 from cove.models.errors import CoveError
-from cove.models.frames import PACE_SECONDS, ErrorFrame
+from cove.models.frames import ErrorFrame
 
-ENDING_GAP_SECONDS = 2 * PACE_SECONDS
-"""Before the last frames: a client that does not get them never stops waiting."""
+ENDING_PATIENCE = 0.25
+"""Seconds, for the last frames: a client that loses one of them never stops waiting."""
 
 
 def encoded(frame: Contract) -> bytes:

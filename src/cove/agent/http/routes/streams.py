@@ -17,7 +17,7 @@ from cove.agent.engine import OutputFlow
 from cove.agent.http.errors import invalid_body
 from cove.agent.http.streamed_output import StreamedOutput
 from cove.agent.http.websocket import Disconnected, WebSocket
-from cove.agent.http.websocket_frames import ENDING_GAP_SECONDS, encoded, error_frame, receive_object
+from cove.agent.http.websocket_frames import ENDING_PATIENCE, encoded, error_frame, receive_object
 from cove.agent.http.websocket_handshake import Handshake
 from cove.agent.http.websocket_routes import Handler, WebSocketRoute, plain_routes
 from cove.agent.state import AgentState
@@ -129,13 +129,13 @@ async def _send_end(socket: WebSocket, running: "asyncio.Future[_Result]", outpu
     message, left_out = _bounded(ending)
     if left_out:
         await output.send_notes(socket, "stderr", f"[left out, too large for a stream: {', '.join(left_out)}]\n")
-    await socket.send(message, gap=ENDING_GAP_SECONDS)
-    await socket.send(encoded(CompleteFrame(success=ending.success)), gap=ENDING_GAP_SECONDS)
+    await socket.send(message, patience=ENDING_PATIENCE)
+    await socket.send(encoded(CompleteFrame(success=ending.success)), patience=ENDING_PATIENCE)
 
 
 async def _fail(socket: WebSocket, failure: CoveError) -> None:
-    await socket.send(error_frame(failure), gap=ENDING_GAP_SECONDS)
-    await socket.send(encoded(CompleteFrame(success=False)), gap=ENDING_GAP_SECONDS)
+    await socket.send(error_frame(failure), patience=ENDING_PATIENCE)
+    await socket.send(encoded(CompleteFrame(success=False)), patience=ENDING_PATIENCE)
 
 
 def _result_frame(result: _Result) -> ResultFrame:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from cove.agent.http.answers import json_answer
 from cove.agent.http.errors import invalid_body
 from cove.agent.http.websocket import Disconnected, WebSocket
-from cove.agent.http.websocket_frames import ENDING_GAP_SECONDS, encoded, error_frame, receive_object
+from cove.agent.http.websocket_frames import ENDING_PATIENCE, encoded, error_frame, receive_object
 from cove.agent.http.websocket_handshake import Handshake
 from cove.agent.http.websocket_routes import Handler, WebSocketRoute, plain_routes
 from cove.agent.state import AgentState, state_of
@@ -128,7 +128,7 @@ async def _show(socket: WebSocket, name: str, terminal: Terminal, view: View) ->
         if view.displaced:
             return
         if terminal.exit_code is not None:
-            await socket.send(encoded(TerminalExit(code=terminal.exit_code)), gap=ENDING_GAP_SECONDS)
+            await socket.send(encoded(TerminalExit(code=terminal.exit_code)), patience=ENDING_PATIENCE)
             return
 
 
