@@ -29,6 +29,11 @@ ENDPOINTS = {
     "files": "GET /files/list",
     "archive": "GET /files/archive",
     "env": "GET /env",
+    "stream": "WebSocket /execute/stream",
+    "command_stream": "WebSocket /commands/stream",
+    "terminal": "WebSocket /terminal",
+    "terminal_sessions": "GET /terminal/sessions",
+    "watch": "WebSocket /files/watch",
     "processes": "GET /processes",
     "metrics": "GET /metrics/snapshot",
 }
