@@ -166,6 +166,23 @@ async def test_a_host_that_was_away_is_compared_as_soon_as_it_is_back(world: Wor
     await until(lambda: len(world.engine.directory) == 0, seconds=3.0)
 
 
+async def test_a_sandbox_that_is_being_changed_keeps_no_other_waiting(world: World) -> None:
+    changing, lost = (await world.create()).sandbox, (await world.create()).sandbox
+    world.host.driver.gate.clear()
+    await world.engine.lifecycle.stop(ALICE, changing.id)
+    starting = asyncio.create_task(world.engine.lifecycle.start(ALICE, changing.id))
+    await until(lambda: "start" in world.host.calls)
+    world.engine.directory.remove(changing.id)
+    world.host.crash(lost.id)
+    async with asyncio.timeout(5):
+        await world.engine.reconciler.reconcile()
+    assert (await world.rows()).keys() == {changing.id}
+    world.host.driver.gate.set()
+    assert (await starting).status is SandboxStatus.RUNNING
+    await world.engine.reconciler.reconcile()
+    assert world.engine.directory.state_of(changing.id) is SandboxStatus.RUNNING
+
+
 async def test_a_host_that_is_away_loses_nobody(world: World) -> None:
     made = await world.create()
     world.host.down = True

@@ -41,6 +41,10 @@ class KeyedLocks:
             if not entry.users:
                 self._entries.pop(key, None)
 
+    def is_held(self, key: str) -> bool:
+        """Whether somebody holds the key's lock, or waits for it."""
+        return key in self._entries
+
     async def _acquire(self, key: str, lock: asyncio.Lock) -> None:
         try:
             async with asyncio.timeout(self._wait_seconds):

@@ -159,7 +159,8 @@ class Reconciler:
 
     async def _adopt(self, row: StoredSandbox, record: SandboxRecord) -> None:
         """A sandbox that is where it should be: make everyone agree about it."""
-        if self._agrees(row, record):
+        # One that is being changed disagrees for as long as that takes; the others need not wait for it.
+        if self._agrees(row, record) or self._locks.is_held(row.id):
             return
         async with self._locks.hold(row.id):
             # A request may have changed the row since this pass read it; its word counts.
