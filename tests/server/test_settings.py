@@ -60,8 +60,57 @@ def test_addresses(fields: dict[str, object], url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "origin"),
+    [
+        ({}, None),
+        ({"domain": "Boxes.Test."}, "http://{port}-{id}.boxes.test:5555"),
+        ({"domain": "boxes.test", "port": 80}, "http://{port}-{id}.boxes.test"),
+        ({"domain": "boxes.test", "tls_cert": "/c", "tls_key": "/k"}, "https://{port}-{id}.boxes.test:5555"),
+        ({"domain": "boxes.test", "tls_cert": "/c", "tls_key": "/k", "port": 443}, "https://{port}-{id}.boxes.test"),
+        ({"domain": "b.test", "public_url": "https://s.example.com/x"}, "https://{port}-{id}.b.test"),
+        (
+            {"domain": "b.test", "public_url": "http://s:8080", "tls_cert": "/c", "tls_key": "/k"},
+            "http://{port}-{id}.b.test:8080",
+        ),
+    ],
+)
+def test_addresses_of_ports(fields: dict[str, object], origin: str | None) -> None:
+    assert Settings.model_validate(fields).port_origin == origin
+
+
+@pytest.mark.parametrize(
+    ("fields", "hosts"),
+    [
+        ({}, {"127.0.0.1"}),
+        ({"domain": "b.test"}, {"127.0.0.1", "b.test", "api.b.test"}),
+        ({"allowed_hosts": ["API.hopx.dev."]}, {"127.0.0.1", "api.hopx.dev"}),
+        ({"public_url": "https://S.example.com"}, None),
+        ({"public_url": "https://S.example.com", "allowed_hosts": ["x"]}, {"127.0.0.1", "x", "s.example.com"}),
+        ({"host": "0.0.0.0"}, None),
+        ({"host": "0.0.0.0", "domain": "b.test"}, None),
+        ({"host": "10.0.0.7", "allowed_hosts": ["x"]}, {"10.0.0.7", "x"}),
+    ],
+)
+def test_names_that_are_served(fields: dict[str, object], hosts: set[str] | None) -> None:
+    assert Settings.model_validate(fields).served_hosts == hosts
+
+
+@pytest.mark.parametrize(
     "fields",
     [
+        {"domain": "*.example.com"},
+        {"domain": "https://example.com"},
+        {"domain": "example.com:5555"},
+        {"domain": "10.0.0.1"},
+        {"domain": "-x.example"},
+        {"domain": "a..b"},
+        {"domain": ""},
+        {"domain": "x." * 120 + "x"},
+        {"tls_cert": "/c"},
+        {"tls_key": "/k"},
+        {"allowed_hosts": ["http://x"]},
+        {"allowed_hosts": ["x:80"]},
+        {"preview_access": "nobody"},
         {"public_url": "example.com"},
         {"public_url": "ftp://example.com"},
         {"public_url": "https://"},

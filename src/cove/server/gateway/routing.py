@@ -173,7 +173,7 @@ def decide(head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, 
     if address is not None:
         return router.by_host(address.port, address.sandbox_id)
     if looks_like_port(head.hostname, settings.domain):
-        return router.refuse("SANDBOX_NOT_FOUND", "This host name is not the address of a port of a sandbox.")
+        return refuse("SANDBOX_NOT_FOUND", "This host name is not the address of a port of a sandbox.", Plane.PREVIEW)
     if not _host_is_served(head.hostname, settings):
         return _foreign_host()
     if head.target == b"*":
