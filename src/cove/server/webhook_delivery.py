@@ -55,7 +55,7 @@ class HttpWebhookSender:
         except CoveError as refusal:
             return WebhookOutcome(None, refusal.message)
         except ssl.SSLCertVerificationError as failure:
-            return WebhookOutcome(None, f"The certificate is not valid: {failure.verify_message.rstrip(".")}.")
+            return WebhookOutcome(None, f"The certificate is not valid: {failure.verify_message.rstrip('.')}.")
         except (OSError, EOFError, asyncio.LimitOverrunError) as failure:
             return WebhookOutcome(None, f"The connection failed: {_reason(failure)}.")
         return WebhookOutcome(status, _failure(status))
