@@ -95,10 +95,14 @@ async def test_what_ended_by_another_way_is_found_by_the_reconciler(world: World
     await world.create(one)
 
 
-async def test_a_paused_sandbox_counts(world: World) -> None:
+@pytest.mark.parametrize(("rest", "wake"), [("pause", "resume"), ("stop", "start")])
+async def test_a_sandbox_that_rests_counts_so_that_it_can_wake(world: World, rest: str, wake: str) -> None:
     one = limited(max_sandboxes=1)
     made = (await world.create(one)).sandbox
-    await world.engine.lifecycle.pause(one, made.id)
+    await getattr(world.engine.lifecycle, rest)(one, made.id)
+    await world.engine.reconciler.reconcile()
+    await refused(world, one)
+    await getattr(world.engine.lifecycle, wake)(one, made.id)
     await refused(world, one)
 
 
