@@ -5,6 +5,7 @@ import io
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.core.world import ALICE, BOB, World, until
@@ -90,7 +91,7 @@ async def building(world: World) -> AsyncIterator[Building]:
     await made.background.close(grace_seconds=5)
 
 
-def request(*steps: object, name: str = "mine", **fields: object) -> BuildTemplate:
+def request(*steps: object, name: str = "mine", **fields: Any) -> BuildTemplate:
     return BuildTemplate.model_validate({"name": name, "from_image": "python:3.12", "steps": steps, **fields})
 
 
@@ -205,14 +206,14 @@ async def test_too_many_at_once(building: Building) -> None:
         ({"readyCmd": {"type": "port"}}, "INVALID_REQUEST"),
     ],
 )
-async def test_what_is_refused_at_once(building: Building, fields: dict[str, object], code: str) -> None:
+async def test_what_is_refused_at_once(building: Building, fields: dict[str, Any], code: str) -> None:
     with pytest.raises(CoveError) as refused:
         await building.builds.start(ALICE, request(RUN, **fields))
     assert refused.value.code == code
     assert len(building.world.engine.catalog.all(ALICE.namespace)) == 2
 
 
-NOT_A_BUILD: list[dict[str, object]] = [
+NOT_A_BUILD: list[dict[str, Any]] = [
     {"name": "../x"},
     {"name": ""},
     {"steps": [{"type": "CMD", "args": ["x"]}]},

@@ -87,12 +87,15 @@ async def _until_either(stop: asyncio.Event, control_plane: asyncio.Task[None]) 
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    listener: socket.socket | None = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OSError as problem:
+        if listener is not None:
+            listener.close()
         raise error(
             "CONFLICT",
             f"Cannot listen on {host}:{port}: {problem.strerror}.",
