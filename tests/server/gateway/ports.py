@@ -73,8 +73,9 @@ async def program(gw: Harness, handler: Callable[[asyncio.StreamReader, asyncio.
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-        finally:
+        except BaseException:
             writer.transport.abort()
+            raise
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
 
