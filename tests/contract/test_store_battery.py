@@ -225,6 +225,9 @@ async def test_templates_keep_their_ids(store: Store) -> None:
     first = await store.write(lambda unit: unit.templates.put(manifest("base", "1"), at=1.0))
     second = await store.write(lambda unit: unit.templates.put(manifest("code-interpreter"), at=2.0))
     again = await store.write(lambda unit: unit.templates.put(manifest("base", "2"), at=3.0))
+    assert first
+    assert second
+    assert again
     assert again.id == first.id != second.id
     assert (again.digest, again.created_at, again.updated_at) == ("base-2", 1.0, 3.0)
     assert again.languages == ("python", "bash")
