@@ -6,6 +6,7 @@ from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from cove.core.keys import ApiKeys
@@ -45,6 +46,7 @@ def build_application(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
         lifespan=lifespan,
     )
     for router in routers:
@@ -72,6 +74,10 @@ def build_application(
     app.add_middleware(RequestContext, metrics=metrics)
     app.openapi = partial(_document_once, app)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
 
 
 def _document_once(app: FastAPI) -> dict[str, object]:
