@@ -193,8 +193,12 @@ def test_a_shell_on_a_terminal(sandbox: Sandbox, server: RunningServer) -> None:
             shell.send_signal(signal.SIGWINCH)
             os.write(ours, b"until [ \"$(stty size)\" = '50 120' ]; do :; done; echo re''sized\r")
             _until(ours, b"resized")
-            os.write(ours, b"sleep 1000\r\x03")
+            os.write(ours, b"echo slee''ping; sleep 1000\r")
+            _until(ours, b"sleeping")
+            os.write(ours, b"\x03")
+            _until(ours, b"$ ")
             os.write(ours, b"exit 6\r")
+            _until(ours, b"exit 6")
             assert shell.wait(WAIT_SECONDS) == 6
         assert termios.tcgetattr(theirs) == before
     finally:
