@@ -1,4 +1,4 @@
-"""What README.md and `examples` show is run against a real server."""
+"""What README.md, `docs` and `examples` show is run against a real server."""
 
 import os
 import shutil
@@ -11,10 +11,9 @@ import pytest
 from tests.docs.documents import ROOT, Block, blocks
 from tests.e2e.running_server import RunningServer, clean_environment, data_directory, run_cove
 
-README = ROOT / "README.md"
-SHELL = [block for block in blocks(README, "sh") if not block.why_not_run]
-PYTHON = blocks(README, "python")
-EXAMPLES = ("many_at_once.py", "report.py")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "api.md", ROOT / "docs" / "compatibility.md")
+SHELL = [block for page in PAGES for block in blocks(page, "sh") if not block.why_not_run]
+PYTHON = [block for page in PAGES for block in blocks(page, "python") if not block.why_not_run]
 RUN_SECONDS = 150
 
 pytestmark = pytest.mark.timeout(200)
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.timeout(200)
 def environment(built_data_dir: Path) -> Iterator[dict[str, str]]:
     """What a reader's shell knows after `cove serve` and `cove keys create`."""
     with data_directory(built_data_dir) as data_dir:
-        server = RunningServer.start(data_dir)
+        server = RunningServer.start(data_dir, "--allow-webhook", "127.0.0.0/8")
         try:
             made = run_cove("keys", "create", "reader", "--quiet", "--data-dir", str(data_dir))
             yield clean_environment(
@@ -74,20 +73,30 @@ def test_programs_print_what_their_comments_say(block: Block, environment: dict[
             assert comment.split() == _subsequence(comment.split(), printed.split()), f"{block}: {comment}"
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_run(name: str, environment: dict[str, str], clone: Path) -> None:
-    printed = _run([sys.executable, f"examples/{name}"], environment, clone)
-    if name == "many_at_once.py":
-        lines = [line.split(maxsplit=1) for line in printed.splitlines()]
-        assert dict(lines) == {"recursive": "passed", "iterative": "passed", "wrong": "failed", "endless": "too slow"}
-    else:
-        assert "6 months, 4 regions" in printed
-        assert (clone / "monthly.png").read_bytes().startswith(b"\x89PNG")
-        assert (clone / "monthly.xlsx").read_bytes().startswith(b"PK")
+def test_example_many_at_once(environment: dict[str, str], clone: Path) -> None:
+    lines = [line.split(maxsplit=1) for line in _run_example("many_at_once.py", environment, clone).splitlines()]
+    assert dict(lines) == {"recursive": "passed", "iterative": "passed", "wrong": "failed", "endless": "too slow"}
+
+
+def test_example_report(environment: dict[str, str], clone: Path) -> None:
+    assert "6 months, 4 regions" in _run_example("report.py", environment, clone)
+    assert (clone / "monthly.png").read_bytes().startswith(b"\x89PNG")
+    assert (clone / "monthly.xlsx").read_bytes().startswith(b"PK")
+
+
+def test_example_background(environment: dict[str, str], clone: Path) -> None:
+    printed = _run_example("background.py", environment, clone, "results").splitlines()
+    assert printed[0].endswith(": 42")
+    assert [line.split(":")[0].strip() for line in printed[1:4]] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert printed[4].startswith("ended with 0 ")
+    assert {path.name for path in (clone / "results").iterdir()} == {f"epoch-{epoch}.json" for epoch in (1, 2, 3)}
 
 
 def test_every_example_is_run_somewhere() -> None:
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {*EXAMPLES, "demo.py"}
+    """`demo.py` is what `make demo` runs, and too slow for a test."""
+    prefix = "test_example_"
+    run = {name.removeprefix(prefix) for name in globals() if name.startswith(prefix)}
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {*run, "demo"}
 
 
 def _says(output: str, comment: str) -> bool:
@@ -103,6 +112,10 @@ def _subsequence(wanted: list[str], words: list[str]) -> list[str]:
         if words[start : start + len(wanted)] == wanted:
             return words[start : start + len(wanted)]
     return []
+
+
+def _run_example(name: str, environment: dict[str, str], directory: Path, *arguments: str) -> str:
+    return _run([sys.executable, f"examples/{name}", *arguments], environment, directory)
 
 
 def _run(command: list[str], environment: dict[str, str], directory: Path) -> str:
