@@ -11,6 +11,8 @@ with warnings.catch_warnings():
     token_cache: Any = importlib.import_module("hopx_ai._token_cache")
     http: Any = importlib.import_module("hopx_ai._client")
     async_http: Any = importlib.import_module("hopx_ai._async_client")
+    agent_http: Any = importlib.import_module("hopx_ai._agent_client")
+    async_agent_http: Any = importlib.import_module("hopx_ai._async_agent_client")
 
 KEY = "unused-with-dev"
 
