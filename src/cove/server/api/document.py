@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from cove.models.template_builds import MAX_UPLOAD_BYTES
 from cove.server.api.authentication import OPEN_PATHS, SECURITY_SCHEMES
 from cove.server.api.uploads import PREFIX as UPLOADS
-from cove.server.documents.control_plane_facts import FACTS
+from cove.server.documents.control_plane_facts import FACTS, PARAMETERS
 from cove.server.documents.errors import GATEWAY_ERRORS, ErrorBody, error_responses, shared_responses
 
 _GENERATED = ("HTTPValidationError", "ValidationError")
@@ -65,6 +65,9 @@ def _complete(operation: dict[str, Any], *, path: str, writes: bool) -> None:
         codes += _OF_BODIES
         operation["requestBody"]["content"][_JSON]["example"] = facts.body
     responses.update(error_responses(codes))
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            parameter["example"] = PARAMETERS[parameter["name"]]
     if needs_key:
         operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
 

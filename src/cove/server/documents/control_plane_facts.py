@@ -350,3 +350,14 @@ _OPERATIONS: Final[dict[str, Facts]] = {
 
 FACTS: Final[dict[str, Facts]] = {**_SANDBOXES, **_TEMPLATES, **_EXECUTIONS, **_ACCOUNT, **_OPERATIONS}
 """By operation id."""
+
+PARAMETERS: Final[dict[str, str]] = {
+    "sandbox_id": _SANDBOX_ID,
+    "reference": "code-interpreter",
+    "build_id": "7",
+    "token": _TOKEN,
+    "execution_id": _EXECUTION_ID,
+    "key_id": _KEY_ID,
+    "member_id": _KEY_ID,
+}
+"""Examples of what paths name."""
