@@ -197,6 +197,23 @@ async def test_a_splice_hands_on_what_came_early_and_both_halves_of_the_close(gw
     await gw.until(lambda: gw.gateway.counters.connections_open == 0)
 
 
+async def test_what_an_agent_says_before_it_hangs_up_on_a_flood_is_heard(gw: Harness) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await reader.readexactly(1)
+        writer.write(b"too much")
+        await writer.drain()
+
+    await gw.raw(gw.agent(A), refuse)
+    for _ in range(20):
+        client = await gw.connect()
+        await client.send(GET + b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert (await client.reply()).status == 101
+        client.writer.write(b"x" * 8_000_000)
+        assert await client.rest() == b"too much"
+
+
 async def test_a_missing_agent_and_a_missing_control_plane(gw: Harness) -> None:
     gw.agent(A)
     client = await gw.connect()

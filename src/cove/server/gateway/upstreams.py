@@ -11,6 +11,8 @@ from cove.server.gateway.shared_socket import SharedSocketTransport
 MAX_IDLE = 4
 WRITE_BUFFER = 256 * 1024
 
+_LAST_BYTES: Final = 64 * 1024
+
 _SO_PASSRIGHTS: Final = 83
 """asm-generic/socket.h, Linux 6.16."""
 
@@ -54,10 +56,11 @@ class Upstream(asyncio.Protocol):
         idle_since: loop time of its last response, while it waits for another request.
     """
 
-    def __init__(self, owner: UpstreamOwner, destination: Destination) -> None:
+    def __init__(self, owner: UpstreamOwner, destination: Destination, sock: socket.socket) -> None:
         self.destination = destination
         self.idle_since = 0.0
         self._owner = owner
+        self._sock = sock
         self._transport: asyncio.Transport | None = None
         self._paused = False
 
@@ -77,8 +80,17 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
+        if isinstance(exc, OSError):
+            self._take_last_words()
         self._transport = None
         self._owner.upstream_lost(self, exc)
+
+    def _take_last_words(self) -> None:
+        """What came before the connection broke: once a write has failed, transports read no more."""
+        with contextlib.suppress(OSError):
+            data = self._sock.recv(_LAST_BYTES, socket.MSG_DONTWAIT)
+            if data:
+                self._owner.upstream_received(self, data)
 
     def pause_writing(self) -> None:
         """Called by the loop."""
@@ -175,7 +187,7 @@ async def connect(owner: UpstreamOwner, to: Destination, dialer: PortDialer, *, 
     if to.port is None:
         return await _connect_unix(owner, to, seconds)
     sock = await dialer.dial(to.path, to.port)
-    upstream = Upstream(owner, to)
+    upstream = Upstream(owner, to, sock)
     SharedSocketTransport(asyncio.get_running_loop(), sock, upstream)
     return upstream
 
@@ -189,7 +201,7 @@ async def _connect_unix(owner: UpstreamOwner, to: Destination, seconds: float) -
             sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
         async with asyncio.timeout(seconds):
             await connect_unix(sock, to.path)
-            _, upstream = await loop.create_unix_connection(lambda: Upstream(owner, to), sock=sock)
+            _, upstream = await loop.create_unix_connection(lambda: Upstream(owner, to, sock), sock=sock)
     except BaseException:
         sock.close()
         raise
