@@ -114,6 +114,7 @@ async def test_bad_frames_are_told_and_the_terminal_goes_on(process: AgentProces
             await client.send(**frame)
             told = await client.receive()
             assert (told["type"], told["code"]) in (("error", "INVALID_REQUEST"), ("error", "MISSING_PARAMETER"))
+            assert "``" not in told["error"]
         await typed(client, "this\n")
         assert "got this\r\n24 80\r\n" in output_of(await client.rest())
 

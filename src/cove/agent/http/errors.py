@@ -73,6 +73,8 @@ def _problems(problems: Sequence[Any]) -> Iterator[str]:
 
 
 def _field(problem: Any) -> str:
+    if not problem["loc"]:
+        return "type" if problem["type"].startswith("union_tag") else "body"
     return _shortened(".".join(str(part) for part in problem["loc"]))
 
 
