@@ -16,7 +16,7 @@ from tests.e2e.running_server import RunningServer, data_directory, run_cove
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ROOT / "docs" / "openapi"
 RUN_SECONDS = 100.0
-MAX_EXAMPLES = 5
+MAX_EXAMPLES = 4
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -52,7 +52,8 @@ def served(built_data_dir: Path) -> Iterator[Served]:
             prepared = _prepared(server.url, made.stdout.decode().strip())
             yield prepared
             # A stopped sandbox outlives the server.
-            prepared.as_caller("DELETE", f"/v1/sandboxes/{prepared.changed['id']}")
+            for sandbox in prepared.as_caller("GET", "/v1/sandboxes?status=stopped").json()["data"]:
+                prepared.as_caller("DELETE", f"/v1/sandboxes/{sandbox['id']}")
         finally:
             server.stop()
 
@@ -76,32 +77,34 @@ def _ok(answer: httpx2.Response) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(RUN_SECONDS + 60)
-def test_the_control_plane_answers_as_its_document_says(served: Served) -> None:
+def test_the_control_plane_answers_as_its_document_says(served: Served, tmp_path: Path) -> None:
     examples = {
         "1763382095i648uu1o": served.changed["id"],
         "exec_8c1d0f3b7a2e4956": served.execution_id,
         "3f9c2a7be01d": served.other_key_id,
     }
-    _expect_no_failure("control-plane.json", served.url, f"X-API-Key: {served.key}", examples)
+    _expect_no_failure("control-plane.json", served.url, f"X-API-Key: {served.key}", examples, tmp_path)
     # Else every answer could have been a 401, which is documented everywhere.
     assert served.as_caller("GET", "/auth/me").status_code == 200
 
 
 @pytest.mark.timeout(RUN_SECONDS + 60)
-def test_an_agent_answers_as_its_document_says(served: Served) -> None:
+def test_an_agent_answers_as_its_document_says(served: Served, tmp_path: Path) -> None:
     used = served.used
     examples = {"proc_4be1f0c97d2a": served.process_id}
-    _expect_no_failure("agent.json", used["public_host"], f"Authorization: Bearer {used['auth_token']}", examples)
+    _expect_no_failure(
+        "agent.json", used["public_host"], f"Authorization: Bearer {used['auth_token']}", examples, tmp_path
+    )
 
 
-def _expect_no_failure(document: str, url: str, credential: str, examples: dict[str, str]) -> None:
-    done = _schemathesis(DOCUMENTS / document, url, credential, examples)
+def _expect_no_failure(document: str, url: str, credential: str, examples: dict[str, str], directory: Path) -> None:
+    done = _schemathesis(DOCUMENTS / document, url, credential, examples, directory)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " generated, " in done.stdout
 
 
 def _schemathesis(
-    document: Path, url: str, credential: str, examples: dict[str, str], *options: str
+    document: Path, url: str, credential: str, examples: dict[str, str], directory: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
     words = [
         *(str(Path(sys.executable).with_name("schemathesis")), "--no-color", "run", str(document), "--url", url),
@@ -113,7 +116,7 @@ def _schemathesis(
     hooks = {"SCHEMATHESIS_HOOKS": "generated_requests", "PYTHONPATH": str(Path(__file__).parent)}
     environment = {**os.environ, **hooks, "OPENAPI_REAL_THINGS": json.dumps(examples)}
     return subprocess.run(
-        words, capture_output=True, text=True, timeout=RUN_SECONDS, check=False, env=environment, cwd=ROOT
+        words, capture_output=True, text=True, timeout=RUN_SECONDS, check=False, env=environment, cwd=directory
     )
 
 
@@ -123,7 +126,17 @@ def test_answers_that_are_not_in_a_document_are_noticed(served: Served, tmp_path
     del document["paths"][path]["get"]["responses"]["404"]
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(document))
-    done = _schemathesis(changed, served.url, f"X-API-Key: {served.key}", {}, "--include-operation-id", "get_sandbox")
+    done = _schemathesis(
+        changed,
+        served.url,
+        f"X-API-Key: {served.key}",
+        {},
+        tmp_path,
+        "--phases",
+        "examples",
+        "--include-operation-id",
+        "get_sandbox",
+    )
     assert done.returncode == 1
     assert "Undocumented status code" in done.stdout
 
