@@ -19,6 +19,8 @@ SPEED: Final[Mapping[str, str]] = {
     "create -> first Python output, cold from template, SDK": "the same without a pool",
     "run_code('print(1)') in a running sandbox, SDK": "`run_code` in a running sandbox",
     "kill: DELETE -> answered and all processes gone, SDK": "kill, until all processes are gone",
+    "1 MB file uploaded": "1 MB into a sandbox, as a file",
+    "1 MB file downloaded": "the same out of it",
     "100 concurrent creates, wall, SDK": "100 creates at once, all of them",
     "idle sandbox, created without a pool, nothing executed": "memory of an idle sandbox, without a pool",
     "idle sandbox from the warm pool, nothing executed": "memory of an idle sandbox from the pool",
