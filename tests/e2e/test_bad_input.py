@@ -148,7 +148,7 @@ def test_an_unknown_language(agent: httpx2.Client) -> None:
         assert len(body["message"]) < 1000
 
 
-@pytest.mark.parametrize("path", ["/tmp/%00", "/tmp/%ff%fe", "", "/tmp/" + "n" * 300, "/tmp" + "/d" * 3000])
+@pytest.mark.parametrize("path", ["/tmp/%00", "", "/tmp/" + "n" * 300, "/tmp" + "/d" * 3000])
 def test_paths_that_cannot_be(agent: httpx2.Client, path: str) -> None:
     for method, call in (("GET", "files/read"), ("GET", "files/download"), ("GET", "files/list")):
         refused(agent.request(method, f"{call}?path={path}"), code="INVALID_PATH")
