@@ -27,6 +27,7 @@ from benchmarks.measurements import (
     idle_memory,
     preview_throughput,
     round_trip,
+    streams,
 )
 from benchmarks.outcome import Result
 from benchmarks.report import Report, to_json, to_markdown, to_table
@@ -48,6 +49,7 @@ _MEASUREMENTS: Final[Mapping[str, Measure]] = MappingProxyType(
         "run": round_trip.measure,
         "burst": burst.measure,
         "files": file_transfer.measure,
+        "streams": streams.measure,
         "preview": preview_throughput.measure,
         "memory": idle_memory.measure,
         "command": command_line.measure,

@@ -24,6 +24,7 @@ class Figure(StrEnum):
     """A figure of a distribution that something can be promised about."""
 
     MEDIAN = "median"
+    P95 = "p95"
     P99 = "p99"
     WORST = "worst"
 
@@ -55,4 +56,10 @@ class Distribution:
 
     def figure(self, figure: Figure) -> float:
         """The one that is named."""
-        return {Figure.MEDIAN: self.median, Figure.P99: self.p99, Figure.WORST: self.worst}[figure]
+        figures = {
+            Figure.MEDIAN: self.median,
+            Figure.P95: self.p95,
+            Figure.P99: self.p99,
+            Figure.WORST: self.worst,
+        }
+        return figures[figure]
