@@ -44,13 +44,14 @@ class FixedHost(NamedTuple):
             NO_COLOR="1",
         )
 
-    def hopx_api(self, method: str, path: str) -> Any:
+    def hopx_api(self, method: str, path: str, body: object = None) -> Any:
         """What the control plane answers, asked directly."""
         context = ssl.create_default_context(cafile=str(self.certificates.authority))
         connection = http.client.HTTPSConnection(ADDRESS, 443, timeout=20, context=context)
         connection.sock = context.wrap_socket(socket.create_connection((ADDRESS, 443), 20), server_hostname=FIXED_HOST)
         try:
-            connection.request(method, path, headers={"Host": FIXED_HOST, "X-API-Key": self.key})
+            headers = {"Host": FIXED_HOST, "X-API-Key": self.key, "Content-Type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             return json.loads(connection.getresponse().read())
         finally:
             connection.close()

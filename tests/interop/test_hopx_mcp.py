@@ -78,6 +78,18 @@ def test_rich_output(mcp: McpServer, box: str) -> None:
     assert "image/png" in str(done["rich_outputs"])
 
 
+@pytest.mark.parametrize("mode", ["isolated", "persistent", "rich"])
+def test_modes(mcp: McpServer, box: str, mode: str) -> None:
+    done = mcp.call("execute_code", code="print(6 * 7)", mode=mode, sandbox_id=box)
+    assert (done["stdout"], done["exit_code"]) == ("42\n", 0)
+
+
+def test_a_sandbox_by_the_name_of_its_template(mcp: McpServer) -> None:
+    created = mcp.call("create_sandbox", template_id="base", timeout_seconds=60)
+    assert (created["status"], created["template_name"]) == ("running", "base"), created
+    assert mcp.call("delete_sandbox", id=created["id"])["status"] == "deleted"
+
+
 def test_processes(mcp: McpServer, box: str) -> None:
     started = mcp.call("run_command_background", sandbox_id=box, command="sleep 600")
     assert started["process_id"].startswith("cmd_")
@@ -92,6 +104,7 @@ def test_processes(mcp: McpServer, box: str) -> None:
 def test_background_code_fails_in_the_client(mcp: McpServer, box: str) -> None:
     """Its SDK has no such parameter: no server can help."""
     assert "working_dir" in mcp.call("execute_code_background", sandbox_id=box, code="1")["exception"]
+    assert "working_dir" in mcp.call("execute_code", sandbox_id=box, code="1", mode="background")["exception"]
 
 
 def test_commands(mcp: McpServer, box: str) -> None:
