@@ -10,6 +10,7 @@ _EXECUTION_ID: Final = "exec_8c1d0f3b7a2e4956"
 _TOKEN: Final = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIxNzYzMzgyMDk1aTY0OHV1MW8ifQ.c2lnbmF0dXJl"  # noqa: S105
 _HASH: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _KEY_ID: Final = "3f9c2a7be01d"
+_MEMBER_ID: Final = "7d20c4a1be93"
 
 _CHANGES: Final = ("SANDBOX_NOT_FOUND", "INVALID_STATE")
 _STATES: Final = (*_CHANGES, "UNSUPPORTED")
@@ -358,6 +359,6 @@ PARAMETERS: Final[dict[str, str]] = {
     "token": _TOKEN,
     "execution_id": _EXECUTION_ID,
     "key_id": _KEY_ID,
-    "member_id": _KEY_ID,
+    "member_id": _MEMBER_ID,
 }
 """Examples of what paths name."""
