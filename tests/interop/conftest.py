@@ -94,3 +94,4 @@ async def async_sandbox(there: dict[str, Any]) -> AsyncIterator[Any]:
     """A sandbox of the asynchronous client."""
     async with hopx.client.AsyncSandbox.create("code-interpreter", timeout_seconds=TIMEOUT_SECONDS, **there) as created:
         yield created
+    await hopx.close_async(created)

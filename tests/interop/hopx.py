@@ -22,3 +22,10 @@ def close(sandbox: Any) -> None:
     sandbox._client._client.close()
     if sandbox._agent_client is not None:
         sandbox._agent_client._client.close()
+
+
+async def close_async(sandbox: Any) -> None:
+    """The same for the asynchronous client."""
+    await sandbox._client.close()
+    if sandbox._agent_client is not None:
+        await sandbox._agent_client.close()

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from tests.e2e.running_server import RunningServer, data_directory
 from tests.e2e.webhook_receiver import WebhookReceiver, webhook_receiver
@@ -22,6 +23,24 @@ Sandbox, AsyncSandbox, errors = hopx.client.Sandbox, hopx.client.AsyncSandbox, h
 There = dict[str, Any]
 
 SECONDS = 30.0
+CONTROL_PLANE_READS = ["/health", "/v1/sandboxes", "/v1/templates", "/v1/templates/base", "/v1/executions", "/auth/me"]
+AGENT_READS = [
+    *("/health", "/info", "/ping", "/system", "/", "/env", "/processes", "/execute/processes", "/jupyter/sessions"),
+    *("/cache/stats", "/metrics", "/metrics/snapshot", "/files/list?path=/", "/files/exists?path=/tmp"),
+]
+AGENT_CALLS: list[tuple[str, There]] = [
+    ("/execute", {"code": "1 / 0"}),
+    ("/execute/rich", {"code": "1", "working_dir": "/tmp", "capture_rich": True}),
+    ("/execute/ipython", {"code": "1"}),
+    ("/execute", {"code": "1", "workdir": None}),
+    ("/execute/background", {"code": "1", "name": "one"}),
+    ("/commands/run", {"command": "exit 3", "working_dir": "/tmp"}),
+    ("/commands/run", {"command": "bash", "args": ["-c", "true"], "workdir": None}),
+    ("/commands/background", {"command": "true"}),
+    ("/files/write", {"path": "/workspace/w", "content": ""}),
+    ("/files/mkdir", {"path": "/workspace/m"}),
+    ("/cache/clear", {}),
+]
 APPEND = "open('/workspace/runs', 'a').write('x')"
 SERVE = r"""
     await s.commands.run('mkdir -p /workspace/www && echo found > /workspace/www/found.txt');
@@ -159,6 +178,13 @@ async def test_kill_and_templates_of_the_asynchronous_client(there: There) -> No
         await AsyncSandbox.delete_template("999999", **there)
 
 
+@pytest.mark.anyio
+async def test_base64_in_files_of_the_asynchronous_client(async_sandbox: Any) -> None:
+    for text in ("test", "dGVzdA==", ""):
+        await async_sandbox.files.write("/workspace/text", text)
+        assert await async_sandbox.files.read_bytes("/workspace/text") == text.encode()
+
+
 # @hopx-ai/sdk
 
 
@@ -291,3 +317,23 @@ def test_computesdk(named: JavaScript, fixed_host: FixedHost) -> None:
     assert seen["found"] == "found\n"
     assert (seen["again"], seen["info"]["status"]) == (seen["id"], "running")
     assert seen["id"] in seen["listed"]
+
+
+# what all of them take for a failure
+
+
+def test_no_answer_of_a_call_that_succeeded_looks_like_an_error(sandbox: Any, there: There) -> None:
+    """Clients read `error` and `status_code` at the top of a body as a failure (contract, section 9, row 38)."""
+    info = sandbox.get_info()
+    agent = {"Authorization": f"Bearer {sandbox.get_token()}"}
+    with httpx2.Client(timeout=30, trust_env=False) as client:
+        answers = [
+            *(client.get(f"{there['base_url']}{path}") for path in CONTROL_PLANE_READS),
+            client.get(f"{there['base_url']}/v1/sandboxes/{sandbox.sandbox_id}"),
+            *(client.get(f"{info.public_host}{path}", headers=agent) for path in AGENT_READS),
+            *(client.post(f"{info.public_host}{path}", json=body, headers=agent) for path, body in AGENT_CALLS),
+        ]
+    for answer in answers:
+        assert answer.status_code == 200, answer.url
+        assert not {"error", "status_code"} & answer.json().keys(), answer.url
+        assert answer.headers["X-Request-ID"], answer.url
