@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from cove.models.template_builds import MAX_UPLOAD_BYTES
-from cove.server.api.authentication import OPEN_PATHS, SECURITY_SCHEMES
+from cove.server.api.authentication import LOGIN_PATHS, OPEN_PATHS, SECURITY_SCHEMES
 from cove.server.api.uploads import PREFIX as UPLOADS
 from cove.server.documents.control_plane_facts import FACTS, PARAMETERS
 from cove.server.documents.errors import GATEWAY_ERRORS, ErrorBody, error_responses, shared_responses
@@ -52,11 +52,9 @@ def _complete(operation: dict[str, Any], *, path: str, writes: bool) -> None:
     kind = _TEXT if isinstance(facts.answer, str) else _JSON
     responses[success]["content"] = {kind: {"schema": {"type": "string"}, **_content_of(responses[success])}}
     responses[success]["content"][kind]["example"] = facts.answer
-    # They get keys and tokens, and say whether one is good.
-    checks_credentials = needs_key or "requestBody" in operation
     codes = (
         *_EVERYWHERE,
-        *(_OF_KEYS if checks_credentials and path != _UPLOAD_PATH else ()),
+        *(_OF_KEYS if needs_key or path in LOGIN_PATHS else ()),
         *(_OF_PARAMETERS if "{" in path else ()),
         *(_OF_WRITES if writes else ()),
         *facts.errors,
