@@ -81,7 +81,8 @@ class Accounts:
         """
         found = await self._store.read(lambda work: work.keys.get(key_id))
         if found is None or found.namespace != principal.namespace or not _visible(principal, found):
-            raise error("RESOURCE_NOT_FOUND", f"There is no API key {key_id[:64]!r}.")
+            remedy = "GET /auth/api-keys lists those that there are."
+            raise error("RESOURCE_NOT_FOUND", f"There is no API key {key_id[:64]!r}.", remedy=remedy)
         return found
 
     async def create_key(self, principal: Principal, name: str, lifetime: str) -> NewKey:

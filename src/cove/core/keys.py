@@ -200,9 +200,14 @@ def _refused(message: str) -> CoveError:
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no name of a key (INVALID_REQUEST)."""
+    """Refuse what is no name of a key or an organization (INVALID_REQUEST)."""
     if not name.strip() or len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
-        raise error("INVALID_REQUEST", f"A key's name is 1 to {_MAX_NAME_CHARACTERS} printable characters.")
+        raise error(
+            "INVALID_REQUEST",
+            f"The name is not 1 to {_MAX_NAME_CHARACTERS} printable characters.",
+            remedy="Give another name.",
+            field="name",
+        )
 
 
 def _check_place(namespace: str, lifetime_seconds: float | None) -> None:
@@ -255,7 +260,11 @@ def _revoke(work: UnitOfWork, reference: str, namespace: str | None, actor: str,
     if not exact and namespace is None:
         exact = [key for key in in_force if key.name == reference]
     if not exact:
-        raise error("RESOURCE_NOT_FOUND", f"No key in force has the id or name {reference[:_MAX_NAME_CHARACTERS]!r}.")
+        raise error(
+            "RESOURCE_NOT_FOUND",
+            f"No key in force has the id or name {reference[:_MAX_NAME_CHARACTERS]!r}.",
+            remedy="`cove keys list`, or GET /auth/api-keys, shows those that there are.",
+        )
     if len(exact) > 1:
         raise error("CONFLICT", f"{len(exact)} keys are named {reference!r}.", remedy="Give the key's id instead.")
     stored = work.keys.revoke(exact[0].id, at=now)

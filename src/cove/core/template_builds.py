@@ -131,7 +131,11 @@ class TemplateBuilds:
         for row in rows:
             if str(row.id) == template_id and row.build is not None and row.namespace == principal.namespace:
                 return row
-        raise error("RESOURCE_NOT_FOUND", f"Build {template_id[:20]!r} was not found.")
+        raise error(
+            "RESOURCE_NOT_FOUND",
+            f"Build {template_id[:20]!r} was not found.",
+            remedy="POST /v1/templates/build starts one, and answers with its id.",
+        )
 
     async def log(self, principal: Principal, template_id: str) -> tuple[StoredTemplate, str]:
         """The template of a build, and what the build has said so far."""
@@ -150,7 +154,11 @@ class TemplateBuilds:
         entry = await self._catalog.find(reference, principal.namespace)
         template = entry.template
         if not template.namespace:
-            raise error("FORBIDDEN", f"Template {template.name!r} belongs to the server and cannot be deleted.")
+            raise error(
+                "FORBIDDEN",
+                f"Template {template.name!r} belongs to the server and cannot be deleted.",
+                remedy="Delete templates that were built with a key of this namespace.",
+            )
         running = self._running.get(template.id)
         if running is not None:
             running[1].cancel()
@@ -206,7 +214,11 @@ class TemplateBuilds:
         known = next((one for one in own if one.name == request.name), None)
         if known is None:
             if len(own) >= MAX_TEMPLATES:
-                raise error("RESOURCE_LIMIT_EXCEEDED", f"The limit of {MAX_TEMPLATES} templates is reached.")
+                raise error(
+                    "RESOURCE_LIMIT_EXCEEDED",
+                    f"The limit of {MAX_TEMPLATES} templates is reached.",
+                    remedy="Delete one that is not used: DELETE /v1/templates/{id}.",
+                )
             row = await self._store.write(
                 lambda work: work.templates.add(namespace=principal.namespace, name=request.name, build=build)
             )
@@ -221,7 +233,7 @@ class TemplateBuilds:
                 lambda work: work.templates.set_build(known.id, build, BuildStatus.BUILDING, log="")
             )
             if changed is None:
-                raise error("CONFLICT", f"Template {request.name!r} was deleted meanwhile.")
+                raise error("CONFLICT", f"Template {request.name!r} was deleted meanwhile.", remedy="Build it again.")
             row = changed
         self._catalog.show(row)
         await self._note(row, "template.build_started", principal.actor)

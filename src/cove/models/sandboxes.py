@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StrictInt
 
 from cove.models.base import Contract
 from cove.models.environment import EnvVars
@@ -38,6 +38,12 @@ def _text_id(value: str | int | None) -> str | None:
     return None if value is None else str(value)
 
 
+def _printable(text: str | None) -> str | None:
+    if text is not None and not text.isprintable():
+        raise ValueError("it holds characters that cannot be printed")
+    return text
+
+
 class Resources(Contract):
     """Limits as Hopx clients read them: all three or none."""
 
@@ -66,9 +72,9 @@ class CreateSandbox(Contract):
         isolation: a driver to insist on; absent means the server's choice.
     """
 
-    template_id: Annotated[str | int | None, AfterValidator(_text_id)] = None
+    template_id: Annotated[str | StrictInt | None, AfterValidator(_text_id)] = None
     template_name: str | None = Field(default=None, max_length=200)
-    region: str | None = Field(default=None, max_length=100)
+    region: Annotated[str | None, AfterValidator(_printable)] = Field(default=None, max_length=100)
     timeout_seconds: int | None = Field(default=None, ge=0, le=MAX_TIMEOUT_SECONDS, strict=True)
     internet_access: bool | None = None
     env_vars: EnvVars | None = None

@@ -71,7 +71,8 @@ class UploadShelf:
             raw = b""
         tag, text = raw[:_TAG_BYTES], raw[_TAG_BYTES:]
         if not hmac.compare_digest(tag, self._tag(text)):
-            raise error("FORBIDDEN", "This link for an upload is not one of this server.")
+            remedy = "POST /v1/templates/files/upload-link gives one."
+            raise error("FORBIDDEN", "This link for an upload is not one of this server.", remedy=remedy)
         expires, size, files_hash, namespace = text.decode().split(".", 3)
         if float(expires) <= self._clock():
             raise error("FORBIDDEN", "This link for an upload has expired.", remedy="Ask for a new one.")
@@ -95,7 +96,11 @@ class UploadShelf:
                         break
                     file.write(piece)
             if taken != upload.size:
-                raise error("INVALID_REQUEST", f"The archive has not the {upload.size} bytes that were announced.")
+                raise error(
+                    "INVALID_REQUEST",
+                    f"The archive has not the {upload.size} bytes that were announced.",
+                    remedy="Ask for a link with the archive's size.",
+                )
             temporary.replace(path)
         except OSError as problem:
             raise error("DISK_FULL", f"The archive cannot be kept: {problem.strerror}.") from problem

@@ -43,7 +43,11 @@ def _add_submission(router: APIRouter, executions: Executions, tokens: AgentToke
         if bearer is None:
             raise error("UNAUTHORIZED", "This request needs the sandbox's token.")
         if tokens.verify(bearer.group(1)) != sandbox_id:
-            raise error("FORBIDDEN", "The token is for another sandbox.")
+            raise error(
+                "FORBIDDEN",
+                "The token is for another sandbox.",
+                remedy="Get a token of this one: POST /v1/sandboxes/{id}/token/refresh.",
+            )
 
     # Not in this document: for clients it is a route of the agent.
     @router.post(

@@ -28,7 +28,7 @@ class UploadDoor:
             await self._app(scope, receive, send)
             return
         if scope["method"] not in _METHODS:
-            raise error("METHOD_NOT_ALLOWED", "Archives are sent with PUT.")
+            raise error("METHOD_NOT_ALLOWED", "Archives are sent with PUT.", remedy="Send PUT.")
         upload = self._shelf.open_link(scope["path"].removeprefix(PREFIX))
         await self._shelf.take(upload, _pieces(Request(scope, receive)))
         answer = JSONResponse({"success": True, "files_hash": upload.files_hash, "request_id": request_id_of(scope)})

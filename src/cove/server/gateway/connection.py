@@ -141,7 +141,8 @@ class ClientConnection(asyncio.Protocol):
                 return
             head = parse_request(raw)
         except FramingError as error:
-            refusal = refuse(error.code, str(error), Plane.CONTROL, status=error.status)
+            remedy = "Send HTTP/1.1 as RFC 9112 has it, with a head within the limits."
+            refusal = refuse(error.code, str(error), Plane.CONTROL, status=error.status, remedy=remedy)
             self._client.refuse(refusal, new_request_id(), close=True)
             self._linger()
             return

@@ -225,7 +225,8 @@ class _Router:
         try:
             address = in_path(self._head.target)
         except ValueError as failure:
-            return self.refuse("INVALID_REQUEST", str(failure))
+            remedy = "Write /sandboxes/{id}/ports/{port}/."
+            return self.refuse("INVALID_REQUEST", str(failure), remedy=remedy)
         if address is None:
             return self.refuse("SANDBOX_NOT_FOUND", "Sandbox not found: the path holds no sandbox id.")
         if address.port is None or address.port == AGENT_PORT:
