@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from tests.e2e.running_server import RunningServer, data_directory, run_cove
 from tests.interop import hopx
+from tests.interop.javascript import JavaScript, require_javascript
 
 errors = hopx.errors
 
@@ -176,3 +177,41 @@ async def test_the_async_client_raises_the_right_class(place: Place, name: str) 
     finally:
         await client.close()
     check(caught.value, case)
+
+
+JAVASCRIPT_CLASSES = {
+    "AUTHENTICATION_REQUIRED": "AuthenticationError",
+    "RATE_LIMIT_EXCEEDED": "RateLimitError",
+    "SANDBOX_NOT_FOUND": "SandboxExpiredError",
+    # The client takes every 404 that says "not found" for a file's.
+    "TEMPLATE_NOT_FOUND": "FileNotFoundError",
+    "SANDBOX_START_FAILED": "ServerError",
+}
+"""Classes of `@hopx-ai/sdk` by code; others are APIError."""
+
+
+def test_the_javascript_client_throws_the_right_class(place: Place) -> None:
+    require_javascript()
+    calls: dict[str, list[Any]] = {}
+    for name, case in CASES.items():
+        if case.status != 413:  # the same code as in Python, and five megabytes to hand over
+            prepare(place, case)
+            method, path, body = place.request(case)
+            calls[name] = [method.lower(), path, body, place.keys[case.key]]
+    seen = JavaScript(place.url).run(f"""
+        const found = {{}};
+        for (const [name, [method, path, body, apiKey]] of Object.entries({json.dumps(calls)})) {{
+          const client = new hopx.HTTPClient({{ ...there, apiKey, maxRetries: 1 }});
+          found[name] = await refused(() => method === 'get' ? client.get(path) : client[method](path, body));
+        }}
+        return found;
+    """)
+    for name, thrown in seen.items():
+        case = CASES[name]
+        expected = JAVASCRIPT_CLASSES.get(case.code, "APIError") if case.code else "APIError"
+        assert thrown["class"] == expected, (name, thrown)
+        assert thrown["requestId"].startswith("req_"), name
+        assert "[object" not in thrown["message"], name
+        if expected == "APIError":
+            assert thrown["statusCode"] == case.status, name
+            assert thrown["code"] == case.code or not case.code, name
