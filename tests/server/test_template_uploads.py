@@ -63,3 +63,12 @@ async def test_too_much_of_one_tenant(plane: Plane) -> None:
         assert (await plane.nobody.put(path, content=b"x")).status_code == 200
     answer = await plane.client.post(LINK, json={"files_hash": HASH, "content_length": 1})
     assert (answer.status_code, answer.json()["code"]) == (403, "RESOURCE_LIMIT_EXCEEDED")
+
+
+async def test_links_that_were_given_out_before_do_not_go_past_the_bound(plane: Plane) -> None:
+    paths: list[str] = []
+    for number in range(101):
+        asked = await plane.client.post(LINK, json={"files_hash": f"{number:064x}", "content_length": 1})
+        paths.append(httpx2.URL(asked.json()["upload_url"]).path)
+    answers = [await plane.nobody.put(path, content=b"x") for path in paths]
+    assert [answer.status_code for answer in answers] == [200] * 100 + [403]

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import hmac
-import os
 import secrets
 import shutil
 import time
@@ -42,6 +41,7 @@ class UploadShelf:
         self._directory = directory
         self._clock = clock
         self._key = secrets.token_bytes(32)
+        self._coming: list[Upload] = []
 
     def find(self, namespace: str, files_hash: str) -> Path | None:
         """The archive, if it is there."""
@@ -82,8 +82,17 @@ class UploadShelf:
         """Write the archive; it is there when it is whole, and not before.
 
         Raises:
-            CoveError: INVALID_REQUEST when it has another size than was announced, DISK_FULL.
+            CoveError: INVALID_REQUEST when it has another size than was announced, RESOURCE_LIMIT_EXCEEDED, DISK_FULL.
         """
+        # Again: many links may have been given out before the first archive came.
+        self._admit(upload.namespace, upload.size)
+        self._coming.append(upload)
+        try:
+            await self._write(upload, pieces)
+        finally:
+            self._coming.remove(upload)
+
+    async def _write(self, upload: Upload, pieces: AsyncIterator[bytes]) -> None:
         path = self._path(upload.namespace, upload.files_hash)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{secrets.token_hex(4)}")
@@ -120,9 +129,11 @@ class UploadShelf:
 
     def _admit(self, namespace: str, size: int) -> None:
         self.prune()
-        files = [entry.stat() for entry in os.scandir(self._of(namespace))] if self._of(namespace).is_dir() else []
-        taken = sum(status.st_size for status in files)
-        if len(files) >= MAX_FILES_OF_ONE or taken + size > MAX_BYTES_OF_ONE:
+        kept = self._of(namespace).glob("*.tar.gz")
+        sizes = [path.stat().st_size for path in kept]
+        sizes += [upload.size for upload in self._coming if upload.namespace == namespace]
+        taken = sum(sizes)
+        if len(sizes) >= MAX_FILES_OF_ONE or taken + size > MAX_BYTES_OF_ONE:
             raise error(
                 "RESOURCE_LIMIT_EXCEEDED",
                 f"The limit of uploaded archives is reached: {MAX_FILES_OF_ONE} files, {MAX_BYTES_OF_ONE} bytes.",
