@@ -193,7 +193,7 @@ def test_a_shell_on_a_terminal(sandbox: Sandbox, server: RunningServer) -> None:
             shell.send_signal(signal.SIGWINCH)
             os.write(ours, b"until [ \"$(stty size)\" = '50 120' ]; do :; done; echo re''sized\r")
             _until(ours, b"resized")
-            os.write(ours, b"echo slee''ping; sleep 1000\r")
+            os.write(ours, b"bash -c \"echo slee''ping; exec sleep 1000\"\r")
             _until(ours, b"sleeping")
             os.write(ours, b"\x03")
             _until(ours, b"$ ")

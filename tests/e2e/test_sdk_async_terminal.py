@@ -36,7 +36,8 @@ async def test_a_shell_has_a_screen_and_an_exit_code() -> None:
 
 async def test_ctrl_c_interrupts_what_runs() -> None:
     async with AsyncSandbox.create("base") as sandbox, sandbox.terminal.connect() as terminal:
-        await terminal.send("echo be''gun; sleep 1000\n")
+        # Said by the very process that sleeps: before it is there, the interrupt would find only the shell.
+        await terminal.send("bash -c \"echo be''gun; exec sleep 1000\"\n")
         await _until(terminal, "begun")
         await terminal.send("\x03")
         await terminal.send("echo inter''rupted\n")

@@ -36,7 +36,8 @@ def test_a_shell_has_a_screen_and_an_exit_code() -> None:
 
 def test_ctrl_c_interrupts_what_runs() -> None:
     with Sandbox.create("base") as sandbox, sandbox.terminal.connect() as terminal:
-        terminal.send("echo be''gun; sleep 1000\n")
+        # Said by the very process that sleeps: before it is there, the interrupt would find only the shell.
+        terminal.send("bash -c \"echo be''gun; exec sleep 1000\"\n")
         _until(terminal, "begun")
         terminal.send("\x03")
         terminal.send("echo inter''rupted\n")
