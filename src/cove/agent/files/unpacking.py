@@ -11,10 +11,10 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
-from cove.agent.files.beneath import Beneath, EscapingName, check_link, parts_of
 from cove.agent.files.paths import shown
 from cove.agent.files.tar_stream import BrokenArchive, Member, TarStream
 from cove.agent.files.writing import Replacement
+from cove.linux.beneath import Beneath, EscapingName, check_link, parts_of
 
 MAX_ENTRIES = 1_000_000
 

@@ -1,20 +1,20 @@
 """A layer of directories that a build left in its sandbox, out of tar files whose content is not trusted."""
 
+import errno
 import hashlib
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cove.host.templates.layers import Workspace
+from cove.linux.beneath import Beneath, EscapingName, parts_of
 from cove.models.errors import CoveError, error
 
 MAX_ENTRIES = 1_000_000
 _MAX_DEPTH = 256
 _COPY_BYTES = 1024 * 1024
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -48,47 +48,44 @@ class ArchiveLayer:
             CoveError: TEMPLATE_BUILD_FAILED for an archive that would write elsewhere, is broken or too large.
         """
         extraction = _Extraction(self._max_bytes)
-        for inside, archive in self._directories:
-            target = work.rootfs.directory(inside)
-            root = os.open(target, _DIRECTORY)
-            try:
-                extraction.extract(archive, root)
-            except (tarfile.TarError, UnicodeError, ValueError) as problem:
-                raise _refused(f"the archive of {inside} is broken: {problem}") from problem
-            finally:
-                os.close(root)
+        with Beneath(str(work.rootfs.root)) as tree:
+            for inside, archive in self._directories:
+                work.rootfs.directory(inside)
+                try:
+                    extraction.extract(archive, tree, parts_of(str(inside).lstrip("/")))
+                except (tarfile.TarError, UnicodeError, ValueError) as problem:
+                    raise _refused(f"the archive of {inside} is broken: {problem}") from problem
 
 
 class _Extraction:
-    """Writes below open directories, one path component at a time, and follows no link."""
+    """Writes below an open directory, one path component at a time, and follows no link."""
 
     def __init__(self, max_bytes: int) -> None:
         self._left = max_bytes
         self._entries = 0
 
-    def extract(self, archive: Path, root: int) -> None:
+    def extract(self, archive: Path, tree: Beneath, top: tuple[str, ...]) -> None:
         with tarfile.open(archive, "r:") as tar:
             for member in tar:
                 self._entries += 1
                 if self._entries > MAX_ENTRIES:
                     raise _refused(f"more than {MAX_ENTRIES} files")
-                self._write(tar, member, root)
+                parts = _parts(member.name)
+                if parts:
+                    self._write(tar, member, tree, top + parts)
 
-    def _write(self, tar: tarfile.TarFile, member: tarfile.TarInfo, root: int) -> None:
-        parts = _parts(member.name)
-        if not parts:
+    def _write(self, tar: tarfile.TarFile, member: tarfile.TarInfo, tree: Beneath, parts: tuple[str, ...]) -> None:
+        if member.isdir():
+            os.fchmod(_directory(tree, parts), _open_to_all(member.mode | 0o700))
             return
-        with ExitStack() as opened:
-            parent = _descend(root, parts[:-1], opened)
-            if member.isdir():
-                _make_directory(parent, parts[-1], member.mode)
-            elif member.issym():
-                _remove(parent, parts[-1])
-                os.symlink(member.linkname, parts[-1], dir_fd=parent)
-            elif member.isreg():
-                source = tar.extractfile(member)
-                if source is not None:
-                    self._write_file(source, parent, parts[-1], member)
+        parent, name = _directory(tree, parts[:-1]), parts[-1]
+        if member.issym():
+            _remove(parent, name)
+            os.symlink(member.linkname, name, dir_fd=parent)
+        elif member.isreg():
+            source = tar.extractfile(member)
+            if source is not None:
+                self._write_file(source, parent, name, member)
 
     def _write_file(self, source: IO[bytes], parent: int, name: str, member: tarfile.TarInfo) -> None:
         _remove(parent, name)
@@ -106,35 +103,23 @@ class _Extraction:
 
 def _parts(name: str) -> tuple[str, ...]:
     """The components of a relative path; refuses what leads out."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or len(path.parts) > _MAX_DEPTH:
-        raise _refused(f"the name {name[:100]!r} leads out of its directory")
-    return path.parts
-
-
-def _descend(root: int, parts: Sequence[str], opened: ExitStack) -> int:
-    parent = root
-    for part in parts:
-        try:
-            child = os.open(part, _DIRECTORY, dir_fd=parent)
-        except FileNotFoundError:
-            os.mkdir(part, 0o777, dir_fd=parent)
-            child = os.open(part, _DIRECTORY, dir_fd=parent)
-        except OSError as problem:  # a file or a link is in the way: ENOTDIR, ELOOP
-            raise _refused(f"{part[:100]!r} is no directory") from problem
-        opened.callback(os.close, child)
-        parent = child
-    return parent
-
-
-def _make_directory(parent: int, name: str, mode: int) -> None:
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=parent)
-    handle = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
-        os.fchmod(handle, _open_to_all(mode | 0o700))
-    finally:
-        os.close(handle)
+        parts = parts_of(name)
+    except EscapingName:
+        parts = None
+    if parts is None or "\0" in name or len(parts) > _MAX_DEPTH:
+        raise _refused(f"the name {name[:100]!r} leads out of its directory")
+    return parts
+
+
+def _directory(tree: Beneath, parts: tuple[str, ...]) -> int:
+    try:
+        return tree.directory(parts, create=True)
+    except OSError as problem:
+        if problem.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        # A file or a link is in the way.
+        raise _refused(f"{'/'.join(parts)[:100]!r} is no directory") from problem
 
 
 def _remove(parent: int, name: str) -> None:
