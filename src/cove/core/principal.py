@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from cove.models.quotas import UNLIMITED, Quota
+from cove.models.scopes import ALL_SCOPES, Scope
 from cove.models.stored import DEFAULT_NAMESPACE
 
 SYSTEM_ACTOR = "system"
@@ -21,6 +22,9 @@ class Principal:
         namespace_quota: what the operator set for the namespace; the server's defaults fill its gaps.
         key_quota: what the operator set for this key, which holds beside that.
         expires_at: when the key ends, and with it all that it made for itself; None means never.
+        scopes: what it may do.
+        enters_any_namespace: whether `X-Cove-Namespace` may name another namespace than its own.
+        client_lease: when set, it sees only sandboxes of this lease, and they end with the lease.
     """
 
     namespace: str
@@ -29,6 +33,9 @@ class Principal:
     namespace_quota: Quota = field(default=UNLIMITED, compare=False)
     key_quota: Quota = field(default=UNLIMITED, compare=False)
     expires_at: float | None = field(default=None, compare=False)
+    scopes: frozenset[Scope] = field(default=ALL_SCOPES, compare=False)
+    enters_any_namespace: bool = field(default=False, compare=False)
+    client_lease: str = ""
 
     @property
     def is_operator(self) -> bool:
@@ -42,5 +49,5 @@ class Principal:
         return not self.key_quota.is_open
 
 
-DEVELOPER = Principal(DEFAULT_NAMESPACE, "dev", FIRST_ORGANIZATION)
+DEVELOPER = Principal(DEFAULT_NAMESPACE, "dev", FIRST_ORGANIZATION, enters_any_namespace=True)
 """Everyone, on a server that was started with `--dev`."""

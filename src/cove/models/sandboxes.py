@@ -11,6 +11,8 @@ from cove.models.environment import EnvVars
 from cove.models.isolation import Isolation
 
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+"""Of a sandbox's name, and of a namespace's."""
 
 
 class SandboxStatus(StrEnum):
@@ -70,6 +72,7 @@ class CreateSandbox(Contract):
         internet_access: whether the public internet should be reachable; the answer says what is in force.
         env_vars: environment of everything that runs inside.
         isolation: a driver to insist on; absent means the server's choice.
+        name: finds it again; no two sandboxes of a namespace that have not ended have the same.
     """
 
     template_id: Annotated[str | StrictInt | None, AfterValidator(_text_id)] = None
@@ -80,6 +83,7 @@ class CreateSandbox(Contract):
     env_vars: EnvVars | None = None
     resources: ResourcesRequest | None = None
     isolation: Isolation | None = None
+    name: str | None = Field(default=None, pattern=NAME_PATTERN)
 
 
 class SetTimeout(Contract):
@@ -98,6 +102,8 @@ class SandboxInfo(Contract):
 
     object: str = "sandbox"
     id: str
+    name: str | None = None
+    namespace: str | None = None
     status: SandboxStatus
     template_id: str | None = None
     template_name: str | None = None

@@ -12,6 +12,7 @@ from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
+from cove.models.scopes import ALL_SCOPES, Scope
 from cove.models.template_builds import BuildStatus
 from cove.models.templates import derived_name
 
@@ -30,6 +31,8 @@ class StoredSandbox:
         lease_epoch: raised whenever another host takes it over, so that an old owner can be told apart.
         created_by: id of the API key that made it; empty for rows of earlier versions.
         organization_id: the number of its namespace, as clients see it.
+        name: chosen by who made it, unique among those of namespace and client lease that have not ended.
+        client_lease: of the client that it may not outlive; empty for one that may.
     """
 
     id: str
@@ -51,6 +54,8 @@ class StoredSandbox:
     lease_epoch: int = 1
     created_by: str = ""
     organization_id: int = 0
+    name: str | None = None
+    client_lease: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +66,14 @@ class SandboxQuery:
         status: only this one; None means every sandbox that has not ended.
         before: creation time and id of the last row of the page before.
         limit: at most this many rows.
+        name: only the one with this name.
+        client_lease: only those of this lease; None means those of every lease and of none.
     """
 
     namespace: str
     status: SandboxStatus | None = None
+    name: str | None = None
+    client_lease: str | None = None
     region: str | None = None
     before: tuple[float, str] | None = None
     limit: int = 100
@@ -126,7 +135,9 @@ class StoredKey:
     Attributes:
         id: the public part (12 letters and digits) that finds the row.
         digest: hash of the whole key; the key itself is kept nowhere.
+        namespace: `*` for a key of the operator, which may enter any.
         quota: what sandboxes made with this key may use together; the namespace's quota holds beside it.
+        scopes: what it may do.
     """
 
     id: str
@@ -138,6 +149,7 @@ class StoredKey:
     revoked_at: float | None = None
     last_used_at: float | None = None
     quota: Quota = UNLIMITED
+    scopes: frozenset[Scope] = ALL_SCOPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
