@@ -232,6 +232,8 @@ async def test_templates_keep_their_ids(store: Store) -> None:
     assert (again.digest, again.created_at, again.updated_at) == ("base-2", 1.0, 3.0)
     assert again.languages == ("python", "bash")
     assert await store.read(lambda unit: unit.templates.all()) == (again, second)
+    assert await store.read(lambda unit: unit.templates.get(second.id)) == second
+    assert await store.read(lambda unit: unit.templates.get(second.id + 1)) is None
 
 
 async def test_keys(store: Store) -> None:

@@ -131,6 +131,23 @@ async def test_others_do_not_see_it(building: Building) -> None:
     assert theirs.id != row.id
 
 
+@pytest.mark.parametrize("spelled", ["0{}", "+{}", "{}\n", "{}.0", "\u0661", "9" * 40, "", "1"])
+async def test_other_spellings_of_an_id_are_no_build(building: Building, spelled: str) -> None:
+    row = await building.ended(await building.builds.start(ALICE, request(RUN)))
+    with pytest.raises(CoveError) as refused:
+        await building.builds.get(ALICE, spelled.format(row.id))
+    assert refused.value.code == "RESOURCE_NOT_FOUND"
+
+
+async def test_what_the_record_of_events_says(building: Building) -> None:
+    row = await building.ended(await building.builds.start(ALICE, request(RUN)))
+    events = await building.world.store.read(lambda work: work.events.recent(namespace=ALICE.namespace))
+    about = {event.action: dict(event.details) for event in events if event.subject == str(row.id)}
+    assert row.build
+    started = {"name": "mine", "base": row.build.base, "limits": row.build.limits}
+    assert about == {"template.build_started": started, "template.build_completed": {"name": "mine"}}
+
+
 async def test_an_archive_of_another_tenant(building: Building) -> None:
     step = {"type": "COPY", "args": ["a", "/workspace"], "filesHash": HASH}
     with pytest.raises(CoveError, match="was not uploaded"):

@@ -1,7 +1,5 @@
 """What a build says, bounded."""
 
-from collections.abc import Iterator
-
 MAX_CHARACTERS = 1024 * 1024
 _MAX_OUTPUT = 64 * 1024
 _CUT = "[the log is full: what follows is left out]\n"
@@ -31,14 +29,10 @@ class BuildLog:
             self._add(text if text.endswith("\n") else text + "\n")
 
     def _add(self, text: str) -> None:
-        for part in self._fitting(text):
-            self._parts.append(part)
-            self._size += len(part)
-
-    def _fitting(self, text: str) -> Iterator[str]:
-        room = MAX_CHARACTERS - self._size
-        if len(text) <= room:
-            yield text
-        elif room > 0:
-            yield text[: max(0, room - len(_CUT))]
-            yield _CUT
+        room = MAX_CHARACTERS - len(_CUT) - self._size
+        if room < 0:
+            return
+        if len(text) > room:
+            text = text[:room] + _CUT
+        self._parts.append(text)
+        self._size += len(text)

@@ -35,7 +35,11 @@ class SandboxRepository(Protocol):
     """Sandboxes that should exist, and tombstones of those that ended."""
 
     def add(self, sandbox: StoredSandbox) -> None:
-        """Insert a row; CONFLICT when the id is taken."""
+        """Insert a row; CONFLICT when the id is taken, or its name by a live one of the same namespace and lease."""
+        ...
+
+    def holder(self, name: str, namespace: str, client_lease: str) -> str | None:
+        """The id of the live sandbox that has this name there."""
         ...
 
     def get(self, sandbox_id: str) -> StoredSandbox | None:
@@ -68,10 +72,12 @@ class SandboxRepository(Protocol):
         at: float,
         due: float | None = None,
         namespace: str | None = None,
+        client_lease: str | None = None,
     ) -> StoredSandbox | None:
         """Turn a live row into a tombstone; the row after the change, or None.
 
-        With `due`, only if its deadline is not later than that; with `namespace`, only if it is in that one.
+        With `due`, only if its deadline is not later than that; with `namespace` or `client_lease`, only if it is in
+        that one.
         """
         ...
 
@@ -91,6 +97,10 @@ class TemplateRepository(Protocol):
 
     def all(self) -> tuple[StoredTemplate, ...]:
         """Every template, by id."""
+        ...
+
+    def get(self, template_id: int) -> StoredTemplate | None:
+        """One of them."""
         ...
 
     def put(self, manifest: TemplateManifest, *, at: float) -> StoredTemplate | None:
@@ -235,7 +245,11 @@ class NamespaceRepository(Protocol):
     """Tenants under numbers that never change."""
 
     def get(self, name: str) -> StoredNamespace | None:
-        """The namespace, if a key was ever made in it."""
+        """The namespace, if a key was ever made in it, or somebody entered it."""
+        ...
+
+    def count(self) -> int:
+        """How many there are."""
         ...
 
     def all(self) -> tuple[StoredNamespace, ...]:

@@ -1,10 +1,11 @@
 """Builds of tenants' templates: accepted, run beside everything else, remembered."""
 
 import asyncio
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,7 @@ MAX_TEMPLATES = 200
 _AT_ONCE = 2
 _WAITING = 20
 _WAITING_OF_ONE = 5
+_DECIMAL_ID = re.compile("[1-9][0-9]{0,8}")
 
 
 class Uploads(Protocol):
@@ -127,10 +129,11 @@ class TemplateBuilds:
         Raises:
             CoveError: RESOURCE_NOT_FOUND.
         """
-        rows = await self._store.read(lambda work: work.templates.all())
-        for row in rows:
-            if str(row.id) == template_id and row.build is not None and row.namespace == principal.namespace:
-                return row
+        row = None
+        if _DECIMAL_ID.fullmatch(template_id):
+            row = await self._store.read(lambda work: work.templates.get(int(template_id)))
+        if row is not None and row.build is not None and row.namespace == principal.namespace:
+            return row
         raise error(
             "RESOURCE_NOT_FOUND",
             f"Build {template_id[:20]!r} was not found.",
@@ -236,7 +239,7 @@ class TemplateBuilds:
                 raise error("CONFLICT", f"Template {request.name!r} was deleted meanwhile.", remedy="Build it again.")
             row = changed
         self._catalog.show(row)
-        await self._note(row, "template.build_started", principal.actor)
+        await self._note(row, "template.build_started", principal.actor, base=build.base, limits=build.limits)
         return row
 
     async def _run(self, job: _Build) -> None:
@@ -320,14 +323,13 @@ class TemplateBuilds:
                 self._catalog.show(changed)
                 await self._note(changed, f"template.build_{'completed' if done else 'failed'}", "system")
 
-    async def _note(self, row: StoredTemplate, action: str, actor: str) -> None:
-        details = asdict(row.build) if row.build and action == "template.build_started" else {}
+    async def _note(self, row: StoredTemplate, action: str, actor: str, **details: object) -> None:
         event = StoredEvent(
             at=self._clock(),
             namespace=row.namespace,
             actor=actor,
             action=action,
             subject=str(row.id),
-            details={"name": row.name, **{name: details[name] for name in ("base", "limits") if name in details}},
+            details={"name": row.name, **details},
         )
         await self._store.write(lambda work: work.events.add(event))

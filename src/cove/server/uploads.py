@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 import secrets
-import shutil
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ class Upload:
     namespace: str
     files_hash: str
     size: int
-    expires_at: float
 
 
 class UploadShelf:
@@ -54,6 +52,7 @@ class UploadShelf:
         Raises:
             CoveError: RESOURCE_LIMIT_EXCEEDED when the namespace has too much here already.
         """
+        self.prune()
         self._admit(namespace, size)
         expires = self._clock() + LINK_SECONDS
         text = f"{expires:.0f}.{size}.{files_hash}.{namespace}".encode()
@@ -76,7 +75,7 @@ class UploadShelf:
         expires, size, files_hash, namespace = text.decode().split(".", 3)
         if float(expires) <= self._clock():
             raise error("FORBIDDEN", "This link for an upload has expired.", remedy="Ask for a new one.")
-        return Upload(namespace, files_hash, int(size), float(expires))
+        return Upload(namespace, files_hash, int(size))
 
     async def take(self, upload: Upload, pieces: AsyncIterator[bytes]) -> None:
         """Write the archive; it is there when it is whole, and not before.
@@ -123,12 +122,7 @@ class UploadShelf:
             if path.stat().st_mtime < before:
                 path.unlink(missing_ok=True)
 
-    def clear(self, namespace: str) -> None:
-        """Remove all of a namespace's."""
-        shutil.rmtree(self._of(namespace), ignore_errors=True)
-
     def _admit(self, namespace: str, size: int) -> None:
-        self.prune()
         kept = self._of(namespace).glob("*.tar.gz")
         sizes = [path.stat().st_size for path in kept]
         sizes += [upload.size for upload in self._coming if upload.namespace == namespace]

@@ -29,6 +29,11 @@ class SqlTemplateRepository:
         result = self._connection.execute(select(*_COLUMNS).order_by(TEMPLATES.c.id))
         return tuple(_template(row) for row in result.mappings())
 
+    def get(self, template_id: int) -> StoredTemplate | None:
+        """One of them."""
+        row = self._connection.execute(select(*_COLUMNS).where(TEMPLATES.c.id == template_id)).mappings().first()
+        return None if row is None else _template(row)
+
     def put(self, manifest: TemplateManifest, *, at: float) -> StoredTemplate | None:
         """Insert or update the row of the manifest's name. A derived one that no row stands for is nobody's: None."""
         if manifest.base:
