@@ -42,7 +42,12 @@ def execute_events(code: str, **given: Any) -> Call:
 
 
 def run_command(
-    command: str, *, timeout: float, env: Mapping[str, str] | None, working_dir: SandboxPath | None
+    command: str,
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None,
+    working_dir: SandboxPath | None,
+    max_output_bytes: int | None = None,
 ) -> Call:
     """`POST /commands/run`: never repeated once a byte of it may have left."""
     body = requests.checked(
@@ -51,6 +56,7 @@ def run_command(
         timeout=timeout,
         workdir=directory(working_dir),
         env=None if env is None else dict(env),
+        max_output_bytes=DEFAULT_OUTPUT_BYTES if max_output_bytes is None else max_output_bytes,
     )
     check_code_size(body.command)
     return _running("/commands/run", body, body.timeout)

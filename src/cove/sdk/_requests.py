@@ -31,6 +31,7 @@ MAX_ANSWER_BYTES = 128 * 1024 * 1024
 MAX_READ_BYTES = 64 * 1024 * 1024
 MAX_STREAM_BYTES = 4 * 1024 * 1024 * 1024
 MAX_DOWNLOAD_BYTES = 4 * 1024 * 1024 * 1024
+MAX_OFFSET = 2**53
 
 DEFAULT_TEMPLATE = "code-interpreter"
 SandboxPath = str | os.PathLike[str]
@@ -149,9 +150,17 @@ def make_directory(path: SandboxPath) -> Call:
     return Call(method="POST", path="/files/mkdir", content=as_json(body), timeout=FILE_SECONDS)
 
 
-def of_file(operation: str, path: SandboxPath, *, method: str = "GET") -> Call:
-    """`/files/{operation}?path=...`."""
-    target = with_query(f"/files/{operation}", path=checked_path(path))
+def of_file(
+    operation: str,
+    path: SandboxPath,
+    *,
+    method: str = "GET",
+    offset: int | None = None,
+    limit: int | None = None,
+) -> Call:
+    """`/files/{operation}?path=...`; `offset` and `limit` for those operations that answer in parts."""
+    part = {name: _count(name, value) for name, value in (("offset", offset), ("limit", limit)) if value is not None}
+    target = with_query(f"/files/{operation}", path=checked_path(path), **part)
     retry = Retry.IDEMPOTENT if method == "GET" else Retry.UNLESS_SENT
     return Call(method=method, path=target, timeout=FILE_SECONDS, retry=retry)
 
@@ -186,6 +195,12 @@ def with_query(path: str, /, **parameters: str | int | None) -> str:
         return f"{path}?{urlencode(given, quote_via=quote)}" if given else path
     except UnicodeEncodeError:
         raise _not_unicode() from None
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not 0 <= value <= MAX_OFFSET:
+        raise error("INVALID_REQUEST", f"{name} is {value}; it must be from 0 to {MAX_OFFSET}.")
+    return value
 
 
 def check_seconds(name: str, seconds: float) -> float:

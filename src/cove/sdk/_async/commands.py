@@ -32,6 +32,7 @@ class AsyncCommands:
         background: Literal[False] = False,
         env: Mapping[str, str] | None = None,
         working_dir: SandboxPath | None = None,
+        max_output_bytes: int | None = None,
         on_stdout: TextCallback | None = None,
         on_stderr: TextCallback | None = None,
     ) -> CommandResult: ...
@@ -56,6 +57,7 @@ class AsyncCommands:
         background: bool = False,
         env: Mapping[str, str] | None = None,
         working_dir: SandboxPath | None = None,
+        max_output_bytes: int | None = None,
         on_stdout: TextCallback | None = None,
         on_stderr: TextCallback | None = None,
         name: str | None = None,
@@ -67,6 +69,7 @@ class AsyncCommands:
             background: return at once; the command goes on without this client.
             env: variables for this command; they win over those of the sandbox.
             working_dir: /workspace when absent.
+            max_output_bytes: cap of stdout and of stderr in the result, each; absent means 1 MiB.
             on_stdout: told of each piece of stdout as it comes; when it raises, the command is ended.
             on_stderr: the same for stderr.
             name: for people, in the background.
@@ -86,11 +89,13 @@ class AsyncCommands:
             return await started(self._link, call)
         seconds = 60.0 if timeout is None else timeout
         if on_stdout is None and on_stderr is None:
-            call = requests.run_command(command, timeout=seconds, env=env, working_dir=working_dir)
+            call = requests.run_command(
+                command, timeout=seconds, env=env, working_dir=working_dir, max_output_bytes=max_output_bytes
+            )
             return parse(CommandResult, await self._link.send(call))
         from cove.sdk._async.streaming import run_to_end
 
-        call = _streamed(command, timeout=seconds, env=env, working_dir=working_dir)
+        call = _streamed(command, timeout=seconds, env=env, working_dir=working_dir, max_output_bytes=max_output_bytes)
         return command_result(command, await run_to_end(self._link, call, on_stdout=on_stdout, on_stderr=on_stderr))
 
     def stream(
@@ -119,8 +124,22 @@ def _require_no_callbacks(*callbacks: TextCallback | None) -> None:
         )
 
 
-def _streamed(command: str, *, timeout: float, env: Mapping[str, str] | None, working_dir: SandboxPath | None) -> Call:
+def _streamed(
+    command: str,
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None,
+    working_dir: SandboxPath | None,
+    max_output_bytes: int | None = None,
+) -> Call:
     """To the agent a command is a program of Bash that is not kept between calls."""
     if not command:
         raise error("INVALID_REQUEST", "The command is empty.")
-    return requests.execute_events(command, language="bash", timeout=timeout, env=env, working_dir=working_dir)
+    return requests.execute_events(
+        command,
+        language="bash",
+        timeout=timeout,
+        env=env,
+        working_dir=working_dir,
+        max_output_bytes=max_output_bytes,
+    )

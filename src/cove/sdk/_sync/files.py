@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cove.models.errors import InvalidRequest, LimitExceeded, NotFound, error
-from cove.models.files import ArchiveExtracted, FileEntry, FileList, FileWritten
+from cove.models.files import ArchiveExtracted, FileContent, FileEntry, FileList, FileWritten
 from cove.sdk import _requests as requests
 from cove.sdk._failures import parse, parse_object
 from cove.sdk._local_files import PIECE_BYTES, Progress, mode_for, open_regular, report
@@ -67,6 +67,19 @@ class Files:
                 failure.remedy = "Use files.download(), which streams it to a local file."
             raise
 
+    def read_range(self, path: SandboxPath, *, offset: int = 0, limit: int) -> FileContent:
+        """A part of a file: at most `limit` bytes from the byte `offset` on, fewer at its end.
+
+        The content is base64 where the part is not UTF-8, as it is when the cut goes through a character.
+
+        Raises:
+            LimitExceeded: the part is larger than 64 MiB.
+        """
+        call = replace(
+            requests.of_file("read", path, offset=offset, limit=limit), max_answer_bytes=2 * requests.MAX_READ_BYTES
+        )
+        return parse(FileContent, self._link.send(call))
+
     def write(self, path: SandboxPath, content: str, mode: str = "0644", *, overwrite: bool = True) -> FileWritten:
         """Create or replace a file with text (UTF-8); missing directories are created. `mode` is octal.
 
@@ -98,6 +111,13 @@ class Files:
                 remedy="Use commands.run() with `ls` or `find`.",
             )
         return [*found.files]
+
+    def list_page(self, path: SandboxPath = WORKSPACE, *, offset: int = 0, limit: int) -> FileList:
+        """A part of what a directory holds: at most `limit` entries after the first `offset`.
+
+        `truncated` says that there are more, and `next_offset` where they begin.
+        """
+        return parse(FileList, self._link.send(requests.of_file("list", path, offset=offset, limit=limit)))
 
     def exists(self, path: SandboxPath) -> bool:
         """Whether there is something at `path`."""
