@@ -27,7 +27,10 @@ class Result(BaseModel):
 
 
 class Effect(Enum):
-    """What a call may do to the things there are: the first two annotations of the protocol."""
+    """What a call may do to the things there are: the first two annotations of the protocol.
+
+    `ADDS` makes something, or changes it in a way that loses nothing; `CHANGES` may replace or end what there is.
+    """
 
     READS = (True, False)
     ADDS = (False, False)
@@ -71,10 +74,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: who makes it, and how it tells how far it is."""
+    """One call.
+
+    Attributes:
+        caller: who makes it.
+        report: tells the client how far it is.
+        wants_progress: whether the client listens to that; watching a program costs more than waiting for it.
+    """
 
     caller: Caller
     report: ReportProgress
+    wants_progress: bool = False
 
 
 A = TypeVar("A", bound=Arguments)
