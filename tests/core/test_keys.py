@@ -137,7 +137,7 @@ async def test_uses_are_noted_now_and_then(keys: ApiKeys, clock: Clock) -> None:
         ("", "default", None),
         ("a\nb", "default", None),
         ("x" * 201, "default", None),
-        ("n", "Default", None),
+        ("n", "de fault", None),
         ("n", "", None),
         ("n", "-a", None),
         ("n", "a" * 64, None),

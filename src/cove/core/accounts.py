@@ -7,6 +7,7 @@ from cove.core.keys import ApiKeys, NewKey, check_name
 from cove.core.principal import Principal
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import error
+from cove.models.scopes import Scope
 from cove.models.stored import StoredEvent, StoredKey, StoredNamespace
 
 MAX_KEYS = 1000
@@ -80,19 +81,23 @@ class Accounts:
             CoveError: RESOURCE_NOT_FOUND.
         """
         found = await self._store.read(lambda work: work.keys.get(key_id))
-        if found is None or found.namespace != principal.namespace or not _visible(principal, found):
+        if found is None or not _visible(principal, found):
             remedy = "GET /auth/api-keys lists those that there are."
             raise error("RESOURCE_NOT_FOUND", f"There is no API key {key_id[:64]!r}.", remedy=remedy)
         return found
 
-    async def create_key(self, principal: Principal, name: str, lifetime: str) -> NewKey:
-        """Another key of the same namespace.
+    async def create_key(
+        self, principal: Principal, name: str, lifetime: str, scopes: frozenset[Scope] | None = None
+    ) -> NewKey:
+        """Another key of the same namespace, with the scopes of the one that makes it or some of them.
 
         Raises:
-            CoveError: FORBIDDEN for a key with a quota of its own, and for one that would be outlived; INVALID_REQUEST;
-                RESOURCE_LIMIT_EXCEEDED.
+            CoveError: FORBIDDEN for a key with a quota of its own or of a client lease, for one that would be
+                outlived, and for scopes that it does not have; INVALID_REQUEST; RESOURCE_LIMIT_EXCEEDED.
         """
         _refuse_confined(principal, "make keys")
+        scopes = principal.scopes if scopes is None else scopes
+        _refuse_more_scopes(principal, scopes)
         days = LIFETIME_DAYS.get(lifetime)
         seconds = None if days is None else days * _DAY_SECONDS
         ends = float("inf") if seconds is None else self._clock() + seconds
@@ -103,7 +108,12 @@ class Accounts:
                 remedy="Choose a shorter expiry, or use a key that does not expire.",
             )
         return await self._keys.create(
-            name, namespace=principal.namespace, lifetime_seconds=seconds, most=MAX_KEYS, actor=principal.actor
+            name,
+            namespace=principal.namespace,
+            lifetime_seconds=seconds,
+            scopes=scopes,
+            most=MAX_KEYS,
+            actor=principal.actor,
         )
 
     async def revoke_key(self, principal: Principal, key_id: str) -> StoredKey:
@@ -112,20 +122,37 @@ class Accounts:
         Raises:
             CoveError: RESOURCE_NOT_FOUND.
         """
-        await self.key(principal, key_id)
-        return await self._keys.revoke(key_id, namespace=principal.namespace, actor=principal.actor)
+        found = await self.key(principal, key_id)
+        return await self._keys.revoke(key_id, namespace=found.namespace, actor=principal.actor)
 
 
 def _visible(principal: Principal, key: StoredKey) -> bool:
-    return not principal.is_confined or key.id == principal.actor
+    """Its own, and those of its namespace unless it is confined."""
+    return key.id == principal.actor or (key.namespace == principal.namespace and not principal.is_confined)
 
 
 def _refuse_confined(principal: Principal, what: str) -> None:
+    if principal.client_lease:
+        raise error(
+            "FORBIDDEN",
+            f"A key of a client lease may not {what}: that would outlive the lease.",
+            remedy="Use the key that the lease was opened with.",
+        )
     if principal.is_confined:
         raise error(
             "FORBIDDEN",
             f"A key with limits of its own may not {what}.",
             remedy="Use a key of the namespace that has none.",
+        )
+
+
+def _refuse_more_scopes(principal: Principal, scopes: frozenset[Scope]) -> None:
+    more = scopes - principal.scopes
+    if more:
+        raise error(
+            "FORBIDDEN",
+            f"A key makes no key that may more than it, and this one lacks: {', '.join(sorted(more))}.",
+            remedy="Ask for fewer scopes, or use a key that has them.",
         )
 
 

@@ -11,10 +11,12 @@ import structlog
 
 from cove.core.background import Background
 from cove.core.catalog import TemplateCatalog
+from cove.core.client_leases import ClientLeases
 from cove.core.clock import Clock
 from cove.core.deadlines import Deadlines
 from cove.core.directory import LiveDirectory
 from cove.core.endings import Endings
+from cove.core.locks import KeyedLocks
 from cove.core.planning import CreationPlan, CreationPolicy, plan, reference_of
 from cove.core.pool import WarmPool
 from cove.core.ports import Host
@@ -25,7 +27,7 @@ from cove.core.tokens import AgentTokens
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxRecord, SandboxSpec
 from cove.models.identifiers import new_sandbox_id
-from cove.models.sandboxes import AgentToken, CreateSandbox, EndReason, SandboxStatus
+from cove.models.sandboxes import AgentToken, CreateSandbox, EndReason, SandboxStatus, name_taken
 from cove.models.stored import StoredCreate, StoredEvent, StoredSandbox
 
 _CLAIM_SECONDS = 5.0
@@ -104,6 +106,7 @@ class Creator:
         guests: GuestEnvironment,
         background: Background,
         policy: CreationPolicy,
+        leases: ClientLeases,
         clock: Clock,
     ) -> None:
         self._host = host
@@ -119,7 +122,9 @@ class Creator:
         self._background = background
         self._policy = policy
         self._clock = clock
+        self._leases = leases
         self._creating: set[str] = set()
+        self._naming = KeyedLocks(wait_seconds=policy.create_seconds + _CLAIM_SECONDS)
         self._log = structlog.get_logger("cove.creation")
 
     def is_creating(self, sandbox_id: str) -> bool:
@@ -134,8 +139,14 @@ class Creator:
 
         Raises:
             CoveError: TEMPLATE_NOT_FOUND, what `planning.plan` and `Host.create` raise, RESOURCE_LIMIT_EXCEEDED,
-                TIMEOUT, STORE_UNAVAILABLE. Nothing is left behind then.
+                CONFLICT when its name is taken, TIMEOUT, STORE_UNAVAILABLE, AUTHENTICATION_REQUIRED when its client
+                lease has ended. Nothing is left behind then.
         """
+        self._check_lease(principal)
+        async with self._reserved(principal, request.name):
+            return await self._admitted(principal, request, once)
+
+    async def _admitted(self, principal: Principal, request: CreateSandbox, once: IdempotencyKey | None) -> Creation:
         entry = await self._catalog.find(reference_of(request), principal.namespace)
         ceilings = self._quotas.ceilings(principal)
         planned = plan(request, entry, self._policy, now=self._clock(), ceilings=ceilings)
@@ -143,6 +154,24 @@ class Creator:
         return await self._background.finish(
             self._create(principal, planned, charge, once), name="create sandbox", abandoned=self.abandon
         )
+
+    @asynccontextmanager
+    async def _reserved(self, principal: Principal, name: str | None) -> AsyncGenerator[None]:
+        """Creates of one name go one after the other, so that those that come too late make nothing. (The store has
+        the last word: the name may be another process's.)"""
+        if name is None:
+            yield
+            return
+        namespace, lease = principal.namespace, principal.client_lease
+        async with self._naming.hold(f"{namespace}/{lease}/{name}"):
+            holder = await self._store.read(lambda work: work.sandboxes.holder(name, namespace, lease))
+            if holder is not None:
+                raise name_taken(name, holder)
+            yield
+
+    def _check_lease(self, principal: Principal) -> None:
+        if principal.client_lease and not self._leases.is_open(principal.client_lease):
+            raise error("AUTHENTICATION_REQUIRED", "The client lease has ended.", remedy="Open another one.")
 
     @asynccontextmanager
     async def lent(self, spec: SandboxSpec) -> AsyncGenerator[SandboxRecord]:
@@ -184,6 +213,7 @@ class Creator:
             sandbox_id = record.sandbox_id
             sandbox = _row(principal, planned, record)
             token = await self._commit(sandbox, record, once)
+            await self._end_if_left(principal, sandbox)
             self._quotas.bind(charge, sandbox.id)
         except BaseException:
             self._quotas.give_back(charge)
@@ -192,6 +222,14 @@ class Creator:
             self._creating.discard(sandbox_id)
         self._log.info("sandbox_created", sandbox_id=sandbox.id, template=sandbox.template_name, pooled=pooled)
         return Creation(sandbox, token, pooled, once)
+
+    async def _end_if_left(self, principal: Principal, sandbox: StoredSandbox) -> None:
+        """A lease that ended before the row was stored did not find it."""
+        try:
+            self._check_lease(principal)
+        except CoveError:
+            await self._endings.end(sandbox.id, reason=EndReason.KILLED)
+            raise
 
     async def _from_pool(self, planned: CreationPlan) -> SandboxRecord | None:
         """A claimed member with the environment set, or None when the pool has none that is well."""
@@ -296,6 +334,8 @@ def _row(principal: Principal, planned: CreationPlan, record: SandboxRecord) -> 
         deadline=planned.deadline,
         created_by=principal.actor,
         organization_id=principal.organization_id,
+        name=planned.name,
+        client_lease=principal.client_lease,
     )
 
 

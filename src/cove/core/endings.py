@@ -41,12 +41,13 @@ class Endings:
         actor: str = SYSTEM_ACTOR,
         due: float | None = None,
         namespace: str | None = None,
+        client_lease: str | None = None,
     ) -> StoredSandbox | None:
         """Write the tombstone, let nobody through any more, then free what the host holds.
 
         Returns:
             The tombstone, or None when the sandbox was not live (with `due`: or its deadline is later than that;
-            with `namespace`: or it is in another one).
+            with `namespace` or `client_lease`: or it is in another one).
 
         Raises:
             CoveError: the store's, then nothing has changed; or the host's, then the sandbox has ended for
@@ -55,7 +56,9 @@ class Endings:
         now = self._clock()
 
         def change(work: UnitOfWork) -> StoredSandbox | None:
-            ended = work.sandboxes.end(sandbox_id, reason=reason, at=now, due=due, namespace=namespace)
+            ended = work.sandboxes.end(
+                sandbox_id, reason=reason, at=now, due=due, namespace=namespace, client_lease=client_lease
+            )
             if ended is not None:
                 work.events.add(_event(ended, actor, now))
             return ended

@@ -8,9 +8,11 @@ import structlog
 
 from cove.core.background import Background
 from cove.core.catalog import TemplateCatalog
+from cove.core.client_leases import ClientLeases
 from cove.core.clock import Clock
 from cove.core.creation import Creator, GuestEnvironment
 from cove.core.deadlines import Deadlines
+from cove.core.delegated_keys import DelegatedKeys
 from cove.core.directory import LiveDirectory
 from cove.core.endings import Endings
 from cove.core.host_watcher import HostWatcher
@@ -38,6 +40,8 @@ class SandboxEngine:
     Attributes:
         directory: where the agents of running sandboxes are.
         catalog, pool, creator, creates, lifecycle, reconciler, deadlines, quotas: the parts, each for its own purpose.
+        leases: of clients whose sandboxes end with them.
+        delegated_keys: those of leases, and of whatever else in this server speaks its own API.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class SandboxEngine:
             create_seconds=policy.create_seconds,
         )
         endings = Endings(host, store, self.directory, self.deadlines, self.quotas, clock=clock)
+        self.delegated_keys = DelegatedKeys()
+        self.leases = ClientLeases(store, endings, self.delegated_keys, self._background)
         self.creator = Creator(
             host=host,
             store=store,
@@ -85,6 +91,7 @@ class SandboxEngine:
             guests=guests,
             background=self._background,
             policy=policy,
+            leases=self.leases,
             clock=clock,
         )
         self.creates = RepeatableCreates(
@@ -113,6 +120,7 @@ class SandboxEngine:
             directory=self.directory,
             deadlines=self.deadlines,
             locks=locks,
+            leases=self.leases,
             clock=clock,
             interval_seconds=reconcile_seconds,
         )

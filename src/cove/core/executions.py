@@ -22,6 +22,7 @@ from cove.models.execution import LANGUAGE_ALIASES, MAX_CODE_BYTES, Language
 from cove.models.identifiers import is_execution_id, is_sandbox_id, new_execution_id
 from cove.models.processes import BackgroundExecute
 from cove.models.sandboxes import SandboxStatus
+from cove.models.scopes import EVERY_NAMESPACE
 from cove.models.stored import ExecutionPart, ExecutionQuery, StoredEvent, StoredExecution
 
 MAX_OPEN_OF_NAMESPACE = 1000
@@ -116,7 +117,13 @@ class Executions:
         """
         before = None if cursor is None else read_cursor(cursor, is_id=is_execution_id)
         shown = min(limit, MAX_PAGE)
-        query = ExecutionQuery(namespace=principal.namespace, sandbox_id=sandbox_id, before=before, limit=shown + 1)
+        query = ExecutionQuery(
+            namespace=principal.namespace,
+            client_lease=principal.client_lease or None,
+            sandbox_id=sandbox_id,
+            before=before,
+            limit=shown + 1,
+        )
         if sandbox_id is not None and not is_sandbox_id(sandbox_id):
             return ExecutionPage((), None)
 
@@ -216,13 +223,20 @@ def _too_many(limit: int, whose: str) -> CoveError:
 
 def _find(work: UnitOfWork, principal: Principal, execution_id: str) -> StoredExecution:
     row = work.executions.get(execution_id) if is_execution_id(execution_id) else None
-    if row is None or row.namespace != principal.namespace:
+    if row is None or not _sees(work, principal, row):
         raise error(
             "EXECUTION_NOT_FOUND",
             f"Execution {execution_id[:80]!r} was not found.",
             remedy="GET /v1/executions lists the asynchronous ones of the last 7 days.",
         )
     return row
+
+
+def _sees(work: UnitOfWork, principal: Principal, row: StoredExecution) -> bool:
+    if principal.client_lease:
+        sandbox = work.sandboxes.get(row.sandbox_id)
+        return sandbox is not None and principal.sees(sandbox)
+    return principal.namespace in (row.namespace, EVERY_NAMESPACE)
 
 
 def _not_deliverable(row: StoredExecution) -> CoveError:

@@ -156,7 +156,7 @@ class RepeatableCreates:
 
     async def _replay(self, principal: Principal, sandbox_id: str) -> Outcome:
         row = await self._store.read(lambda work: work.sandboxes.get(sandbox_id))
-        if row is None or row.namespace != principal.namespace or row.status not in LIVE:
+        if row is None or not principal.sees(row) or row.status not in LIVE:
             raise error(
                 "CONFLICT",
                 f"This idempotency key has made the sandbox {sandbox_id}, which has ended.",
@@ -190,7 +190,12 @@ def _identify(principal: Principal, request: CreateSandbox, key: str) -> Idempot
     if request.env_vars:
         request = request.model_copy(update={"env_vars": dict(sorted(request.env_vars.items()))})
     asked = request.model_dump_json(exclude_none=True)
-    return IdempotencyKey(_hash(principal.namespace, principal.actor, key), _hash(asked))
+    return IdempotencyKey(_hash(*_whose(principal), key), _hash(asked))
+
+
+def _whose(principal: Principal) -> tuple[str, ...]:
+    whose = (principal.namespace, principal.actor)
+    return (*whose, principal.client_lease) if principal.client_lease else whose
 
 
 def _hash(*parts: str) -> bytes:

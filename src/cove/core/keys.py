@@ -9,22 +9,27 @@ import string
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import structlog
 
 from cove.core.clock import Clock, rfc3339
+from cove.core.namespace_access import check_namespace
 from cove.core.principal import SYSTEM_ACTOR, Principal
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import CoveError, error
 from cove.models.quotas import UNLIMITED, Quota
+from cove.models.scopes import ALL_SCOPES, EVERY_NAMESPACE, Scope
 from cove.models.stored import DEFAULT_NAMESPACE, StoredEvent, StoredKey, StoredNamespace
 
-PREFIX = "hopx_live_"
-"""What keys of our own begin with, since a client checks it. Keys of other kinds will have prefixes of theirs; the
-hash is of the whole key, so no prefix can stand for another."""
+PREFIX: Final = "hopx_live_"
+"""What keys of our own begin with, since a client checks it."""
 
-_SHAPES = (re.compile(re.escape(PREFIX) + r"([A-Za-z0-9]{12})\.[A-Za-z0-9_-]{43}"),)
-_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+MICROSANDBOX_PREFIX: Final = "msb_"
+"""What clients of microsandbox want. The hash is of the whole key, so no prefix can stand for another."""
+
+_SHAPE = re.compile(rf"(?:{PREFIX}|{MICROSANDBOX_PREFIX})([A-Za-z0-9]{{12}})\.[A-Za-z0-9_-]{{43}}")
+_ID = re.compile(r"[A-Za-z0-9]{12}")
 _ALPHABET = string.ascii_letters + string.digits
 _ID_CHARACTERS = 12
 _SECRET_BYTES = 32
@@ -69,23 +74,28 @@ class ApiKeys:
         namespace: str = DEFAULT_NAMESPACE,
         lifetime_seconds: float | None = None,
         quota: Quota = UNLIMITED,
+        scopes: frozenset[Scope] = ALL_SCOPES,
+        prefix: Literal["hopx_live_", "msb_"] = PREFIX,
         most: int | None = None,
         actor: str = SYSTEM_ACTOR,
     ) -> NewKey:
         """Make a key.
 
         Args:
+            namespace: `*` for a key that is of the first namespace, and may enter any.
             quota: what sandboxes made with it may use together.
+            scopes: what it may do.
+            prefix: what it begins with, which some clients check.
             most: how many keys the namespace may have, revoked ones that are kept for a while included.
 
         Raises:
             CoveError: INVALID_REQUEST for a name or a namespace that will not do; RESOURCE_LIMIT_EXCEEDED.
         """
         check_name(name)
-        _check_place(namespace, lifetime_seconds)
+        _check(namespace, lifetime_seconds, scopes)
         now = self._clock()
         key_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_CHARACTERS))
-        key = f"{PREFIX}{key_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
+        key = f"{prefix}{key_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
         stored = StoredKey(
             id=key_id,
             name=name,
@@ -94,6 +104,8 @@ class ApiKeys:
             created_at=now,
             expires_at=None if lifetime_seconds is None else now + lifetime_seconds,
             quota=quota,
+            scopes=scopes,
+            prefix=prefix,
         )
         await self._store.write(lambda work: _add(work, stored, most, actor))
         return NewKey(key, stored)
@@ -210,31 +222,44 @@ def check_name(name: str) -> None:
         )
 
 
-def _check_place(namespace: str, lifetime_seconds: float | None) -> None:
-    if _NAMESPACE.fullmatch(namespace) is None:
-        raise error("INVALID_REQUEST", "A namespace is 1 to 63 lower-case letters, digits and inner hyphens.")
+def is_key_id(text: str) -> bool:
+    """Whether it may be the id of an API key; nobody else is called so."""
+    return _ID.fullmatch(text) is not None
+
+
+def _check(namespace: str, lifetime_seconds: float | None, scopes: frozenset[Scope]) -> None:
+    if namespace != EVERY_NAMESPACE:
+        check_namespace(namespace)
+    if not scopes:
+        raise error("INVALID_REQUEST", "A key without any scope is of no use.", field="scopes")
     if lifetime_seconds is not None and not 0 < lifetime_seconds < float("inf"):
         raise error("INVALID_REQUEST", "A key's lifetime is a positive number of seconds.")
 
 
 def _public_part(key: str) -> str | None:
-    shapes = (shape.fullmatch(key) for shape in _SHAPES)
-    return next((found[1] for found in shapes if found), None)
+    found = _SHAPE.fullmatch(key)
+    return None if found is None else found[1]
+
+
+def _own_namespace(stored: StoredKey) -> str:
+    return DEFAULT_NAMESPACE if stored.namespace == EVERY_NAMESPACE else stored.namespace
 
 
 def _with_namespace(work: UnitOfWork, key_id: str) -> tuple[StoredKey, StoredNamespace | None] | None:
     stored = work.keys.get(key_id)
-    return None if stored is None else (stored, work.namespaces.get(stored.namespace))
+    return None if stored is None else (stored, work.namespaces.get(_own_namespace(stored)))
 
 
 def _principal(stored: StoredKey, namespace: StoredNamespace | None) -> Principal:
     return Principal(
-        stored.namespace,
+        _own_namespace(stored),
         stored.id,
         organization_id=0 if namespace is None else namespace.id,
         namespace_quota=UNLIMITED if namespace is None else namespace.quota,
         key_quota=stored.quota,
         expires_at=stored.expires_at,
+        scopes=stored.scopes,
+        enters_any_namespace=stored.namespace == EVERY_NAMESPACE,
     )
 
 
@@ -249,7 +274,7 @@ def _add(work: UnitOfWork, stored: StoredKey, most: int | None, actor: str) -> N
             current=kept,
             available=0,
         )
-    work.namespaces.ensure(stored.namespace, at=stored.created_at)
+    work.namespaces.ensure(_own_namespace(stored), at=stored.created_at)
     work.keys.add(stored)
     work.events.add(_event(stored, "key.created", stored.created_at, actor))
 
@@ -277,7 +302,7 @@ def _revoke(work: UnitOfWork, reference: str, namespace: str | None, actor: str,
 def _event(stored: StoredKey, action: str, at: float, actor: str) -> StoredEvent:
     return StoredEvent(
         at=at,
-        namespace=stored.namespace,
+        namespace=_own_namespace(stored),
         actor=actor,
         action=action,
         subject=stored.id,

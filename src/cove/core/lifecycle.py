@@ -80,13 +80,14 @@ class Lifecycle:
         cursor: str | None = None,
         status: SandboxStatus | None = None,
         region: str | None = None,
+        name: str | None = None,
     ) -> Page:
         """One page, newest first.
 
         Raises:
             CoveError: INVALID_REQUEST for a cursor that no page gave out.
         """
-        query = query_of(principal, limit=limit, cursor=cursor, status=status, region=region)
+        query = query_of(principal, limit=limit, cursor=cursor, status=status, region=region, name=name)
         return page_of(query, await self._store.read(lambda work: work.sandboxes.page(query)))
 
     async def delete(self, principal: Principal, sandbox_id: str) -> None:
@@ -151,13 +152,17 @@ class Lifecycle:
         row = None
         if is_sandbox_id(sandbox_id):
             row = await self._store.read(lambda work: work.sandboxes.get(sandbox_id))
-        if row is None or row.namespace != principal.namespace:
+        if row is None or not principal.sees(row):
             raise error("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id[:64]!r} was not found.")
         return row
 
     async def _delete(self, principal: Principal, sandbox_id: str) -> None:
         if is_sandbox_id(sandbox_id) and await self._endings.end(
-            sandbox_id, reason=EndReason.KILLED, actor=principal.actor, namespace=principal.namespace
+            sandbox_id,
+            reason=EndReason.KILLED,
+            actor=principal.actor,
+            namespace=principal.namespace,
+            client_lease=principal.client_lease or None,
         ):
             return
         row = await self._row(principal, sandbox_id)

@@ -25,7 +25,13 @@ class Page:
 
 
 def query_of(
-    principal: Principal, *, limit: int, cursor: str | None, status: SandboxStatus | None, region: str | None
+    principal: Principal,
+    *,
+    limit: int,
+    cursor: str | None,
+    status: SandboxStatus | None,
+    region: str | None,
+    name: str | None = None,
 ) -> SandboxQuery:
     """The query for a page; it asks for one row more, to learn whether another page follows.
 
@@ -34,7 +40,13 @@ def query_of(
     """
     before = None if cursor is None else read_cursor(cursor, is_id=is_sandbox_id)
     return SandboxQuery(
-        namespace=principal.namespace, status=status, region=region, before=before, limit=min(limit, MAX_PAGE) + 1
+        namespace=principal.namespace,
+        client_lease=principal.client_lease or None,
+        status=status,
+        region=region,
+        name=name,
+        before=before,
+        limit=min(limit, MAX_PAGE) + 1,
     )
 
 

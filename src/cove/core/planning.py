@@ -55,6 +55,7 @@ class CreationPlan:
     timeout_seconds: int | None
     deadline: float | None
     region: str | None
+    name: str | None
     poolable: bool
     required_limits: frozenset[str] = frozenset()
     env_vars: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -104,6 +105,7 @@ def plan(
         timeout_seconds=asked or None,
         deadline=now + asked if asked else None,
         region=request.region,
+        name=request.name,
         poolable=not required and isolation == policy.isolation and defaults == policy.limits,
         required_limits=required,
         env_vars=request.env_vars or {},

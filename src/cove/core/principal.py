@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from cove.models.quotas import UNLIMITED, Quota
-from cove.models.scopes import ALL_SCOPES, Scope
-from cove.models.stored import DEFAULT_NAMESPACE
+from cove.models.scopes import ALL_SCOPES, EVERY_NAMESPACE, Scope
+from cove.models.stored import DEFAULT_NAMESPACE, StoredSandbox
 
 SYSTEM_ACTOR = "system"
 FIRST_ORGANIZATION = 1
@@ -16,7 +16,7 @@ class Principal:
     """Whoever sent a request, once the request is authenticated.
 
     Attributes:
-        namespace: the tenant whose things it sees; others do not exist for it.
+        namespace: the tenant whose things it sees; others do not exist for it. `*` is all, and only to look.
         actor: for the record of events: the id of an API key.
         organization_id: number of the namespace.
         namespace_quota: what the operator set for the namespace; the server's defaults fill its gaps.
@@ -36,6 +36,13 @@ class Principal:
     scopes: frozenset[Scope] = field(default=ALL_SCOPES, compare=False)
     enters_any_namespace: bool = field(default=False, compare=False)
     client_lease: str = ""
+
+    def sees(self, sandbox: StoredSandbox) -> bool:
+        """Whether the sandbox exists for it. Whoever holds no lease sees those of all leases of the namespace."""
+        return self.namespace in (sandbox.namespace, EVERY_NAMESPACE) and self.client_lease in (
+            sandbox.client_lease,
+            "",
+        )
 
     @property
     def is_operator(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Collection
 import structlog
 
 from cove.core.catalog import TemplateCatalog
+from cove.core.client_leases import ClientLeases
 from cove.core.clock import Clock
 from cove.core.creation import Creator
 from cove.core.deadlines import Deadlines
@@ -30,7 +31,8 @@ _AT_ONCE = 8
 
 
 class Reconciler:
-    """Each pass: rows without a sandbox end as crashed, sandboxes without a row are destroyed, the rest is adopted."""
+    """Each pass: rows without a sandbox end as crashed, rows whose client has gone end, sandboxes without a row are
+    destroyed, the rest is adopted."""
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Reconciler:
         directory: LiveDirectory,
         deadlines: Deadlines,
         locks: KeyedLocks,
+        leases: ClientLeases,
         clock: Clock,
         interval_seconds: float = 3.0,
     ) -> None:
@@ -58,6 +61,7 @@ class Reconciler:
         self._directory = directory
         self._deadlines = deadlines
         self._locks = locks
+        self._leases = leases
         self._clock = clock
         self._interval = interval_seconds
         self._host_answers = True
@@ -152,6 +156,8 @@ class Reconciler:
         now = self._clock()
         if row.deadline is not None and row.deadline <= now:
             await self._endings.end(row.id, reason=EndReason.EXPIRED, due=now)
+        elif row.client_lease and not self._leases.is_open(row.client_lease):
+            await self._endings.end(row.id, reason=EndReason.KILLED)
         elif record is None:
             await self._endings.end(row.id, reason=EndReason.CRASHED)
         else:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from cove.models.base import Contract
+from cove.models.scopes import ALL_SCOPES, Scope
 
 PLAN = "self-hosted"
 KeyLifetime = Literal["1month", "3months", "6months", "1year", "never"]
@@ -36,10 +37,15 @@ class SessionAnswer(Contract):
 
 
 class CreateApiKey(Contract):
-    """Body of `POST /auth/api-keys`. The key is always one of the caller's own namespace."""
+    """Body of `POST /auth/api-keys`. The key is always one of the caller's own namespace.
+
+    Attributes:
+        scopes: what it may do; absent: what the caller may.
+    """
 
     name: str = Field(min_length=1, max_length=200)
     expires_in: KeyLifetime = "never"
+    scopes: tuple[Scope, ...] | None = Field(default=None, min_length=1, max_length=len(ALL_SCOPES))
 
 
 class ApiKeyInfo(Contract):
@@ -50,6 +56,7 @@ class ApiKeyInfo(Contract):
     name: str
     prefix: str
     masked_key: str
+    scopes: tuple[Scope, ...]
     status: Literal["active", "expired", "revoked"]
     created_at: str
     expires_at: str | None = None

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StrictInt
 
 from cove.models.base import Contract
 from cove.models.environment import EnvVars
+from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
 
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
@@ -84,6 +85,17 @@ class CreateSandbox(Contract):
     resources: ResourcesRequest | None = None
     isolation: Isolation | None = None
     name: str | None = Field(default=None, pattern=NAME_PATTERN)
+
+
+def name_taken(name: str, holder: str) -> CoveError:
+    """Why a sandbox cannot have a name; `holder` is the id of the one that has it."""
+    return error(
+        "CONFLICT",
+        f"The name {name!r} is taken by sandbox {holder}.",
+        remedy="Use that sandbox, end it, or choose another name.",
+        name=name,
+        sandbox_id=holder,
+    )
 
 
 class SetTimeout(Contract):

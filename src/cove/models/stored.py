@@ -138,6 +138,7 @@ class StoredKey:
         namespace: `*` for a key of the operator, which may enter any.
         quota: what sandboxes made with this key may use together; the namespace's quota holds beside it.
         scopes: what it may do.
+        prefix: what the key begins with, for people who look for it.
     """
 
     id: str
@@ -150,6 +151,7 @@ class StoredKey:
     last_used_at: float | None = None
     quota: Quota = UNLIMITED
     scopes: frozenset[Scope] = ALL_SCOPES
+    prefix: str = "hopx_live_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,9 +262,11 @@ class ExecutionQuery:
     Attributes:
         before: creation time and id of the last row of the page before.
         limit: at most this many rows.
+        client_lease: only those of this lease's sandboxes; None means those of every lease and of none.
     """
 
     namespace: str
+    client_lease: str | None = None
     sandbox_id: str | None = None
     before: tuple[float, str] | None = None
     limit: int = 100

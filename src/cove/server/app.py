@@ -12,9 +12,12 @@ from fastapi import APIRouter, FastAPI
 from cove.core.accounts import Accounts
 from cove.core.clock import Clock
 from cove.core.creation import GuestEnvironment
+from cove.core.credentials import Credentials
 from cove.core.directory import LiveDirectory
 from cove.core.engine import SandboxEngine
 from cove.core.keys import ApiKeys
+from cove.core.microsandbox_tokens import MicrosandboxTokens
+from cove.core.namespace_access import NamespaceAccess
 from cove.core.planning import CreationPolicy
 from cove.core.ports import Host
 from cove.core.sessions import Sessions
@@ -23,6 +26,7 @@ from cove.core.usage import UsageReport
 from cove.server.api.account import account_routes
 from cove.server.api.account_keys import key_routes, usage_routes
 from cove.server.api.application import build_application
+from cove.server.api.client_leases import lease_routes
 from cove.server.api.executions import execution_routes
 from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.api.operations import operation_routes
@@ -105,7 +109,7 @@ def build_control_plane(
     store = open_store(settings)
     signing_key = load_signing_key(token_key_path(settings.data_dir))
     tokens, sessions = AgentTokens(signing_key, clock=clock), Sessions(signing_key, clock=clock)
-    keys, metrics = ApiKeys(store, clock=clock), Metrics()
+    keys, namespaces, metrics = ApiKeys(store, clock=clock), NamespaceAccess(store, clock=clock), Metrics()
     engine = SandboxEngine(
         host,
         store,
@@ -120,7 +124,7 @@ def build_control_plane(
     asynchronous = build_executions(settings, store, engine.directory, count=metrics.webhook, clock=clock)
     building = build_building(settings, store, host, engine, _policy(settings), clock=clock)
     app = _application(
-        settings, store, engine, keys, sessions, metrics, clock,
+        settings, store, engine, keys, namespaces, sessions, metrics, clock,
         execution_routes(asynchronous.executions, tokens), building,
     )  # fmt: skip
     plane = ControlPlane(
@@ -143,6 +147,7 @@ def _application(
     store: Database,
     engine: SandboxEngine,
     keys: ApiKeys,
+    namespaces: NamespaceAccess,
     sessions: Sessions,
     metrics: Metrics,
     clock: Clock,
@@ -156,6 +161,7 @@ def _application(
         routers=(
             operation_routes(store, engine.pool, metrics, host_answers=lambda: engine.reconciler.host_answers),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
+            lease_routes(engine.leases),
             build_routes(building.builds, building.shelf, base_url=settings.base_url),
             template_routes(engine.catalog, presentation),
             executions,
@@ -164,6 +170,10 @@ def _application(
             usage_routes(UsageReport(store, clock=clock), engine.quotas, most=settings.max_limits),
         ),
         keys=keys,
+        credentials=Credentials(
+            keys, engine.delegated_keys, namespaces, foreign=_microsandbox_tokens(settings, clock), clock=clock
+        ),
+        namespaces=namespaces,
         sessions=sessions,
         attempts=attempts,
         shelf=building.shelf,
@@ -183,6 +193,11 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def _microsandbox_tokens(settings: Settings, clock: Clock) -> MicrosandboxTokens | None:
+    secret = settings.microsandbox_server_key
+    return None if secret is None else MicrosandboxTokens(secret.get_secret_value(), clock=clock)
 
 
 def _policy(settings: Settings) -> CreationPolicy:

@@ -1,16 +1,17 @@
 """Every setting of the server, read once at start from arguments and `COVE_...` variables."""
 
 import ipaddress
-import os
 import re
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cove.core.microsandbox_tokens import MIN_SECRET_CHARACTERS
 from cove.core.webhook_targets import AllowList
+from cove.models.directories import default_data_dir as default_data_dir
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.quotas import Quota
@@ -25,14 +26,6 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _REQUESTS_PER_MINUTE = 6000
 _CREATES_PER_MINUTE = 1200
 _NOTHING_HERE = frozenset({Isolation.FAKE})
-
-
-def default_data_dir() -> Path:
-    """`/var/lib/cove` for root; for others below `XDG_DATA_HOME` (XDG Base Directory Specification)."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/cove")
-    home = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path.home() / ".local" / "share") / "cove"
 
 
 class Settings(BaseSettings):
@@ -65,6 +58,7 @@ class Settings(BaseSettings):
         max_body_bytes: of a request to the control plane.
         webhook_allow: hosts and networks that webhooks may go to although they are not public.
         webhook_give_up_seconds: from the end of a program; its webhook is not tried again after that.
+        microsandbox_server_key: signs keys that a microsandbox server gave out; they are honoured.
         log_format: `auto` is for people on a terminal or with `dev`, and JSON otherwise.
         log_level: the least important messages that are written.
     """
@@ -105,6 +99,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     webhook_allow: tuple[str, ...] = ()
     webhook_give_up_seconds: float = Field(default=24 * 3600.0, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
+    microsandbox_server_key: SecretStr | None = Field(default=None, min_length=MIN_SECRET_CHARACTERS)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -9,8 +9,9 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from cove.models.async_executions import DeliveryState, ExecutionStatus
 from cove.models.errors import error
+from cove.models.scopes import EVERY_NAMESPACE
 from cove.models.stored import ExecutionEnd, ExecutionPart, ExecutionQuery, StoredExecution
-from cove.store.schema import ASYNC_EXECUTIONS
+from cove.store.schema import ASYNC_EXECUTIONS, SANDBOXES
 
 _COLUMNS = ASYNC_EXECUTIONS.c
 _LIGHT = tuple(column for column in _COLUMNS if column.name not in frozenset(ExecutionPart))
@@ -60,7 +61,12 @@ class SqlExecutionRepository:
 
     def page(self, query: ExecutionQuery) -> tuple[StoredExecution, ...]:
         """Rows that match, newest first."""
-        wanted = select(*_LIGHT).where(_COLUMNS.namespace == query.namespace)
+        wanted = select(*_LIGHT)
+        if query.namespace != EVERY_NAMESPACE:
+            wanted = wanted.where(_COLUMNS.namespace == query.namespace)
+        if query.client_lease is not None:
+            leased = select(SANDBOXES.c.id).where(SANDBOXES.c.client_lease == query.client_lease)
+            wanted = wanted.where(_COLUMNS.sandbox_id.in_(leased))
         if query.sandbox_id is not None:
             wanted = wanted.where(_COLUMNS.sandbox_id == query.sandbox_id)
         if query.before is not None:

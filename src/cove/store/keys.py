@@ -7,6 +7,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, 
 from sqlalchemy.exc import IntegrityError
 
 from cove.models.errors import error
+from cove.models.scopes import ALL_SCOPES, Scope
 from cove.models.stored import StoredKey
 from cove.store.namespaces import quota_of
 from cove.store.schema import API_KEYS
@@ -24,6 +25,7 @@ class SqlKeyRepository:
         """Insert a row; CONFLICT when the id is taken."""
         values = {column.name: getattr(key, column.name) for column in API_KEYS.c}
         values["quota"] = key.quota.model_dump(exclude_none=True) or None
+        values["scopes"] = None if key.scopes == ALL_SCOPES else sorted(key.scopes)
         try:
             self._connection.execute(insert(API_KEYS), values)
         except IntegrityError as failure:
@@ -75,4 +77,6 @@ class SqlKeyRepository:
 def _key(row: RowMapping) -> StoredKey:
     values: dict[str, Any] = dict(row)
     values["quota"] = quota_of(values["quota"])
+    stored: list[str] | None = values["scopes"]
+    values["scopes"] = ALL_SCOPES if stored is None else frozenset(map(Scope, stored))
     return StoredKey(**values)

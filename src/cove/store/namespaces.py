@@ -1,6 +1,6 @@
 """Namespaces in the database."""
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cove.models.quotas import UNLIMITED, Quota
@@ -17,7 +17,7 @@ class SqlNamespaceRepository:
         self._connection = connection
 
     def get(self, name: str) -> StoredNamespace | None:
-        """The namespace, if a key was ever made in it."""
+        """The namespace, if a key was ever made in it, or somebody entered it."""
         row = self._connection.execute(_GET, {"wanted": name}).mappings().first()
         return None if row is None else _namespace(row)
 
@@ -25,6 +25,10 @@ class SqlNamespaceRepository:
         """Every namespace, by number."""
         rows = self._connection.execute(select(NAMESPACES).order_by(NAMESPACES.c.id)).mappings()
         return tuple(_namespace(row) for row in rows)
+
+    def count(self) -> int:
+        """How many there are."""
+        return self._connection.execute(select(func.count()).select_from(NAMESPACES)).scalar_one()
 
     def ensure(self, name: str, *, at: float) -> StoredNamespace:
         """The namespace, which gets the next number if it is new."""

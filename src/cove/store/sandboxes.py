@@ -1,6 +1,8 @@
 """Sandboxes and their tombstones in the database."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from itertools import product
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
@@ -10,21 +12,32 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from cove.models.errors import error
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
-from cove.models.sandboxes import EndReason, SandboxStatus
+from cove.models.sandboxes import EndReason, SandboxStatus, name_taken
+from cove.models.scopes import EVERY_NAMESPACE
 from cove.models.stored import SandboxQuery, StoredSandbox
-from cove.store.schema import SANDBOXES
+from cove.store.schema import LIVE_AND_NAMED, SANDBOXES
 
 _LIVE = SANDBOXES.c.status != SandboxStatus.DELETED
 _INSERT = insert(SANDBOXES)
 _GET = select(SANDBOXES).where(SANDBOXES.c.id == bindparam("sandbox_id"))
 
 
-def _end_statement(*, due: bool, owner: bool) -> ReturningUpdate[Any]:
+_HOLDER = select(SANDBOXES.c.id).where(
+    SANDBOXES.c.namespace == bindparam("owner"),
+    SANDBOXES.c.client_lease == bindparam("lease"),
+    SANDBOXES.c.name == bindparam("wanted"),
+    LIVE_AND_NAMED,
+)
+
+
+def _end_statement(*, due: bool, owner: bool, lease: bool) -> ReturningUpdate[Any]:
     change = update(SANDBOXES).where(SANDBOXES.c.id == bindparam("sandbox_id"), _LIVE)
     if due:
         change = change.where(SANDBOXES.c.deadline <= bindparam("due"))
     if owner:
         change = change.where(SANDBOXES.c.namespace == bindparam("owner"))
+    if lease:
+        change = change.where(SANDBOXES.c.client_lease == bindparam("lease"))
     values: dict[str, Any] = {
         "status": SandboxStatus.DELETED,
         "ended_at": bindparam("ended_at"),
@@ -33,7 +46,10 @@ def _end_statement(*, due: bool, owner: bool) -> ReturningUpdate[Any]:
     return change.values(values).returning(*SANDBOXES.c)
 
 
-_END = {(due, owner): _end_statement(due=due, owner=owner) for due in (False, True) for owner in (False, True)}
+_END = {
+    (due, owner, lease): _end_statement(due=due, owner=owner, lease=lease)
+    for due, owner, lease in product((False, True), repeat=3)
+}
 """Built once: building a statement costs more than running it."""
 
 _LIMIT_COLUMNS = ("vcpu", "memory_mb", "disk_mb", "pids", "open_files")
@@ -46,11 +62,20 @@ class SqlSandboxRepository:
         self._connection = connection
 
     def add(self, sandbox: StoredSandbox) -> None:
-        """Insert a row; CONFLICT when the id is taken."""
+        """Insert a row; CONFLICT when the id or the name is taken."""
         try:
-            self._connection.execute(_INSERT, _values(sandbox))
+            with self._connection.begin_nested() if sandbox.name else nullcontext():
+                self._connection.execute(_INSERT, _values(sandbox))
         except IntegrityError as failure:
+            holder = self.holder(sandbox.name, sandbox.namespace, sandbox.client_lease) if sandbox.name else None
+            if holder is not None and sandbox.name is not None:
+                raise name_taken(sandbox.name, holder) from failure
             raise error("CONFLICT", f"A sandbox with the id {sandbox.id} exists already.") from failure
+
+    def holder(self, name: str, namespace: str, client_lease: str) -> str | None:
+        """The id of the live sandbox that has this name there."""
+        values = {"owner": namespace, "lease": client_lease, "wanted": name}
+        return self._connection.execute(_HOLDER, values).scalar()
 
     def get(self, sandbox_id: str) -> StoredSandbox | None:
         """The row, tombstones included."""
@@ -60,10 +85,15 @@ class SqlSandboxRepository:
     def page(self, query: SandboxQuery) -> tuple[StoredSandbox, ...]:
         """Rows that match, newest first (keyset pages: no row is skipped or shown twice while others come and go)."""
         columns = SANDBOXES.c
-        wanted = select(SANDBOXES).where(columns.namespace == query.namespace)
-        wanted = wanted.where(_LIVE if query.status is None else columns.status == query.status)
-        if query.region is not None:
-            wanted = wanted.where(columns.region == query.region)
+        wanted = select(SANDBOXES).where(_LIVE if query.status is None else columns.status == query.status)
+        if query.namespace != EVERY_NAMESPACE:
+            wanted = wanted.where(columns.namespace == query.namespace)
+        if query.name is not None and query.status is None:
+            wanted = wanted.where(LIVE_AND_NAMED)
+        for column in (columns.region, columns.name, columns.client_lease):
+            value = getattr(query, column.name)
+            if value is not None:
+                wanted = wanted.where(column == value)
         if query.before is not None:
             created, last = query.before
             older = or_(columns.created_at < created, and_(columns.created_at == created, columns.id < last))
@@ -97,14 +127,17 @@ class SqlSandboxRepository:
         at: float,
         due: float | None = None,
         namespace: str | None = None,
+        client_lease: str | None = None,
     ) -> StoredSandbox | None:
-        """Turn a live row into a tombstone, or None if it is not live, is due later, or is in another namespace."""
+        """Turn a live row into a tombstone, or None if it is not live, is due later, or is not there."""
         values: dict[str, Any] = {"sandbox_id": sandbox_id, "ended_at": at, "end_reason": reason.value}
         if due is not None:
             values["due"] = due
         if namespace is not None:
             values["owner"] = namespace
-        return self._change(_END[due is not None, namespace is not None], values)
+        if client_lease is not None:
+            values["lease"] = client_lease
+        return self._change(_END[due is not None, namespace is not None, client_lease is not None], values)
 
     def set_deadline(
         self, sandbox_id: str, *, deadline: float | None, timeout_seconds: int | None
@@ -146,6 +179,8 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
         "lease_epoch": sandbox.lease_epoch,
         "created_by": sandbox.created_by,
         "organization_id": sandbox.organization_id,
+        "name": sandbox.name,
+        "client_lease": sandbox.client_lease,
     }
 
 
@@ -171,4 +206,6 @@ def _sandbox(row: RowMapping) -> StoredSandbox:
         lease_epoch=row["lease_epoch"],
         created_by=row["created_by"],
         organization_id=row["organization_id"],
+        name=row["name"],
+        client_lease=row["client_lease"],
     )

@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 METADATA = MetaData(
@@ -22,6 +23,11 @@ METADATA = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+LIVE_AND_NAMED = text("name IS NOT NULL AND status <> 'deleted'")
+"""A query that says it in these words finds a name by its index."""
+
+_LEASED = text("client_lease <> ''")
 
 SANDBOXES = Table(
     "sandboxes",
@@ -49,8 +55,20 @@ SANDBOXES = Table(
     Column("lease_epoch", Integer, nullable=False),
     Column("created_by", String(64), nullable=False, server_default=""),
     Column("organization_id", Integer, nullable=False, server_default="0"),
+    Column("name", String(63)),
+    Column("client_lease", String(64), nullable=False, server_default=""),
     Index(None, "namespace", "created_at", "id"),
     Index(None, "status", "ended_at"),
+    Index(
+        "uq_sandboxes_live_name",
+        "namespace",
+        "client_lease",
+        "name",
+        unique=True,
+        sqlite_where=LIVE_AND_NAMED,
+        postgresql_where=LIVE_AND_NAMED,
+    ),
+    Index("ix_sandboxes_client_lease", "client_lease", sqlite_where=_LEASED, postgresql_where=_LEASED),
 )
 
 TEMPLATES = Table(
@@ -83,6 +101,8 @@ API_KEYS = Table(
     Column("revoked_at", Double),
     Column("last_used_at", Double),
     Column("quota", JSON),
+    Column("scopes", JSON),
+    Column("prefix", String(16), nullable=False, server_default="hopx_live_"),
     Index(None, "namespace"),
 )
 

@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from cove.core.accounts import Accounts
 from cove.core.clock import Clock, rfc3339
-from cove.core.keys import PREFIX
 from cove.core.principal import Principal
 from cove.core.quotas import Quotas
 from cove.core.usage import MAX_DAYS, UsageReport
@@ -48,7 +47,8 @@ def key_routes(accounts: Accounts, *, clock: Clock) -> APIRouter:
     @router.post("/auth/api-keys", response_model=CreatedApiKey)
     async def create_key(request: Request, body: CreateApiKey) -> Response:
         """Make a key in the caller's namespace. It is shown once, in this answer."""
-        made = await accounts.create_key(principal_of(request.scope), body.name, body.expires_in)
+        scopes = None if body.scopes is None else frozenset(body.scopes)
+        made = await accounts.create_key(principal_of(request.scope), body.name, body.expires_in, scopes)
         return answer(
             CreatedApiKey(
                 message="The key was made. Keep it: it is not shown again.",
@@ -164,8 +164,9 @@ def _key(key: StoredKey, now: float) -> ApiKeyInfo:
         id=key.id,
         key_id=key.id,
         name=key.name,
-        prefix=PREFIX + key.id,
-        masked_key=f"{PREFIX}{key.id}.***",
+        prefix=key.prefix + key.id,
+        masked_key=f"{key.prefix}{key.id}.***",
+        scopes=tuple(sorted(key.scopes)),
         status="revoked" if key.revoked_at is not None else "expired" if expired else "active",
         created_at=rfc3339(key.created_at),
         expires_at=None if key.expires_at is None else rfc3339(key.expires_at),

@@ -9,7 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from cove.core.credentials import Credentials
 from cove.core.keys import ApiKeys
+from cove.core.namespace_access import NamespaceAccess
 from cove.core.sessions import Sessions
 from cove.models.errors import CoveError
 from cove.models.version import VERSION
@@ -32,6 +34,8 @@ def build_application(
     *,
     routers: Sequence[APIRouter],
     keys: ApiKeys,
+    credentials: Credentials,
+    namespaces: NamespaceAccess,
     sessions: Sessions,
     attempts: FailedAttempts,
     shelf: UploadShelf,
@@ -64,6 +68,8 @@ def build_application(
     app.add_middleware(
         Authentication,
         keys=keys,
+        credentials=credentials,
+        namespaces=namespaces,
         sessions=sessions,
         attempts=attempts,
         dev=settings.dev,

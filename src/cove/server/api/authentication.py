@@ -7,10 +7,14 @@ from urllib.parse import urlsplit
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cove.core.keys import ApiKeys
+from cove.core.credentials import Credentials
+from cove.core.keys import MICROSANDBOX_PREFIX, ApiKeys
+from cove.core.namespace_access import NamespaceAccess
 from cove.core.principal import DEVELOPER, Principal
 from cove.core.sessions import Sessions, is_session_token
 from cove.models.errors import CoveError, error
+from cove.models.scopes import NAMESPACE_HEADER
+from cove.server.api.access import check_scope, entered
 from cove.server.api.context import header_of, set_principal
 from cove.server.api.failed_attempts import FailedAttempts
 
@@ -22,6 +26,7 @@ _AGENT_PATHS = re.compile(r"/sandboxes/[0-9]{10}[a-z0-9]{8}/execute/async\Z")
 """Routes of an agent that are served here: they check the sandbox's token themselves, and know no API keys."""
 
 _BEARER = "bearer "
+_NAMESPACE = NAMESPACE_HEADER.lower().encode("ascii")
 _MAX_KEY_CHARACTERS = 1024
 _ACCOUNT = "/auth/"
 
@@ -34,6 +39,8 @@ class Authentication:
         app: ASGIApp,
         *,
         keys: ApiKeys,
+        credentials: Credentials,
+        namespaces: NamespaceAccess,
         sessions: Sessions,
         attempts: FailedAttempts,
         dev: bool,
@@ -41,6 +48,8 @@ class Authentication:
     ) -> None:
         self._app = app
         self._keys = keys
+        self._credentials = credentials
+        self._namespaces = namespaces
         self._sessions = sessions
         self._attempts = attempts
         self._dev = dev
@@ -54,10 +63,16 @@ class Authentication:
         if scope["type"] == "http":
             self._check_origin(scope)
             if scope["path"] not in OPEN_PATHS and not _AGENT_PATHS.match(scope["path"]):
-                principal = await self._principal(scope)
+                principal = await self._placed(scope, await self._principal(scope))
                 structlog.contextvars.bind_contextvars(namespace=principal.namespace, actor=principal.actor)
                 set_principal(scope, principal)
         await self._app(scope, receive, send)
+
+    async def _placed(self, scope: Scope, principal: Principal) -> Principal:
+        method, path = scope["method"], scope["path"]
+        check_scope(principal, method, path)
+        name = header_of(scope, _NAMESPACE)
+        return principal if name is None else await entered(self._namespaces, principal, name, method, path)
 
     async def _principal(self, scope: Scope) -> Principal:
         if self._dev:
@@ -70,7 +85,7 @@ class Authentication:
         try:
             if is_session_token(key) and scope["path"].startswith(_ACCOUNT):
                 return await self._keys.principal_of(self._sessions.key_of(key))
-            return await self._keys.verify(key)
+            return await self._credentials.principal_of(key)
         except CoveError as failure:
             raise self._attempts.noted(scope, failure) from failure
 
@@ -92,8 +107,21 @@ def _sent_key(scope: Scope) -> str | None:
     key = header_of(scope, b"x-api-key")
     if key:
         return key.strip()
-    authorization = header_of(scope, b"authorization") or ""
-    return authorization[len(_BEARER) :].strip() if authorization.lower().startswith(_BEARER) else None
+    return _microsandbox_key(scope) or _bearer(header_of(scope, b"authorization") or "")
+
+
+def _bearer(value: str) -> str | None:
+    return value[len(_BEARER) :].strip() if value.lower().startswith(_BEARER) else None
+
+
+def _microsandbox_key(scope: Scope) -> str | None:
+    """Clients of microsandbox may send their key without a scheme, and in Proxy-Authorization, which came first."""
+    for name in (b"proxy-authorization", b"authorization"):
+        value = (header_of(scope, name) or "").strip()
+        key = _bearer(value) or value
+        if key.startswith(MICROSANDBOX_PREFIX):
+            return key
+    return None
 
 
 SECURITY_SCHEMES: Mapping[str, Mapping[str, str]] = {

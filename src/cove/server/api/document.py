@@ -13,14 +13,13 @@ from cove.server.documents.errors import GATEWAY_ERRORS, ErrorBody, error_respon
 
 _GENERATED = ("HTTPValidationError", "ValidationError")
 _EVERYWHERE = (*GATEWAY_ERRORS, "STORE_UNAVAILABLE")
-_OF_KEYS = ("AUTHENTICATION_REQUIRED", "RATE_LIMIT_EXCEEDED")
+_OF_KEYS = ("AUTHENTICATION_REQUIRED", "FORBIDDEN", "RATE_LIMIT_EXCEEDED")
 _OF_BODIES = ("INVALID_JSON", "MISSING_PARAMETER")
 _OF_PARAMETERS = ("RESOURCE_NOT_FOUND", "METHOD_NOT_ALLOWED")
 """A parameter with a slash in it makes another path."""
 
 _OF_WRITES = ("DISK_FULL",)
 _JSON = "application/json"
-_TEXT = "text/plain"
 _UPLOAD_PATH = UPLOADS + "{token}"
 
 
@@ -49,7 +48,7 @@ def _complete(operation: dict[str, Any], *, path: str, writes: bool) -> None:
     responses: dict[str, Any] = operation["responses"]
     responses.pop("422", None)
     (success,) = responses
-    kind = _TEXT if isinstance(facts.answer, str) else _JSON
+    kind = facts.kind if isinstance(facts.answer, str) else _JSON
     responses[success]["content"] = {kind: {"schema": {"type": "string"}, **_content_of(responses[success])}}
     responses[success]["content"][kind]["example"] = facts.answer
     codes = (

@@ -78,6 +78,8 @@ class Presentation:
         address, preview = self._addresses(row.id)
         return {
             "id": row.id,
+            "name": row.name,
+            "namespace": row.namespace,
             "status": row.status,
             "template_id": row.template_id,
             "template_name": row.template_name,

@@ -44,7 +44,7 @@ class RateLimits:
         principal = find_principal(scope)
         if principal is None:
             return None
-        whose = f"{principal.namespace}/{principal.actor}"
+        whose = principal.actor
         verdict = self._requests.take(whose) if self._requests else None
         if self._creates and (scope["method"], scope["path"]) == _CREATES and (verdict is None or verdict.allowed):
             verdict = self._creates.take(whose)

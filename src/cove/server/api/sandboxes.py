@@ -81,10 +81,11 @@ def _add_reading(router: APIRouter, lifecycle: Lifecycle, presentation: Presenta
         cursor: str | None = None,
         status: SandboxStatus | None = None,
         region: str | None = None,
+        name: str | None = None,
     ) -> Response:
         """List sandboxes, newest first. Those that have ended appear only with `status=deleted`."""
         page = await lifecycle.list(
-            principal_of(request.scope), limit=limit, cursor=cursor, status=status, region=region
+            principal_of(request.scope), limit=limit, cursor=cursor, status=status, region=region, name=name
         )
         return answer(
             SandboxPage.model_construct(

@@ -9,6 +9,7 @@ _LATER: Final = "2026-01-17T13:21:35Z"
 _EXECUTION_ID: Final = "exec_8c1d0f3b7a2e4956"
 _TOKEN: Final = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiIxNzYzMzgyMDk1aTY0OHV1MW8ifQ.c2lnbmF0dXJl"  # noqa: S105
 _HASH: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_DELEGATED: Final = "cove_delegated_5b0c.example"
 _KEY_ID: Final = "3f9c2a7be01d"
 _MEMBER_ID: Final = "7d20c4a1be93"
 
@@ -21,6 +22,7 @@ class Facts(NamedTuple):
 
     Attributes:
         answer: example of a success; text where the answer is not JSON.
+        kind: media type of such a text.
         body: example of a request's body.
         errors: codes beyond those that every operation of its kind has.
     """
@@ -28,6 +30,7 @@ class Facts(NamedTuple):
     answer: Any
     body: Any = None
     errors: tuple[str, ...] = ()
+    kind: str = "text/plain"
 
 
 def _status(status: str) -> dict[str, Any]:
@@ -37,6 +40,8 @@ def _status(status: str) -> dict[str, Any]:
 _SANDBOX: Final[dict[str, Any]] = {
     "object": "sandbox",
     "id": _SANDBOX_ID,
+    "name": "analysis",
+    "namespace": "default",
     "status": "running",
     "template_id": "1",
     "template_name": "code-interpreter",
@@ -93,6 +98,7 @@ _KEY: Final[dict[str, Any]] = {
     "name": "continuous integration",
     "prefix": f"hopx_live_{_KEY_ID}",
     "masked_key": f"hopx_live_{_KEY_ID}.***",
+    "scopes": ["admin", "exec", "read"],
     "status": "active",
     "created_at": _TIME,
     "expires_at": None,
@@ -140,6 +146,11 @@ _SANDBOXES: Final[dict[str, Facts]] = {
             "SANDBOX_START_FAILED",
             "AGENT_UNREACHABLE",
         ),
+    ),
+    "open_client_lease": Facts(
+        f'{{"type":"lease","id":"lease_7f1e9a","api_key":"{_DELEGATED}"}}\n{{"type":"alive"}}\n',
+        errors=("RESOURCE_LIMIT_EXCEEDED",),
+        kind="application/x-ndjson",
     ),
     "list_sandboxes": Facts(
         {"object": "list", "data": [_SANDBOX], "has_more": False, "url": "/v1/sandboxes", **_REQUEST}
