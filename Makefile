@@ -1,4 +1,4 @@
-.PHONY: setup demo test bench lock format
+.PHONY: setup demo test bench lock format mcpb
 
 setup:  ## .venv, dependencies, templates
 	@scripts/setup
@@ -17,3 +17,6 @@ lock:  ## resolve the dependencies anew
 
 format:  ## rewrite the code in the house style
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+mcpb: setup  ## the bundle for Claude Desktop, into dist
+	@scripts/mcpb
