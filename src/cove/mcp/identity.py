@@ -1,6 +1,6 @@
 """How the server introduces itself. Plain data: the greeting uses it before the library is loaded."""
 
-from typing import Final
+from typing import Any, Final
 
 from cove.models.version import VERSION
 
@@ -25,5 +25,13 @@ the platform refused or failed; the text says what to do. Print what you need: l
 mark says how to read the rest with file_read(path, offset, limit). Languages: python, javascript, bash, go. Without \
 internet_access=true there may be no network. Sandboxes end at their deadline; update_sandbox_timeout moves it.
 """
+
+CAPABILITIES: Final[dict[str, Any]] = {
+    "prompts": {"listChanged": False},
+    "resources": {"listChanged": False, "subscribe": False},
+    "tools": {"listChanged": False},
+    "completions": {},
+}
+"""What the library makes of the methods that are answered."""
 
 VERSION_SHOWN: Final = VERSION

@@ -85,7 +85,8 @@ class _Methods:
         tool = find_tool(self._tools, params.name)
         try:
             async with self._callers.of(context.request) as caller:
-                call = Call(caller, context.session.report_progress)
+                wants_progress = bool(context.meta and context.meta.get("progress_token") is not None)
+                call = Call(caller, context.session.report_progress, wants_progress)
                 return await call_tool(tool, params.arguments or {}, call)
         except CoveError as failure:
             return failed(failure)
