@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cove.models.frames import ChangeFrame, OverflowFrame
     from cove.sdk import webhooks
     from cove.sdk._async.control import AsyncControlPlane
+    from cove.sdk._async.leasing import AsyncLeasedControlPlane
     from cove.sdk._async.processes import AsyncProcess
     from cove.sdk._async.sandbox import AsyncSandbox
     from cove.sdk._async.terminal import AsyncTerminalConnection
@@ -34,6 +35,7 @@ __all__ = [
     "AsyncControlPlane",
     "AsyncExecutionAccepted",
     "AsyncExecutionInfo",
+    "AsyncLeasedControlPlane",
     "AsyncProcess",
     "AsyncSandbox",
     "AsyncTerminalConnection",
@@ -57,6 +59,7 @@ _MODULES = {
     "AsyncControlPlane": "cove.sdk._async.control",
     "AsyncExecutionAccepted": "cove.models.async_executions",
     "AsyncExecutionInfo": "cove.models.async_executions",
+    "AsyncLeasedControlPlane": "cove.sdk._async.leasing",
     "AsyncProcess": "cove.sdk._async.processes",
     "AsyncSandbox": "cove.sdk._async.sandbox",
     "AsyncTerminalConnection": "cove.sdk._async.terminal",

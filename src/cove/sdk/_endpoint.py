@@ -1,6 +1,7 @@
 """Where the server is and which key to show it: arguments, then environment variables, then the default."""
 
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from functools import cache
@@ -9,6 +10,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import httpx2
 
 from cove.models.errors import error
+from cove.models.sandboxes import NAME_PATTERN
+from cove.models.scopes import EVERY_NAMESPACE, NAMESPACE_HEADER
 from cove.models.version import VERSION
 
 DEFAULT_BASE_URL = "http://127.0.0.1:5555"
@@ -28,21 +31,33 @@ class Endpoint:
         url: scheme, host, port and path prefix, without a slash at the end.
         socket_path: a unix socket that carries every request, whatever host its URL names; None means TCP.
         api_key: for the control plane; None sends none (`cove serve --dev` needs none).
+        namespace: which one the requests are about, for keys that may enter several; None is the key's own.
     """
 
     url: str
     socket_path: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    namespace: str | None = None
+
+    @property
+    def control_headers(self) -> tuple[tuple[str, str], ...]:
+        """What every request to the control plane carries."""
+        key = () if self.api_key is None else (("X-API-Key", self.api_key),)
+        return key if self.namespace is None else (*key, (NAMESPACE_HEADER, self.namespace))
 
 
-def resolve_endpoint(*, base_url: str | None = None, api_key: str | None = None) -> Endpoint:
+def resolve_endpoint(
+    *, base_url: str | None = None, api_key: str | None = None, namespace: str | None = None
+) -> Endpoint:
     """The server to talk to: an argument wins over `COVE_BASE_URL` and `COVE_API_KEY`, which win over the default.
 
     `base_url` is `http://...`, `https://...` or `http+unix:///path/to/socket`.
 
     Raises:
-        InvalidRequest: the URL has no such form, or the key holds characters that no HTTP header can carry.
+        InvalidRequest: the URL has no such form, the key holds characters that no HTTP header can carry, or the
+            namespace cannot be one.
     """
+    _check_namespace(namespace)
     url = base_url or os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
     key = api_key or os.environ.get(API_KEY_VARIABLE) or None
     if key is not None and not (key.isascii() and key.isprintable() and key == key.strip()):
@@ -53,10 +68,19 @@ def resolve_endpoint(*, base_url: str | None = None, api_key: str | None = None)
         )
     parts = _split(url)
     if parts.scheme == _UNIX_SCHEME:
-        return Endpoint("http://localhost", _socket_path(url, parts), key)
+        return Endpoint("http://localhost", _socket_path(url, parts), key, namespace)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise _bad_url(url)
-    return Endpoint(url.rstrip("/"), None, key)
+    return Endpoint(url.rstrip("/"), None, key, namespace)
+
+
+def _check_namespace(namespace: str | None) -> None:
+    if namespace not in (None, EVERY_NAMESPACE) and re.fullmatch(NAME_PATTERN, namespace) is None:
+        raise error(
+            "INVALID_REQUEST",
+            f"{namespace[:80]!r} cannot be a namespace: they are letters, digits, hyphens and underscores.",
+            field="namespace",
+        )
 
 
 def async_transport(endpoint: Endpoint, *, secure: bool) -> httpx2.AsyncBaseTransport:

@@ -82,11 +82,13 @@ def create(template: str | None, *, template_id: str | int | None, **fields: Any
     )
 
 
-def list_sandboxes(*, status: str | None, region: str | None, limit: int, cursor: str | None) -> Call:
+def list_sandboxes(
+    *, status: str | None, region: str | None, limit: int, cursor: str | None, name: str | None = None
+) -> Call:
     """`GET /v1/sandboxes`, one page."""
     if not 1 <= limit <= 1000:
         raise error("INVALID_REQUEST", f"limit is {limit}; it must be from 1 to 1000.")
-    return get(with_query("/v1/sandboxes", limit=limit, status=status, region=region, cursor=cursor))
+    return get(with_query("/v1/sandboxes", limit=limit, status=status, region=region, name=name, cursor=cursor))
 
 
 def sandbox_path(sandbox_id: str, suffix: str = "") -> str:

@@ -1,6 +1,7 @@
 """The REST control plane: sandboxes and templates by name."""
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,7 @@ from cove.sdk._retry import Retry
 
 if TYPE_CHECKING:
     from cove.models.async_executions import AsyncExecutionInfo
+    from cove.sdk._async.leasing import AsyncLeasedControlPlane  # async only
 
 PAGE_SIZE = 100
 
@@ -37,6 +39,8 @@ class AsyncControlPlane:
     Args:
         api_key: else `COVE_API_KEY`; none is needed with `cove serve --dev`.
         base_url: else `COVE_BASE_URL`, else http://127.0.0.1:5555; `http+unix:///path` names a unix socket.
+        namespace: which one all of this is about, for keys that may enter several; else the key's own. `*` is all of
+            them, for `get` and for lists.
         transport: carries every request instead of sockets, for example an embedded ASGI application. The caller
             closes it.
 
@@ -49,12 +53,14 @@ class AsyncControlPlane:
         *,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
         wire: AsyncWire | None = None,
     ) -> None:
-        self.wire = wire or AsyncWire(resolve_endpoint(base_url=base_url, api_key=api_key), given=transport)
-        key = self.wire.endpoint.api_key
-        self._headers = () if key is None else (("X-API-Key", key),)
+        self.wire = wire or AsyncWire(
+            resolve_endpoint(base_url=base_url, api_key=api_key, namespace=namespace), given=transport
+        )
+        self._headers = self.wire.endpoint.control_headers
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,6 +89,7 @@ class AsyncControlPlane:
         env_vars: Mapping[str, str] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
+        name: str | None = None,
     ) -> CreatedSandbox:
         """Start a sandbox, in one request; it runs when this returns. See `AsyncSandbox.create`."""
         call = requests.create(
@@ -94,6 +101,7 @@ class AsyncControlPlane:
             env_vars=None if env_vars is None else dict(env_vars),
             resources=resources,
             isolation=isolation,
+            name=name,
         )
         return parse(CreatedSandbox, await self._send(call))
 
@@ -110,20 +118,21 @@ class AsyncControlPlane:
         *,
         status: SandboxStatus | str | None = None,
         region: str | None = None,
+        name: str | None = None,
         limit: int = PAGE_SIZE,
         cursor: str | None = None,
     ) -> SandboxPage:
         """One page of the list."""
-        call = requests.list_sandboxes(status=status, region=region, limit=limit, cursor=cursor)
+        call = requests.list_sandboxes(status=status, region=region, name=name, limit=limit, cursor=cursor)
         return parse(SandboxPage, await self._send(call))
 
     async def sandboxes(
-        self, *, status: SandboxStatus | str | None = None, region: str | None = None
+        self, *, status: SandboxStatus | str | None = None, region: str | None = None, name: str | None = None
     ) -> AsyncIterator[SandboxInfo]:
-        """All of them, page by page as they are needed."""
+        """All of them, or the one with this name, page by page as they are needed."""
         cursor: str | None = None
         while True:
-            page = await self.page(status=status, region=region, cursor=cursor)
+            page = await self.page(status=status, region=region, name=name, cursor=cursor)
             for info in page.data:
                 yield info
             cursor = _next_cursor(cursor, page.next_cursor, has_more=page.has_more)
@@ -210,6 +219,16 @@ class AsyncControlPlane:
             NotFound: there is none.
         """
         return parse(TemplateInfo, await self._send(requests.get(requests.template_path(name))))
+
+    def lease(self) -> "AbstractAsyncContextManager[AsyncLeasedControlPlane]":  # async only
+        """A control plane whose sandboxes end with the block, or with this program however it ends."""  # async only
+        from cove.sdk._async.leasing import leased  # async only
+
+        return leased(self)  # async only
+
+    def stream(self, call: requests.Call) -> "AbstractAsyncContextManager[AsyncIterator[bytes]]":
+        """An answer in pieces, as they come."""
+        return self.wire.stream(self.wire.endpoint.url, call, headers=self._headers)
 
     async def _send(self, call: requests.Call) -> bytes:
         return await self.wire.send(self.wire.endpoint.url, call, headers=self._headers)

@@ -82,8 +82,10 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         env_vars: Mapping[str, str] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
+        name: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> Creation[Self]:
         """Start a sandbox, in one request; it runs when this returns.
@@ -97,18 +99,21 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
             env_vars: environment of everything that runs inside.
             resources: `vcpu`, `memory_mb`, `disk_mb`; absent ones take the template's default.
             isolation: `namespace`, `gvisor`, ... to insist on; absent means the server's choice.
+            name: finds it again; no two of a namespace that have not ended have the same.
             api_key: else `COVE_API_KEY`.
             base_url: else `COVE_BASE_URL`, else http://127.0.0.1:5555; `http+unix:///path` names a unix socket.
+            namespace: where, for keys that may enter several; else the key's own.
             transport: carries every request instead of sockets; the caller closes it.
 
         Raises:
             NotFound: no such template.
+            Conflict: the name is taken.
             Unsupported: this server cannot give what is asked for; nothing was started.
             LimitExceeded: a quota.
         """
 
         async def make() -> Self:
-            control = AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport)
+            control = AsyncControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport)
             try:
                 info = await control.create(
                     template,
@@ -119,6 +124,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
                     env_vars=env_vars,
                     resources=resources,
                     isolation=isolation,
+                    name=name,
                 )
                 return cls(info, control)
             except BaseException:
@@ -134,6 +140,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         *,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> Self:
         """A sandbox that exists already. A paused one is resumed.
@@ -142,7 +149,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
             NotFound: there is none with this id.
             Conflict: it does not run, and cannot be resumed.
         """
-        control = AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport)
+        control = AsyncControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport)
         try:
             info = await control.get(sandbox_id)
             if info.status is SandboxStatus.PAUSED:
@@ -159,14 +166,18 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         *,
         status: SandboxStatus | str | None = None,
         region: str | None = None,
+        name: str | None = None,
         limit: int = 100,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> builtins.list[Self]:
         """At most `limit` sandboxes (1 to 1000), the page that the server shows first."""
-        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
-            page = await control.page(status=status, region=region, limit=limit)
+        async with AsyncControlPlane(
+            api_key=api_key, base_url=base_url, namespace=namespace, transport=transport
+        ) as control:
+            page = await control.page(status=status, region=region, name=name, limit=limit)
             return [cls(info, AsyncControlPlane(wire=control.wire.another())) for info in page.data]
 
     @classmethod
@@ -177,10 +188,13 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         region: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> AsyncIterator[Self]:
         """All sandboxes, fetched page by page."""
-        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+        async with AsyncControlPlane(
+            api_key=api_key, base_url=base_url, namespace=namespace, transport=transport
+        ) as control:
             async for info in control.sandboxes(status=status, region=region):
                 yield cls(info, AsyncControlPlane(wire=control.wire.another()))
 
@@ -192,10 +206,13 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         language: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> builtins.list[TemplateInfo]:
         """Templates that sandboxes can be created from."""
-        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+        async with AsyncControlPlane(
+            api_key=api_key, base_url=base_url, namespace=namespace, transport=transport
+        ) as control:
             return [*await control.templates(category=category, language=language)]
 
     @classmethod
@@ -205,6 +222,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         *,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> TemplateInfo:
         """One template, by name or id.
@@ -212,7 +230,9 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         Raises:
             NotFound: there is none.
         """
-        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+        async with AsyncControlPlane(
+            api_key=api_key, base_url=base_url, namespace=namespace, transport=transport
+        ) as control:
             return await control.template(name)
 
     @classmethod
@@ -230,6 +250,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         *,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         """End a sandbox by its id.
@@ -237,7 +258,9 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         Raises:
             NotFound: there is none.
         """
-        async with AsyncControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+        async with AsyncControlPlane(
+            api_key=api_key, base_url=base_url, namespace=namespace, transport=transport
+        ) as control:
             await control.delete(sandbox_id)
 
     @property

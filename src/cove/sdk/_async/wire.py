@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 import httpx2
@@ -52,9 +53,10 @@ class AsyncWire:
         self._transports: dict[bool, httpx2.AsyncBaseTransport] = {}
         self._urls: dict[str, httpx2.URL] = {}
 
-    def another(self) -> "AsyncWire":
-        """A second pool to the same server; a transport that the caller gave is shared."""
-        return AsyncWire(self.endpoint, given=self._given)
+    def another(self, *, api_key: str | None = None) -> "AsyncWire":
+        """A second pool to the same server, perhaps with another key; a transport that the caller gave is shared."""
+        endpoint = self.endpoint if api_key is None else replace(self.endpoint, api_key=api_key)
+        return AsyncWire(endpoint, given=self._given)
 
     @property
     def has_given_transport(self) -> bool:

@@ -3,6 +3,7 @@
 """The REST control plane: sandboxes and templates by name."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,6 +40,8 @@ class ControlPlane:
     Args:
         api_key: else `COVE_API_KEY`; none is needed with `cove serve --dev`.
         base_url: else `COVE_BASE_URL`, else http://127.0.0.1:5555; `http+unix:///path` names a unix socket.
+        namespace: which one all of this is about, for keys that may enter several; else the key's own. `*` is all of
+            them, for `get` and for lists.
         transport: carries every request instead of sockets, for example an embedded ASGI application. The caller
             closes it.
 
@@ -51,12 +54,14 @@ class ControlPlane:
         *,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.BaseTransport | None = None,
         wire: Wire | None = None,
     ) -> None:
-        self.wire = wire or Wire(resolve_endpoint(base_url=base_url, api_key=api_key), given=transport)
-        key = self.wire.endpoint.api_key
-        self._headers = () if key is None else (("X-API-Key", key),)
+        self.wire = wire or Wire(
+            resolve_endpoint(base_url=base_url, api_key=api_key, namespace=namespace), given=transport
+        )
+        self._headers = self.wire.endpoint.control_headers
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +90,7 @@ class ControlPlane:
         env_vars: Mapping[str, str] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
+        name: str | None = None,
     ) -> CreatedSandbox:
         """Start a sandbox, in one request; it runs when this returns. See `Sandbox.create`."""
         call = requests.create(
@@ -96,6 +102,7 @@ class ControlPlane:
             env_vars=None if env_vars is None else dict(env_vars),
             resources=resources,
             isolation=isolation,
+            name=name,
         )
         return parse(CreatedSandbox, self._send(call))
 
@@ -112,20 +119,21 @@ class ControlPlane:
         *,
         status: SandboxStatus | str | None = None,
         region: str | None = None,
+        name: str | None = None,
         limit: int = PAGE_SIZE,
         cursor: str | None = None,
     ) -> SandboxPage:
         """One page of the list."""
-        call = requests.list_sandboxes(status=status, region=region, limit=limit, cursor=cursor)
+        call = requests.list_sandboxes(status=status, region=region, name=name, limit=limit, cursor=cursor)
         return parse(SandboxPage, self._send(call))
 
     def sandboxes(
-        self, *, status: SandboxStatus | str | None = None, region: str | None = None
+        self, *, status: SandboxStatus | str | None = None, region: str | None = None, name: str | None = None
     ) -> Iterator[SandboxInfo]:
-        """All of them, page by page as they are needed."""
+        """All of them, or the one with this name, page by page as they are needed."""
         cursor: str | None = None
         while True:
-            page = self.page(status=status, region=region, cursor=cursor)
+            page = self.page(status=status, region=region, name=name, cursor=cursor)
             yield from page.data
             cursor = _next_cursor(cursor, page.next_cursor, has_more=page.has_more)
             if cursor is None:
@@ -210,6 +218,10 @@ class ControlPlane:
             NotFound: there is none.
         """
         return parse(TemplateInfo, self._send(requests.get(requests.template_path(name))))
+
+    def stream(self, call: requests.Call) -> "AbstractContextManager[Iterator[bytes]]":
+        """An answer in pieces, as they come."""
+        return self.wire.stream(self.wire.endpoint.url, call, headers=self._headers)
 
     def _send(self, call: requests.Call) -> bytes:
         return self.wire.send(self.wire.endpoint.url, call, headers=self._headers)

@@ -84,8 +84,10 @@ class Sandbox(Code, Condition):
         env_vars: Mapping[str, str] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
+        name: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> Creation[Self]:
         """Start a sandbox, in one request; it runs when this returns.
@@ -99,18 +101,21 @@ class Sandbox(Code, Condition):
             env_vars: environment of everything that runs inside.
             resources: `vcpu`, `memory_mb`, `disk_mb`; absent ones take the template's default.
             isolation: `namespace`, `gvisor`, ... to insist on; absent means the server's choice.
+            name: finds it again; no two of a namespace that have not ended have the same.
             api_key: else `COVE_API_KEY`.
             base_url: else `COVE_BASE_URL`, else http://127.0.0.1:5555; `http+unix:///path` names a unix socket.
+            namespace: where, for keys that may enter several; else the key's own.
             transport: carries every request instead of sockets; the caller closes it.
 
         Raises:
             NotFound: no such template.
+            Conflict: the name is taken.
             Unsupported: this server cannot give what is asked for; nothing was started.
             LimitExceeded: a quota.
         """
 
         def make() -> Self:
-            control = ControlPlane(api_key=api_key, base_url=base_url, transport=transport)
+            control = ControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport)
             try:
                 info = control.create(
                     template,
@@ -121,6 +126,7 @@ class Sandbox(Code, Condition):
                     env_vars=env_vars,
                     resources=resources,
                     isolation=isolation,
+                    name=name,
                 )
                 return cls(info, control)
             except BaseException:
@@ -136,6 +142,7 @@ class Sandbox(Code, Condition):
         *,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> Self:
         """A sandbox that exists already. A paused one is resumed.
@@ -144,7 +151,7 @@ class Sandbox(Code, Condition):
             NotFound: there is none with this id.
             Conflict: it does not run, and cannot be resumed.
         """
-        control = ControlPlane(api_key=api_key, base_url=base_url, transport=transport)
+        control = ControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport)
         try:
             info = control.get(sandbox_id)
             if info.status is SandboxStatus.PAUSED:
@@ -161,14 +168,16 @@ class Sandbox(Code, Condition):
         *,
         status: SandboxStatus | str | None = None,
         region: str | None = None,
+        name: str | None = None,
         limit: int = 100,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> builtins.list[Self]:
         """At most `limit` sandboxes (1 to 1000), the page that the server shows first."""
-        with ControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
-            page = control.page(status=status, region=region, limit=limit)
+        with ControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport) as control:
+            page = control.page(status=status, region=region, name=name, limit=limit)
             return [cls(info, ControlPlane(wire=control.wire.another())) for info in page.data]
 
     @classmethod
@@ -179,10 +188,11 @@ class Sandbox(Code, Condition):
         region: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> Iterator[Self]:
         """All sandboxes, fetched page by page."""
-        with ControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+        with ControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport) as control:
             for info in control.sandboxes(status=status, region=region):
                 yield cls(info, ControlPlane(wire=control.wire.another()))
 
@@ -194,10 +204,11 @@ class Sandbox(Code, Condition):
         language: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> builtins.list[TemplateInfo]:
         """Templates that sandboxes can be created from."""
-        with ControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+        with ControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport) as control:
             return [*control.templates(category=category, language=language)]
 
     @classmethod
@@ -207,6 +218,7 @@ class Sandbox(Code, Condition):
         *,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> TemplateInfo:
         """One template, by name or id.
@@ -214,7 +226,7 @@ class Sandbox(Code, Condition):
         Raises:
             NotFound: there is none.
         """
-        with ControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+        with ControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport) as control:
             return control.template(name)
 
     @classmethod
@@ -232,6 +244,7 @@ class Sandbox(Code, Condition):
         *,
         api_key: str | None = None,
         base_url: str | None = None,
+        namespace: str | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         """End a sandbox by its id.
@@ -239,7 +252,7 @@ class Sandbox(Code, Condition):
         Raises:
             NotFound: there is none.
         """
-        with ControlPlane(api_key=api_key, base_url=base_url, transport=transport) as control:
+        with ControlPlane(api_key=api_key, base_url=base_url, namespace=namespace, transport=transport) as control:
             control.delete(sandbox_id)
 
     @property

@@ -5,6 +5,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 import httpx2
@@ -53,9 +54,10 @@ class Wire:
         self._transports: dict[bool, httpx2.BaseTransport] = {}
         self._urls: dict[str, httpx2.URL] = {}
 
-    def another(self) -> "Wire":
-        """A second pool to the same server; a transport that the caller gave is shared."""
-        return Wire(self.endpoint, given=self._given)
+    def another(self, *, api_key: str | None = None) -> "Wire":
+        """A second pool to the same server, perhaps with another key; a transport that the caller gave is shared."""
+        endpoint = self.endpoint if api_key is None else replace(self.endpoint, api_key=api_key)
+        return Wire(endpoint, given=self._given)
 
     @property
     def has_given_transport(self) -> bool:

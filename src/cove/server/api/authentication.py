@@ -8,6 +8,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cove.core.credentials import Credentials
+from cove.core.delegated_keys import is_delegated
 from cove.core.keys import MICROSANDBOX_PREFIX, ApiKeys
 from cove.core.namespace_access import NamespaceAccess
 from cove.core.principal import DEVELOPER, Principal
@@ -75,9 +76,10 @@ class Authentication:
         return principal if name is None else await entered(self._namespaces, principal, name, method, path)
 
     async def _principal(self, scope: Scope) -> Principal:
-        if self._dev:
-            return DEVELOPER
         key = _sent_key(scope)
+        # A delegated key says more than that nobody has to show one: whose lease it is.
+        if self._dev and not (key and is_delegated(key)):
+            return DEVELOPER
         if not key:
             raise error("AUTHENTICATION_REQUIRED", "This request carries no API key.")
         if len(key) > _MAX_KEY_CHARACTERS:
