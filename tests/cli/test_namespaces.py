@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cove.cli.main import app
+from cove.cli.app import app
 from cove.models.errors import CoveError
 
 

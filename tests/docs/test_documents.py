@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 from tests.docs.documents import DOCUMENTS, ROOT, anchors, links, prose
 from typer.main import get_command
 
-from cove.cli.main import app
+from cove.cli.app import app
 from cove.server.settings import Settings
 
 REQUIRED = ("README", "ARCHITECTURE", "SPECIFICATION", "SECURITY", "CONTRIBUTING", "CHANGELOG")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cove.core.clock import Clock
 from cove.core.ports import Host
 from cove.core.storage import Store, UnitOfWork
-from cove.models.errors import error
+from cove.models.errors import CoveError, error
 from cove.models.stored import StoredTemplate
 from cove.models.templates import TemplateManifest
 
@@ -25,7 +25,11 @@ class CatalogEntry:
 
 
 class TemplateCatalog:
-    """Answers from memory; `refresh` brings it up to date."""
+    """Answers from memory; `refresh` brings it up to date.
+
+    Attributes:
+        unbuilt: what to say of templates that are being built for the first time.
+    """
 
     def __init__(self, host: Host, store: Store, *, clock: Clock) -> None:
         self._host = host
@@ -35,6 +39,7 @@ class TemplateCatalog:
         self._by_id: dict[str, CatalogEntry] = {}
         self._refreshing = asyncio.Lock()
         self._refreshed = float("-inf")
+        self.unbuilt: dict[str, CoveError] = {}
 
     async def load(self) -> None:
         """Start with what the store remembers, so that templates keep their ids while no host answers."""
@@ -59,12 +64,15 @@ class TemplateCatalog:
         """The template with this name or decimal id that `namespace` sees: its own, or everybody's.
 
         Raises:
-            CoveError: TEMPLATE_NOT_FOUND, with the names that exist in `details`.
+            CoveError: TEMPLATE_NOT_FOUND, with the names that exist in `details`; what `unbuilt` says.
         """
         entry = self._look_up(reference, namespace)
         if entry is None or not entry.built:
             await self._refresh_if_old()
             entry = self._look_up(reference, namespace)
+        if (entry is None or not entry.built) and reference in self.unbuilt:
+            told = self.unbuilt[reference]
+            raise error(told.code, told.message, remedy=told.remedy, **told.details)
         if entry is None:
             raise error(
                 "TEMPLATE_NOT_FOUND",

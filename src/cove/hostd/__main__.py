@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -27,6 +28,9 @@ def main() -> int:
     parser.add_argument("--max-sandboxes", type=int, default=1000)
     parser.add_argument("--keep-sandboxes", action="store_true", help="leave sandboxes running at a graceful end")
     parser.add_argument("--ready-fd", type=int, default=-1, help="descriptor that gets one byte when all is ready")
+    parser.add_argument(
+        "--tether-fd", type=int, default=-1, help="end, sandboxes included, when this descriptor reads its end"
+    )
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     _allow_many_descriptors()
@@ -53,15 +57,20 @@ async def _run(arguments: argparse.Namespace) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if arguments.tether_fd >= 0:
+            loop.add_reader(arguments.tether_fd, stop.set)
         await host.open()
         await clean_after_dead(arguments.data_dir)
         daemon = Daemon(host)
         await daemon.listen(arguments.data_dir / "run" / SOCKET_NAME)
         _log.info("hostd_ready", pid=os.getpid(), data_dir=str(arguments.data_dir))
         if arguments.ready_fd >= 0:
-            os.write(arguments.ready_fd, b"!")
+            with contextlib.suppress(BrokenPipeError):  # the server has died meanwhile
+                os.write(arguments.ready_fd, b"!")
             os.close(arguments.ready_fd)
         await stop.wait()
+        if arguments.tether_fd >= 0:
+            loop.remove_reader(arguments.tether_fd)
         await daemon.close()
         await host.close(destroy=not arguments.keep_sandboxes, keep_stopped=True)
         _log.info("hostd_ended")

@@ -29,13 +29,28 @@ class HostProcess:
     has claimed the data directory, so there is no other living server whose daemon it could be.
     """
 
-    def __init__(self, data_dir: Path, *, isolation: str, max_sandboxes: int, keep_sandboxes: bool) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        isolation: str,
+        max_sandboxes: int,
+        keep_sandboxes: bool,
+        ends_with_server: bool = False,
+    ) -> None:
+        """
+        Args:
+            ends_with_server: when this process dies without a chance to end the daemon, the daemon ends by itself, and
+                its sandboxes with it; otherwise it waits for the next server.
+        """
         self.socket_path = data_dir / "run" / SOCKET_NAME
         self._lock_path = data_dir / "run" / LOCK_NAME
         self._arguments = [
             *("--data-dir", str(data_dir), "--isolation", isolation, "--max-sandboxes", str(max_sandboxes)),
             *(["--keep-sandboxes"] if keep_sandboxes else []),
         ]
+        self._ends_with_server = ends_with_server
+        self._tether: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -61,6 +76,12 @@ class HostProcess:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_END_SECONDS):
                     await self._process.wait()
+        self._cut_tether()
+
+    def _cut_tether(self) -> None:
+        if self._tether is not None:
+            os.close(self._tether)
+            self._tether = None
 
     async def _end_leftover(self) -> None:
         leftover = claimed_by(self._lock_path, role=SERVERS_CHILD)
@@ -87,17 +108,26 @@ class HostProcess:
 
     async def _launch(self) -> None:
         ready, ready_for_child = os.pipe()
+        theirs = [ready_for_child]
+        more: list[str] = []
+        if self._ends_with_server:
+            # Nobody else has the other end, so the daemon reads the end of it when this process is no more.
+            self._cut_tether()
+            tether_for_child, self._tether = os.pipe()
+            theirs.append(tether_for_child)
+            more = ["--tether-fd", str(tether_for_child)]
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cove.hostd", *self._arguments, "--ready-fd", str(ready_for_child)),
+                *(sys.executable, "-m", "cove.hostd", *self._arguments, "--ready-fd", str(ready_for_child), *more),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
-                pass_fds=(ready_for_child,),
+                pass_fds=theirs,
                 # Its own group: Ctrl-C reaches the server, which ends the daemon in order.
                 start_new_session=True,
             )
         finally:
-            os.close(ready_for_child)
+            for descriptor in theirs:
+                os.close(descriptor)
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await self._said_ready(ready)

@@ -2,28 +2,35 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from cove.host.claims import claim
+from cove.host.claims import claim, claimed_by
 from cove.hostd.client import RemoteHost
+from cove.linux.clone import pid_of_pidfd
 from cove.models.errors import CoveError, error
 from cove.server.app import ControlPlane, build_control_plane
 from cove.server.gateway.certificate import ServerCertificate
 from cove.server.gateway.gateway import Gateway
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.host_process import HostProcess
+from cove.server.local_address import socket_path as local_socket_path
+from cove.server.local_door import bind_local_door, published
 from cove.server.settings import Settings
 
 _GRACE_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
+ON_DEMAND: Final = "on demand"
+"""Role, in the lock file, of a server that an assistant started."""
 _log = structlog.get_logger(__name__)
 
 
@@ -43,27 +50,20 @@ async def serve(
     certificate = _certificate(settings)
     listener = _bind(settings.host, settings.port)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
-    daemon = HostProcess(
-        settings.data_dir,
-        isolation=str(settings.isolation),
-        max_sandboxes=settings.max_sandboxes,
-        keep_sandboxes=keep_sandboxes,
-    )
-    stop = _stop_signal()
+    stop = stop_signal()
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listener.close)
-        # Two servers on one data directory would fight about its sandboxes.
-        stack.enter_context(claim(settings.data_dir / "run" / "server.lock", who="server"))
-        stack.push_async_callback(daemon.close)
-        await daemon.start()
-        host = RemoteHost(daemon.socket_path)
-        stack.push_async_callback(host.close)
-        plane = build_control_plane(settings, host)
-        socket_path = settings.data_dir / "run" / "control.sock"
-        control_plane = await stack.enter_async_context(_serving(plane.app, socket_path))
-        gateway = _gateway(plane, socket_path, certificate)
-        serving = asyncio.create_task(gateway.serve([listener]))
-        stack.push_async_callback(_close, gateway, serving)
+        stack.enter_context(claim_server(settings.data_dir))
+        daemon = HostProcess(
+            settings.data_dir,
+            isolation=str(settings.isolation),
+            max_sandboxes=settings.max_sandboxes,
+            keep_sandboxes=keep_sandboxes,
+        )
+        running = await stack.enter_async_context(
+            everything(settings, daemon, listeners=[listener], certificate=certificate)
+        )
+        stack.enter_context(published(settings.data_dir, running.plane.engine.delegated_keys, on_demand=False))
         _log.info(
             "serving",
             url=settings.base_url,
@@ -73,17 +73,91 @@ async def serve(
         )
         if on_ready:
             on_ready(settings)
-        await _until_either(stop, control_plane)
+        running.plane.mcp.load()
+        await running.until(stop.wait())
         _log.info("ending")
 
 
-async def _until_either(stop: asyncio.Event, control_plane: asyncio.Task[None]) -> None:
-    """Wait for the signal to end; a control plane that ends by itself is a failure, and ends everything."""
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({stopping, control_plane}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if control_plane.done():
-        raise error("INTERNAL_ERROR", "The control plane ended by itself; the log says why.")
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers.
+
+    Attributes:
+        control_plane: the task that serves it.
+    """
+
+    plane: ControlPlane
+    host: RemoteHost
+    control_plane: asyncio.Task[None]
+
+    async def until(self, *ends: Coroutine[Any, Any, object]) -> None:
+        """Wait for the first of `ends`; a control plane that ends by itself is a failure, and ends everything."""
+        waiting = [asyncio.ensure_future(end) for end in ends]
+        try:
+            await asyncio.wait({*waiting, self.control_plane}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in waiting:
+                end.cancel()
+        if self.control_plane.done():
+            raise error("INTERNAL_ERROR", "The control plane ended by itself; the log says why.")
+
+
+@contextlib.asynccontextmanager
+async def everything(
+    settings: Settings,
+    daemon: HostProcess,
+    *,
+    listeners: Sequence[socket.socket] = (),
+    certificate: ServerCertificate | None = None,
+) -> AsyncGenerator[Running]:
+    """Host daemon, control plane and gateway, on `listeners` and on the local door, for the time of the block."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(daemon.close)
+        await daemon.start()
+        host = RemoteHost(daemon.socket_path)
+        stack.push_async_callback(host.close)
+        plane = build_control_plane(settings, host)
+        socket_path = settings.data_dir / "run" / "control.sock"
+        control_plane = await stack.enter_async_context(_serving(plane.app, socket_path))
+        gateway = _gateway(plane, socket_path, certificate)
+        door = bind_local_door(settings.data_dir)
+        stack.callback(local_socket_path(settings.data_dir).unlink, missing_ok=True)
+        serving = asyncio.create_task(gateway.serve([*listeners, door]))
+        stack.push_async_callback(_close, gateway, serving)
+        # First, or the gateway would wait for streams that do not end by themselves.
+        stack.callback(plane.engine.leases.close)
+        stack.callback(plane.mcp.close)
+        yield Running(plane, host, control_plane)
+
+
+@contextlib.contextmanager
+def claim_server(data_dir: Path, *, role: str = "") -> Generator[None]:
+    """Hold the data directory: two servers on it would fight about its sandboxes.
+
+    Raises:
+        CoveError: CONFLICT, with what to do about it.
+    """
+    path = data_dir / "run" / "server.lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(claim(path, who="server", role=role))
+        except CoveError as problem:
+            raise _taken_by_assistants(path) or problem from None
+        yield
+
+
+def _taken_by_assistants(lock: Path) -> CoveError | None:
+    holder = claimed_by(lock, role=ON_DEMAND)
+    if holder is None:
+        return None
+    pid = pid_of_pidfd(holder)
+    os.close(holder)
+    return error(
+        "CONFLICT",
+        f"Assistants use {lock.parent.parent}: `cove mcp` has started a server on it (process {pid}).",
+        remedy="It ends some seconds after the last assistant has; or use another data directory (--data-dir)."
+        f" `kill {pid}` ends it now, with the sandboxes of the assistants.",
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -104,7 +178,8 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _stop_signal() -> asyncio.Event:
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

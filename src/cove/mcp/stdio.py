@@ -1,0 +1,165 @@
+"""The stdio transport: one JSON-RPC message a line, in both directions, until the client closes its end."""
+
+import asyncio
+import contextlib
+import json
+import os
+import stat
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import anyio
+import structlog
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.server.lowlevel import Server
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+
+from cove.mcp.standard_streams import Wire
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+_READ_BYTES: Final = 64 * 1024
+_FLUSH_SECONDS: Final = 2.0
+_log = structlog.get_logger("cove.mcp.stdio")
+
+Inbound = SessionMessage | Exception
+
+
+async def serve_stdio(server: Server[Any], wire: Wire) -> None:
+    """Serve one client until its end of input."""
+    requests, for_server = anyio.create_memory_object_stream[Inbound]()
+    from_server, answers = anyio.create_memory_object_stream[SessionMessage]()
+    async with _streams(wire) as (reader, writer), asyncio.TaskGroup() as group:
+        output = _Output(writer, answered=wire.answered)
+        group.create_task(_read(reader, requests, output))
+        group.create_task(_write(output, answers))
+        await server.run(for_server, from_server, server.create_initialization_options())
+
+
+class _Output:
+    """Writes messages, whole and one after the other; drops the library's answer to what has been answered already."""
+
+    def __init__(self, writer: asyncio.StreamWriter, *, answered: bytes | None) -> None:
+        self._writer = writer
+        self._answered = None if answered is None else json.loads(answered)["id"]
+
+    async def send(self, message: JSONRPCMessage) -> None:
+        if self._is_repeated(message):
+            return
+        await self.send_text(message.model_dump_json(by_alias=True, exclude_unset=True))
+
+    async def send_text(self, text: str) -> None:
+        self._writer.write(text.encode() + b"\n")
+        await self._writer.drain()
+
+    def _is_repeated(self, message: JSONRPCMessage) -> bool:
+        if self._answered is None or not isinstance(message, JSONRPCResponse | JSONRPCError):
+            return False
+        if type(message.id) is not type(self._answered) or message.id != self._answered:
+            return False
+        self._answered = None
+        if isinstance(message, JSONRPCError):
+            _log.error("greeting_was_wrong", code=message.error.code, reason=message.error.message)
+        return True
+
+
+async def _read(reader: asyncio.StreamReader, requests: MemoryObjectSendStream[Inbound], output: _Output) -> None:
+    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
+        async with requests:
+            while (line := await _next_line(reader)) is not None:
+                if line.isspace():
+                    continue
+                message = _parsed(line)
+                if isinstance(message, str):
+                    await output.send_text(message)
+                else:
+                    await requests.send(SessionMessage(message))
+
+
+async def _write(output: _Output, answers: MemoryObjectReceiveStream[SessionMessage]) -> None:
+    with contextlib.suppress(ConnectionError):
+        async with answers:
+            async for answer in answers:
+                await output.send(answer.message)
+
+
+async def _next_line(reader: asyncio.StreamReader) -> bytes | None:
+    """The next line; nothing of one that is too long but its end, which is no message; None at the end of input."""
+    while True:
+        try:
+            return await reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as over:
+            await reader.readexactly(over.consumed)
+            _log.warning("message_too_long", limit=MAX_MESSAGE_BYTES)
+        except asyncio.IncompleteReadError as end:
+            return end.partial or None
+
+
+def _parsed(line: bytes) -> JSONRPCMessage | str:
+    """The message, or the text of an answer that refuses it (JSON-RPC 2.0, section 5.1)."""
+    try:
+        return jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValidationError as problem:
+        not_json = problem.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
+        code, text = (PARSE_ERROR, "Parse error") if not_json else (INVALID_REQUEST, "Invalid request")
+        return json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}})
+
+
+@contextlib.asynccontextmanager
+async def _streams(wire: Wire) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The wire as streams. At the end what was written is flushed, bounded in time."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=MAX_MESSAGE_BYTES, loop=loop)
+    reader.feed_data(wire.held)
+    source, sink = _pollable(wire.source, reads=True), _pollable(wire.sink, reads=False)
+    incoming, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader, loop=loop), os.fdopen(source.descriptor, "rb", buffering=0)
+    )
+    outgoing, protocol = await loop.connect_write_pipe(
+        asyncio.streams.FlowControlMixin, os.fdopen(sink.descriptor, "wb", buffering=0)
+    )
+    try:
+        yield reader, asyncio.StreamWriter(outgoing, protocol, None, loop)
+    finally:
+        incoming.close()
+        outgoing.close()
+        await asyncio.sleep(0)
+        if sink.pump is not None:
+            await asyncio.to_thread(sink.pump.join, _FLUSH_SECONDS)
+
+
+class _Pollable:
+    def __init__(self, descriptor: int, pump: threading.Thread | None = None) -> None:
+        self.descriptor = descriptor
+        self.pump = pump
+
+
+def _pollable(descriptor: int, *, reads: bool) -> _Pollable:
+    """The descriptor itself if it is a pipe or a socket, as all clients give; else a pipe to or from a thread that
+    copies: files and terminals are not for the event loop (epoll_ctl(2), EPERM), nor to be made non-blocking."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return _Pollable(descriptor)
+    ours, theirs = os.pipe() if reads else reversed(os.pipe())
+    ends = (descriptor, theirs) if reads else (theirs, descriptor)
+    pump = threading.Thread(target=_copy, args=ends, name="stdio", daemon=True)
+    pump.start()
+    return _Pollable(ours, pump)
+
+
+def _copy(source: int, sink: int) -> None:
+    with contextlib.suppress(OSError):
+        while piece := os.read(source, _READ_BYTES):
+            while piece:
+                piece = piece[os.write(sink, piece) :]
+    with contextlib.suppress(OSError):
+        os.close(sink)

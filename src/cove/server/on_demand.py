@@ -1,0 +1,168 @@
+"""The server that an assistant starts when there is none: without a port, and gone when the last assistant is.
+
+A program of its own, `python -m cove.server.on_demand`: it leaves its parent at once, so that it outlives the
+assistant that came first, and tells through a pipe what became of its start.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from cove.core.client_leases import ClientLeases
+    from cove.models.errors import CoveError
+    from cove.server.settings import Settings
+
+FIRST_LEASE_SECONDS: Final = 60.0
+IDLE_SECONDS: Final = 5.0
+_CLAIM_SECONDS: Final = 40.0
+_CLAIM_PAUSE: Final = 0.05
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="cove.server.on_demand", description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--ready-fd", type=int, required=True, help="gets one line of JSON when the start is over")
+    arguments = parser.parse_args()
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    _run(arguments.data_dir, arguments.ready_fd)
+
+
+def _run(data_dir: Path, ready: int) -> None:
+    import uvloop
+
+    from cove.models.errors import CoveError
+    from cove.server.logs import configure_logging
+
+    def tell(failure: "CoveError | None" = None) -> None:
+        _tell(ready, failure)
+
+    try:
+        settings = settings_on_demand(data_dir)
+        configure_logging(settings)
+        uvloop.run(serve_on_demand(settings, on_ready=tell))
+    except CoveError as failure:
+        tell(failure)
+        raise SystemExit(1) from failure
+
+
+def settings_on_demand(data_dir: Path) -> "Settings":
+    """As the variables `COVE_...` say, but for what belongs to a port: there is none, and only its owner comes in.
+
+    Raises:
+        CoveError: INVALID_REQUEST for a variable that does not fit.
+    """
+    import pydantic
+
+    from cove.models.errors import error
+    from cove.server.settings import Settings
+
+    portless: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "public_url": "http://localhost", "dev": False}
+    portless |= dict.fromkeys(("domain", "tls_cert", "tls_key"))
+    portless |= {"request_rate": 0, "create_rate": 0, "log_format": "json"}
+    try:
+        return Settings(data_dir=data_dir, **portless)
+    except pydantic.ValidationError as problem:
+        first = problem.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"]).upper()
+        raise error("INVALID_REQUEST", f"COVE_{name}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+async def serve_on_demand(settings: "Settings", *, on_ready: Callable[[], None]) -> None:
+    """Serve until no client lease has been open for a while, or SIGTERM or SIGINT. Nothing outlives this process,
+    however it ends. Returns at once when another server has come first.
+
+    Raises:
+        CoveError: the host daemon does not start, the store cannot be opened, the data directory stays taken.
+    """
+    import structlog
+
+    from cove.core.first_builds import FirstBuilds
+    from cove.server.host_process import HostProcess
+    from cove.server.local_door import published
+    from cove.server.running import everything, stop_signal
+
+    stop = stop_signal()
+    async with contextlib.AsyncExitStack() as stack:
+        if not await _claimed(stack, settings.data_dir):
+            on_ready()
+            return
+        daemon = HostProcess(
+            settings.data_dir,
+            isolation=str(settings.isolation),
+            max_sandboxes=settings.max_sandboxes,
+            keep_sandboxes=False,
+            ends_with_server=True,
+        )
+        running = await stack.enter_async_context(everything(settings, daemon))
+        plane = running.plane
+        builds = FirstBuilds(running.host, plane.engine.catalog, settings.pool_templates)
+        stack.push_async_callback(_cancelled, asyncio.create_task(builds.run(), name="first builds"))
+        stack.enter_context(published(settings.data_dir, plane.engine.delegated_keys, on_demand=True))
+        structlog.get_logger("cove.on_demand").info("serving_on_demand", isolation=str(settings.isolation))
+        on_ready()
+        await running.until(stop.wait(), unused(plane.engine.leases))
+
+
+async def unused(
+    leases: "ClientLeases", *, first_seconds: float = FIRST_LEASE_SECONDS, idle_seconds: float = IDLE_SECONDS
+) -> None:
+    """Return when no lease has been open for `idle_seconds`; if there was none ever, after `first_seconds`."""
+    patience = first_seconds
+    while True:
+        try:
+            async with asyncio.timeout(None if leases.count else patience):
+                await leases.change()
+        except TimeoutError:
+            return
+        patience = idle_seconds
+
+
+async def _claimed(stack: contextlib.AsyncExitStack, data_dir: Path) -> bool:
+    """Whether the data directory is this process' now; a server that is ending there is waited for.
+
+    Raises:
+        CoveError: CONFLICT when it does not end, and does not answer either.
+    """
+    from cove.models.errors import CoveError
+    from cove.server.local_address import living_server
+    from cove.server.running import ON_DEMAND, claim_server
+
+    loop = asyncio.get_running_loop()
+    last = loop.time() + _CLAIM_SECONDS
+    while True:
+        try:
+            stack.enter_context(claim_server(data_dir, role=ON_DEMAND))
+            return True
+        except CoveError as problem:
+            if living_server(data_dir) is not None:
+                return False
+            if problem.code != "CONFLICT" or loop.time() > last:
+                raise
+        await asyncio.sleep(_CLAIM_PAUSE)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _tell(ready: int, failure: "CoveError | None") -> None:
+    fields: dict[str, Any] = {"error": None}
+    if failure is not None:
+        fields = {"error": {"code": failure.code, "message": failure.message, "remedy": failure.remedy}}
+    with contextlib.suppress(OSError):  # whoever started us has gone, which the missing lease will show
+        os.write(ready, json.dumps(fields).encode()[:4000] + b"\n")
+        os.close(ready)
+
+
+if __name__ == "__main__":
+    main()
