@@ -25,6 +25,8 @@ class Principal:
         scopes: what it may do.
         enters_any_namespace: whether `X-Cove-Namespace` may name another namespace than its own.
         client_lease: when set, it sees only sandboxes of this lease, and they end with the lease.
+        counted: the server asks itself, for a request that was counted when it came: of these requests only creates
+            count.
     """
 
     namespace: str
@@ -36,6 +38,7 @@ class Principal:
     scopes: frozenset[Scope] = field(default=ALL_SCOPES, compare=False)
     enters_any_namespace: bool = field(default=False, compare=False)
     client_lease: str = ""
+    counted: bool = field(default=False, compare=False)
 
     def sees(self, sandbox: StoredSandbox) -> bool:
         """Whether the sandbox exists for it. Whoever holds no lease sees those of all leases of the namespace."""

@@ -37,6 +37,9 @@ from cove.server.api.templates import template_routes
 from cove.server.asynchronous import AsynchronousExecutions, build_executions
 from cove.server.building import TemplateBuilding, build_building
 from cove.server.guests import AgentEnvironment
+from cove.server.local_address import socket_path as local_socket_path
+from cove.server.mcp.callers import HttpCallers
+from cove.server.mcp.endpoint import McpEndpoint
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
 from cove.server.store_access import open_keys as open_keys
@@ -60,6 +63,7 @@ class ControlPlane:
         keys: API keys.
         engine: the core, for programs that need no HTTP.
         asynchronous: asynchronous executions and their webhooks.
+        mcp: `/mcp`.
     """
 
     settings: Settings
@@ -71,6 +75,7 @@ class ControlPlane:
     asynchronous: AsynchronousExecutions
     building: TemplateBuilding
     metrics: Metrics
+    mcp: McpEndpoint
 
     @property
     def directory(self) -> LiveDirectory:
@@ -95,6 +100,7 @@ class ControlPlane:
             await self.asynchronous.start()
             stack.push_async_callback(self.building.stop)
             await self.building.start()
+            await stack.enter_async_context(self.mcp.running())
             yield
 
 
@@ -123,9 +129,12 @@ def build_control_plane(
     )
     asynchronous = build_executions(settings, store, engine.directory, count=metrics.webhook, clock=clock)
     building = build_building(settings, store, host, engine, _policy(settings), clock=clock)
+    mcp = McpEndpoint(
+        HttpCallers(engine.delegated_keys, local_socket_path(settings.data_dir)), toolset=settings.mcp_toolset
+    )
     app = _application(
         settings, store, engine, keys, namespaces, sessions, metrics, clock,
-        execution_routes(asynchronous.executions, tokens), building,
+        execution_routes(asynchronous.executions, tokens), building, mcp,
     )  # fmt: skip
     plane = ControlPlane(
         settings=settings,
@@ -137,6 +146,7 @@ def build_control_plane(
         asynchronous=asynchronous,
         building=building,
         metrics=metrics,
+        mcp=mcp,
     )
     app.state.control_plane = plane
     return plane
@@ -153,6 +163,7 @@ def _application(
     clock: Clock,
     executions: APIRouter,
     building: TemplateBuilding,
+    mcp: McpEndpoint,
 ) -> FastAPI:
     accounts, attempts = Accounts(store, keys, clock=clock), FailedAttempts()
     presentation = Presentation(base_url=settings.base_url, limits=settings.limits, port_origin=settings.port_origin)
@@ -177,6 +188,7 @@ def _application(
         sessions=sessions,
         attempts=attempts,
         shelf=building.shelf,
+        mcp=mcp,
         metrics=metrics,
         lifespan=_lifespan,
     )

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
         create_timeout_seconds: a start that takes longer counts as failed.
         reconcile_seconds: between two comparisons of the store with the host.
         max_body_bytes: of a request to the control plane.
+        mcp_toolset: tools that `/mcp` shows to clients that do not choose (`?toolset=`).
         webhook_allow: hosts and networks that webhooks may go to although they are not public.
         webhook_give_up_seconds: from the end of a program; its webhook is not tried again after that.
         microsandbox_server_key: signs keys that a microsandbox server gave out; they are honoured.
@@ -98,6 +99,7 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(default=3.0, gt=0, le=60, allow_inf_nan=False)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     webhook_allow: tuple[str, ...] = ()
+    mcp_toolset: Literal["core", "hopx", "microsandbox", "all"] = "all"
     webhook_give_up_seconds: float = Field(default=24 * 3600.0, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
     microsandbox_server_key: SecretStr | None = Field(default=None, min_length=MIN_SECRET_CHARACTERS)
     log_format: Literal["auto", "json", "console"] = "auto"

@@ -16,7 +16,7 @@ _ADMINISTRATION = re.compile(
 """Beside these, whatever deletes a template."""
 _TEMPLATES = "/v1/templates/"
 
-_CALLING_BACK = frozenset({"/mcp", "/api/v1/rpc"})
+_CALLING_BACK = frozenset({"/mcp", "/mcp/", "/api/v1/rpc"})
 """They do all that they do through this API again, with the caller's own rights, which are looked at there."""
 
 _OF_MANY = re.compile(r"/v1/(?:sandboxes|executions)(?:/[^/]*)?\Z")

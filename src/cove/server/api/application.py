@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from cove.core.credentials import Credentials
 from cove.core.keys import ApiKeys
@@ -22,6 +23,8 @@ from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.api.front import BodyLimit, RequestContext
 from cove.server.api.rate_limits import RateLimits
 from cove.server.api.uploads import UploadDoor
+from cove.server.mcp.bounds import MAX_BODY_BYTES as MAX_MCP_BODY_BYTES
+from cove.server.mcp.endpoint import McpEndpoint
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
 from cove.server.uploads import UploadShelf
@@ -39,6 +42,7 @@ def build_application(
     sessions: Sessions,
     attempts: FailedAttempts,
     shelf: UploadShelf,
+    mcp: McpEndpoint,
     metrics: Metrics,
     lifespan: Lifespan,
 ) -> FastAPI:
@@ -55,6 +59,8 @@ def build_application(
     )
     for router in routers:
         app.include_router(router)
+    for path in (mcp.path, f"{mcp.path}/"):
+        app.router.routes.append(Route(path, mcp))
     app.add_exception_handler(CoveError, on_cove_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
@@ -75,7 +81,7 @@ def build_application(
         dev=settings.dev,
         origins=frozenset(settings.allowed_origins),
     )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, larger={mcp.path: MAX_MCP_BODY_BYTES})
     app.add_middleware(UploadDoor, shelf=shelf)
     app.add_middleware(RequestContext, metrics=metrics)
     app.openapi = partial(_document_once, app)

@@ -1,7 +1,7 @@
 """What every request passes first, outermost to innermost. Pure ASGI: no task and no queue a request."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -75,37 +75,41 @@ class RequestContext:
 class BodyLimit:
     """Refuses bodies over a size: by their announced length, or when they have grown over it."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, larger: Mapping[str, int]) -> None:
+        """`larger` are limits of single paths."""
         self._app = app
         self._max_bytes = max_bytes
+        self._larger = larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._larger.get(scope["path"].rstrip("/"), self._max_bytes)
         announced = header_of(scope, b"content-length")
-        if announced is not None and announced.isdecimal() and int(announced[:20]) > self._max_bytes:
-            raise self._too_large()
+        if announced is not None and announced.isdecimal() and int(announced[:20]) > limit:
+            raise _too_large(limit)
         taken = 0
 
         async def counted() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self._max_bytes:
-                raise self._too_large()
+            if taken > limit:
+                raise _too_large(limit)
             return message
 
         await self._app(scope, counted, send)
 
-    def _too_large(self) -> CoveError:
-        return error(
-            "REQUEST_TOO_LARGE",
-            f"The body is larger than {self._max_bytes} bytes.",
-            remedy="Send files to the sandbox itself, not to the control plane.",
-            limit=self._max_bytes,
-        )
+
+def _too_large(limit: int) -> CoveError:
+    return error(
+        "REQUEST_TOO_LARGE",
+        f"The body is larger than {limit} bytes.",
+        remedy="Send files to the sandbox itself, not to the control plane.",
+        limit=limit,
+    )
 
 
 def _path(scope: Scope) -> str:

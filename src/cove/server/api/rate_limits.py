@@ -45,7 +45,7 @@ class RateLimits:
         if principal is None:
             return None
         whose = principal.actor
-        verdict = self._requests.take(whose) if self._requests else None
+        verdict = self._requests.take(whose) if self._requests and not principal.counted else None
         if self._creates and (scope["method"], scope["path"]) == _CREATES and (verdict is None or verdict.allowed):
             verdict = self._creates.take(whose)
         return verdict

@@ -13,7 +13,7 @@ from cove.server.gateway.counters import GatewayCounters
 from cove.server.gateway.dialling import PortDialer
 from cove.server.gateway.refusals import Plane, Refuse, refuse, refuse_error
 from cove.server.gateway.relay import RequestRelay, ResponseRelay
-from cove.server.gateway.routing import UPLOADS, ToAgent, ToControlPlane, TokenVerifier, ToPort
+from cove.server.gateway.routing import MCP, UPLOADS, ToAgent, ToControlPlane, TokenVerifier, ToPort
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.gateway.upstreams import Upstream
 
@@ -129,8 +129,10 @@ def body_limit(route: ToControlPlane | ToAgent | ToPort, settings: GatewaySettin
     """Bytes that a request's body may have."""
     match route:
         case ToControlPlane():
-            is_upload = route.target.startswith(UPLOADS)
-            return settings.max_upload_body_bytes if is_upload else settings.max_control_body_bytes
+            if route.target.startswith(UPLOADS):
+                return settings.max_upload_body_bytes
+            is_mcp = route.target.partition(b"?")[0] in MCP
+            return settings.max_mcp_body_bytes if is_mcp else settings.max_control_body_bytes
         case ToAgent():
             return settings.max_agent_body_bytes
         case ToPort():
