@@ -3,7 +3,7 @@
 import os
 import re
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -44,6 +44,15 @@ class Endpoint:
         """What every request to the control plane carries."""
         key = () if self.api_key is None else (("X-API-Key", self.api_key),)
         return key if self.namespace is None else (*key, (NAMESPACE_HEADER, self.namespace))
+
+    def within(self, namespace: str) -> "Endpoint":
+        """The same, about another namespace.
+
+        Raises:
+            InvalidRequest: there can be no such namespace.
+        """
+        _check_namespace(namespace)
+        return replace(self, namespace=namespace)
 
 
 def resolve_endpoint(

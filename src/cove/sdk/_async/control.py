@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -73,6 +74,17 @@ class AsyncControlPlane:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.wire.aclose()
+
+    def in_namespace(self, namespace: str) -> Self:
+        """The same for another namespace, for keys that may enter several. It shares the connections: close only the
+        one that it was made of.
+
+        Raises:
+            InvalidRequest: there can be no such namespace.
+        """
+        other = copy(self)
+        other._headers = self.wire.endpoint.within(namespace).control_headers
+        return other
 
     async def health(self) -> dict[str, Any]:
         """What the server says of itself; needs no key."""

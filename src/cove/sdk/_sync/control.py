@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -74,6 +75,17 @@ class ControlPlane:
     def close(self) -> None:
         """Close the connections."""
         self.wire.close()
+
+    def in_namespace(self, namespace: str) -> Self:
+        """The same for another namespace, for keys that may enter several. It shares the connections: close only the
+        one that it was made of.
+
+        Raises:
+            InvalidRequest: there can be no such namespace.
+        """
+        other = copy(self)
+        other._headers = self.wire.endpoint.within(namespace).control_headers
+        return other
 
     def health(self) -> dict[str, Any]:
         """What the server says of itself; needs no key."""
