@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -11,6 +13,7 @@ import typer
 from cove.cli import output
 from cove.cli.locations import DataDir, data_directory
 from cove.cli.namespaces import MaxSandboxes, MaxTotalDisk, MaxTotalMemory, MaxTotalVcpu
+from cove.models.scopes import Scope
 
 if TYPE_CHECKING:
     from cove.core.keys import ApiKeys
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 app = typer.Typer(no_args_is_help=True)
+
+_HOUR, _DAY = 3600, 86400
+_UNITS = {"": _HOUR, "s": 1, "m": 60, "h": _HOUR, "d": _DAY, "w": 7 * _DAY, "mo": 30 * _DAY, "y": 365 * _DAY}
+_LIFETIME = re.compile(r"([0-9]{1,9})(|s|m|h|d|w|mo|y)")
+
+
+class Style(StrEnum):
+    """Whose clients a key is for: they look at how it begins."""
+
+    HOPX = "hopx"
+    MICROSANDBOX = "microsandbox"
 
 
 @app.callback()
@@ -27,11 +41,26 @@ def keys() -> None:
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="What it is for, for example `laptop`.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="What it is for, for example `laptop`; absent: a key for microsandbox.", show_default=False
+        ),
+    ] = None,
     data_dir: DataDir = None,
-    namespace: Annotated[str, typer.Option(help="Sandboxes are seen only within their namespace.")] = "default",
+    namespace: Annotated[
+        str, typer.Option(help="Sandboxes are seen only within their namespace; `*`: the key may enter any.")
+    ] = "default",
     expire: Annotated[
-        str | None, typer.Option(help="Lifetime: 30s, 15m, 12h, 7d, 2w; absent: no end.", show_default=False)
+        str | None,
+        typer.Option(help="Lifetime: 30s, 15m, 12h, 7d, 2w, 6mo, 1y; absent: no end.", show_default=False),
+    ] = None,
+    scopes: Annotated[
+        list[Scope] | None, typer.Option("--scope", help="What it may do; may be given again [default: all].")
+    ] = None,
+    style: Annotated[
+        Style | None,
+        typer.Option(help="What its clients want it to look like [default: hopx; without a name microsandbox]."),
     ] = None,
     max_sandboxes: MaxSandboxes = None,
     max_total_vcpu: MaxTotalVcpu = None,
@@ -41,11 +70,17 @@ def create(
 ) -> None:
     """Make a key. It is shown once, now; only its hash is kept.
 
+    Scopes: `read` sees, `exec` makes, uses and ends sandboxes, `admin` is for keys, limits and templates.
+
     Limits hold for the sandboxes made with this key, beside those of its namespace (`cove namespaces limits`). A key
     with limits may not make, see or revoke other keys.
     """
+    from cove.core.keys import MICROSANDBOX_PREFIX, PREFIX
     from cove.models.quotas import Quota
 
+    style = style or (Style.HOPX if name else Style.MICROSANDBOX)
+    named = name or _dated_name(style)
+    prefix = MICROSANDBOX_PREFIX if style is Style.MICROSANDBOX else PREFIX
     lifetime = _seconds(expire) if expire else None
     quota = Quota(
         max_sandboxes=max_sandboxes,
@@ -54,13 +89,22 @@ def create(
         max_total_disk_mb=max_total_disk_mb,
     )
     made = _with_keys(
-        data_dir, lambda keys: keys.create(name, namespace=namespace, lifetime_seconds=lifetime, quota=quota)
+        data_dir,
+        lambda keys: keys.create(
+            named,
+            namespace=namespace,
+            lifetime_seconds=lifetime,
+            quota=quota,
+            scopes=frozenset(scopes or Scope),
+            prefix=prefix,
+        ),
     )
     if not quiet:
-        typer.echo(f"Key {name!r} for namespace {namespace!r}. Keep it: it is not shown again.", err=True)
+        typer.echo(f"Key {named!r} for namespace {namespace!r}. Keep it: it is not shown again.", err=True)
     typer.echo(made.key)
     if not quiet:
-        typer.echo(f"Use it: export COVE_API_KEY={made.key}", err=True)
+        variable = "MSB_API_KEY" if style is Style.MICROSANDBOX else "COVE_API_KEY"
+        typer.echo(f"Use it: export {variable}={made.key}", err=True)
 
 
 @app.command("list")
@@ -77,11 +121,12 @@ def list_keys(
     rows = [
         {
             "name": key.name,
-            "key": f"hopx_live_{key.id}...",
+            "key": f"{key.prefix}{key.id}...",
             "namespace": key.namespace,
             "created": moment(key.created_at),
             "expires": moment(key.expires_at) or "never",
             "last_used": moment(key.last_used_at) or "never",
+            "scopes": " ".join(scope for scope in Scope if scope in key.scopes),
             "state": "revoked" if key.revoked_at else "active",
             "limits": " ".join(f"{name}={value}" for name, value in key.quota.model_dump(exclude_none=True).items()),
         }
@@ -101,8 +146,8 @@ def revoke(
     data_dir: DataDir = None,
 ) -> None:
     """Make a key useless, at once; a running server notices within two seconds."""
-    revoked = _with_keys(data_dir, lambda keys: keys.revoke(reference))
-    typer.echo(f"Key {revoked.name!r} (hopx_live_{revoked.id}...) is revoked.", err=True)
+    revoked = _with_keys(data_dir, lambda keys: keys.revoke(_as_listed(reference)))
+    typer.echo(f"Key {revoked.name!r} ({revoked.prefix}{revoked.id}...) is revoked.", err=True)
 
 
 def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]) -> _T:
@@ -120,11 +165,27 @@ def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]
     return asyncio.run(act())
 
 
+def _as_listed(reference: str) -> str:
+    """The id, if this is the start of a key as `list` shows it."""
+    from cove.core.keys import MICROSANDBOX_PREFIX, PREFIX, is_key_id
+
+    shown = reference.removesuffix("...").removeprefix(PREFIX).removeprefix(MICROSANDBOX_PREFIX)
+    return shown if is_key_id(shown) else reference
+
+
+def _dated_name(style: Style) -> str:
+    from datetime import UTC, datetime
+
+    return f"{style}-{datetime.now(UTC):%Y-%m-%d}"
+
+
 def _seconds(text: str) -> float:
+    """A bare number is hours, a month 30 days and a year 365: as microsandbox has it."""
     from cove.models.errors import error
 
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-    number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isascii() or not number.isdigit() or int(number) == 0:
-        raise error("INVALID_REQUEST", f"{text!r} is not a lifetime.", remedy="Give a number and s, m, h, d or w: 12h.")
-    return float(int(number) * units[unit])
+    found = _LIFETIME.fullmatch(text)
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not seconds:
+        remedy = "Give a number and s, m, h, d, w, mo or y: 12h."
+        raise error("INVALID_REQUEST", f"{text[:40]!r} is not a lifetime.", remedy=remedy)
+    return float(seconds)

@@ -51,7 +51,9 @@ def list_sandboxes(
     if as_json:
         output.print_json(found)
     elif found:
-        output.print_table(("ID", "TEMPLATE", "STATUS", "ISOLATION", "AGE", "EXPIRES"), [_row(info) for info in found])
+        output.print_table(
+            ("ID", "NAME", "TEMPLATE", "STATUS", "ISOLATION", "AGE", "EXPIRES"), [_row(info) for info in found]
+        )
     else:
         typer.echo("No sandboxes.", err=True)
 
@@ -74,6 +76,8 @@ def info(
     output.print_fields(
         {
             "id": found.id,
+            "name": found.name,
+            "namespace": found.namespace,
             "status": found.status,
             "template": found.template_name or found.template_id,
             "isolation": f"{found.isolation} ({found.isolation_summary})"
@@ -237,7 +241,8 @@ def _kill(
 
 def _row(info: "SandboxInfo") -> tuple[object, ...]:
     template = info.template_name or info.template_id or "-"
-    return info.id, template, info.status, info.isolation, output.since(info.created_at), output.until(info.expires_at)
+    times = output.since(info.created_at), output.until(info.expires_at)
+    return info.id, info.name or "-", template, info.status, info.isolation, *times
 
 
 def _resources(info: "SandboxInfo") -> str:

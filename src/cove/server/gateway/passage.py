@@ -76,7 +76,8 @@ class Passage:
     edited: frozenset[bytes] = frozenset()
 
 
-CONTROL_PLANE: Final = Passage(not_to=_ENDING_HERE, not_from=_ANSWER_FRAMING)
+# Clients of microsandbox may send their key in Proxy-Authorization, as to a proxy: it is for the control plane then.
+CONTROL_PLANE: Final = Passage(not_to=_ENDING_HERE - {b"proxy-authorization"}, not_from=_ANSWER_FRAMING)
 
 AGENT: Final = Passage(
     not_to=_ENDING_HERE | _CREDENTIALS,

@@ -50,7 +50,7 @@ MCP = (b"/mcp", b"/mcp/")
 """Tool calls: bodies that may hold a whole file."""
 
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]{1,8192})")
-_API_KEY = re.compile(rb"(?:[Bb][Ee][Aa][Rr][Ee][Rr] +)?hopx_live_.*", re.DOTALL)
+_API_KEY = re.compile(rb"(?:[Bb][Ee][Aa][Rr][Ee][Rr] +)?(?:hopx_live_|msb_|cove_delegated_).*", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 _CREDENTIAL_FIELDS = (b"authorization", b"x-api-key")
 _ASYNC_PATH = b"/execute/async"
