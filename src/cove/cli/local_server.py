@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cove.models.errors import CoveError, error
 from cove.models.version import VERSION
-from cove.server.local_address import LocalAddress, living_server
+from cove.server.local_address import LocalAddress, living_server, log_path
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -25,8 +25,6 @@ _PARENT_SECONDS: Final = 5.0
 _GONE_SECONDS: Final = 12.0
 """For a server of another version that nobody uses any more: it ends by itself."""
 _PAUSE: Final = 0.02
-_MAX_LOG_BYTES: Final = 4 * 1024 * 1024
-_LOG_NAME: Final = "local-server.log"
 
 
 @dataclass
@@ -118,17 +116,14 @@ async def find(data_dir: Path, begun: Start | None = None) -> LocalAddress:
     raise error(
         "HOST_UNAVAILABLE",
         f"The local server is not ready after {START_SECONDS:.0f} s.",
-        remedy=f"Try again; {data_dir / _LOG_NAME} says what it does.",
+        remedy=f"Try again; {log_path(data_dir)} says what it does.",
     )
 
 
 def _launch(data_dir: Path, lock: "BinaryIO") -> Start:
     ready, ready_for_child = os.pipe()
-    log = data_dir / _LOG_NAME
     try:
-        if log.exists() and log.stat().st_size > _MAX_LOG_BYTES // 2:
-            log.replace(log.with_suffix(".log.1"))
-        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(log_path(data_dir), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             parent = subprocess.Popen(
                 [
@@ -161,7 +156,7 @@ def _raise_if_failed(line: bytes) -> None:
         raise error(
             "HOST_UNAVAILABLE",
             "The local server did not start.",
-            remedy=f"{_LOG_NAME} in the data directory and `cove doctor` say why.",
+            remedy="local-server.log in the data directory and `cove doctor` say why.",
         ) from None
 
 

@@ -8,7 +8,10 @@ def main() -> None:
     from cove.cli.mcp_stdio import plain_options, run
 
     if sys.argv[1:2] == ["mcp"] and (options := plain_options(sys.argv[2:])) is not None:
-        sys.exit(run(options))
+        try:
+            sys.exit(run(options))
+        except KeyboardInterrupt:
+            sys.exit(130)
     from cove.cli.app import run_command
 
     run_command()

@@ -186,7 +186,7 @@ def _chosen(
 
 def _key(given: str) -> str:
     key = sys.stdin.readline(_MAX_KEY + 1).strip() if given == "-" else given
-    if not key or len(key) > _MAX_KEY or not (key.isascii() and key.isprintable() and key == key.strip()):
+    if not key or len(key) > _MAX_KEY or not (key.isascii() and key.isprintable()) or " " in key:
         raise error("INVALID_REQUEST", "That is no API key.", remedy="Give it as `cove keys create` printed it.")
     return key
 

@@ -64,6 +64,11 @@ def socket_path(data_dir: Path) -> Path:
     return data_dir / "run" / "local.sock"
 
 
+def log_path(data_dir: Path) -> Path:
+    """What a server says that was started on demand: it has no terminal."""
+    return data_dir / "local-server.log"
+
+
 def living_server(data_dir: Path) -> LocalAddress | None:
     """The server of this data directory, or None: what a dead one left behind does not count.
 

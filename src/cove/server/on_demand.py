@@ -86,7 +86,9 @@ async def serve_on_demand(settings: "Settings", *, on_ready: Callable[[], None])
     import structlog
 
     from cove.core.first_builds import FirstBuilds
+    from cove.server.bounded_log import keep_short
     from cove.server.host_process import HostProcess
+    from cove.server.local_address import log_path
     from cove.server.local_door import published
     from cove.server.running import everything, stop_signal
 
@@ -106,6 +108,8 @@ async def serve_on_demand(settings: "Settings", *, on_ready: Callable[[], None])
         plane = running.plane
         builds = FirstBuilds(running.host, plane.engine.catalog, settings.pool_templates)
         stack.push_async_callback(_cancelled, asyncio.create_task(builds.run(), name="first builds"))
+        keeping = asyncio.create_task(keep_short(log_path(settings.data_dir)), name="bounded log")
+        stack.push_async_callback(_cancelled, keeping)
         stack.enter_context(published(settings.data_dir, plane.engine.delegated_keys, on_demand=True))
         structlog.get_logger("cove.on_demand").info("serving_on_demand", isolation=str(settings.isolation))
         on_ready()
