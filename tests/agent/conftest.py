@@ -96,7 +96,7 @@ def agent_process(tmp_path: Path) -> Generator[AgentProcess]:
     listener.close()
     assert parent.stdout is not None
     prepared, pid = parent.stdout.readline().strip(), int(parent.stdout.readline())
-    transport = httpx2.HTTPTransport(uds=address)
+    transport = httpx2.HTTPTransport(uds=address, verify=False)
     try:
         with httpx2.Client(transport=transport, base_url="http://agent", timeout=30) as client:
             yield AgentProcess(

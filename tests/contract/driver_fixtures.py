@@ -180,7 +180,7 @@ class Inside:
         self.record = record
 
     def _client(self, seconds: float) -> httpx2.AsyncClient:
-        transport = httpx2.AsyncHTTPTransport(uds=self.record.socket_path)
+        transport = httpx2.AsyncHTTPTransport(uds=self.record.socket_path, verify=False)
         return httpx2.AsyncClient(transport=transport, base_url="http://agent", timeout=seconds)
 
     async def health(self, seconds: float = 20.0) -> int:

@@ -25,7 +25,7 @@ def server(built_data_dir: Path) -> Iterator[RunningServer]:
 @pytest.fixture(scope="session")
 def api(server: RunningServer) -> Iterator[httpx2.Client]:
     """Plain HTTP to it."""
-    with httpx2.Client(base_url=server.url, timeout=30, trust_env=False) as client:
+    with httpx2.Client(base_url=server.url, timeout=30, trust_env=False, verify=False) as client:
         yield client
 
 

@@ -25,7 +25,9 @@ def sandbox(server: RunningServer) -> Iterator[Sandbox]:
 def agent(sandbox: Sandbox) -> Iterator[httpx2.Client]:
     """Plain HTTP to the agent of `sandbox`."""
     headers = {"Authorization": f"Bearer {sandbox.get_token()}"}
-    with httpx2.Client(base_url=sandbox.agent_url, headers=headers, timeout=30, trust_env=False) as client:
+    with httpx2.Client(
+        base_url=sandbox.agent_url, headers=headers, timeout=30, trust_env=False, verify=False
+    ) as client:
         yield client
 
 

@@ -23,7 +23,9 @@ def agent(server: RunningServer, api: httpx2.Client) -> Iterator[httpx2.Client]:
     created: dict[str, Any] = api.post("/v1/sandboxes", json=body).raise_for_status().json()
     headers = {"authorization": f"Bearer {created['auth_token']}"}
     try:
-        with httpx2.Client(base_url=created["public_host"], headers=headers, timeout=60, trust_env=False) as client:
+        with httpx2.Client(
+            base_url=created["public_host"], headers=headers, timeout=60, trust_env=False, verify=False
+        ) as client:
             yield client
     finally:
         api.delete(f"/v1/sandboxes/{created['id']}")

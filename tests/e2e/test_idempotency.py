@@ -67,7 +67,9 @@ def test_repetitions_at_once_make_one_sandbox(
     assert sum(each.headers.get("Idempotent-Replayed") == "true" for each in answers) == 7
     token = answers[-1].json()["auth_token"]
     agent = f"{server.url}/sandboxes/{mine[0]}/execute"
-    ran = httpx2.post(agent, json={"code": "print(1)"}, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    ran = httpx2.post(
+        agent, json={"code": "print(1)"}, headers={"Authorization": f"Bearer {token}"}, timeout=20, verify=False
+    )
     assert ran.json()["stdout"] == "1\n"
     conflict = create(api, key, timeout_seconds=301)
     assert (conflict.status_code, conflict.json()["code"]) == (409, "CONFLICT")
@@ -83,7 +85,7 @@ def test_a_client_that_goes_away_while_its_sandbox_is_made_leaves_none(
     for _ in range(5):
         raw_create(server.url, *headers).close()
     until(lambda: listed(api) <= before, seconds=20, what="what nobody waits for is ended")
-    with httpx2.Client(base_url=server.url, timeout=30) as again:
+    with httpx2.Client(base_url=server.url, timeout=30, verify=False) as again:
         answer = again.post("/v1/sandboxes", json={**BODY, "resources": {"vcpu": 1}}, headers={"Idempotency-Key": key})
     assert answer.status_code == 201
     assert api.delete(f"/v1/sandboxes/{answer.json()['id']}").status_code == 200
@@ -92,14 +94,14 @@ def test_a_client_that_goes_away_while_its_sandbox_is_made_leaves_none(
 
 def test_repetitions_after_the_death_of_the_server(serve: Serve, key: str) -> None:
     server = serve()
-    with httpx2.Client(base_url=server.url, timeout=30) as api:
+    with httpx2.Client(base_url=server.url, timeout=30, verify=False) as api:
         made = create(api, key).json()
     connections = [raw_create(server.url, f"Idempotency-Key: {key}-{number}") for number in range(4)]
     server.kill()
     for connection in connections:
         connection.close()
     again = serve()
-    with httpx2.Client(base_url=again.url, timeout=30) as api:
+    with httpx2.Client(base_url=again.url, timeout=30, verify=False) as api:
         repeated = create(api, key)
         assert repeated.headers["Idempotent-Replayed"] == "true"
         assert repeated.json()["id"] == made["id"]
@@ -118,7 +120,7 @@ def test_limits_that_the_operator_sets_hold_at_once(keyed_server: RunningServer)
     data_dir, namespace = str(keyed_server.data_dir), "limited"
     made = run_cove("keys", "create", "some", "--namespace", namespace, "--quiet", "--data-dir", data_dir)
     headers = {"X-API-Key": made.stdout.decode().strip()}
-    with httpx2.Client(base_url=keyed_server.url, headers=headers, timeout=30) as api:
+    with httpx2.Client(base_url=keyed_server.url, headers=headers, timeout=30, verify=False) as api:
         assert api.get("/auth/organization").json()["slug"] == namespace
         done = run_cove("namespaces", "limits", namespace, "--max-sandboxes", "2", "--data-dir", data_dir)
         assert done.returncode == 0, done.stderr

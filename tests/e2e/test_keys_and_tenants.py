@@ -33,7 +33,7 @@ def make_key(keyed_server: RunningServer) -> MakeKey:
 
 
 def client_of(server: RunningServer, key: str) -> httpx2.Client:
-    return httpx2.Client(base_url=server.url, headers={"X-API-Key": key}, timeout=30, trust_env=False)
+    return httpx2.Client(base_url=server.url, headers={"X-API-Key": key}, timeout=30, trust_env=False, verify=False)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def tenants(keyed_server: RunningServer, make_key: MakeKey) -> Iterator[tuple[Sa
     ],
 )
 def test_without_a_valid_key_nothing_opens(keyed_server: RunningServer, headers: dict[str, str]) -> None:
-    with httpx2.Client(base_url=keyed_server.url, timeout=30, trust_env=False) as client:
+    with httpx2.Client(base_url=keyed_server.url, timeout=30, trust_env=False, verify=False) as client:
         assert client.get("/health").status_code == 200
         for method, path in (
             ("POST", "/v1/sandboxes"),
@@ -79,7 +79,7 @@ def test_without_a_valid_key_nothing_opens(keyed_server: RunningServer, headers:
 def test_a_key_that_was_just_made_works_in_both_headers(keyed_server: RunningServer, make_key: MakeKey) -> None:
     key = make_key()
     for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {key}"}):
-        assert httpx2.get(f"{keyed_server.url}/v1/templates", headers=headers).status_code == 200
+        assert httpx2.get(f"{keyed_server.url}/v1/templates", headers=headers, verify=False).status_code == 200
 
 
 def test_the_secret_is_kept_nowhere(keyed_server: RunningServer, make_key: MakeKey) -> None:
@@ -143,7 +143,7 @@ def test_neither_keys_nor_other_tokens_open_an_agent(
 ) -> None:
     red, blue, first, _ = tenants
     token, address = red.get_token(), blue.agent_url
-    with httpx2.Client(timeout=30, trust_env=False) as client:
+    with httpx2.Client(timeout=30, trust_env=False, verify=False) as client:
         for method, path in (("GET", "/info"), ("POST", "/execute"), ("GET", "/files/read?path=/etc/passwd")):
             refused = client.request(method, address + path, headers={"Authorization": f"Bearer {token}"})
             assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")
@@ -161,17 +161,17 @@ def test_an_agent_token_opens_no_control_plane(
 ) -> None:
     token = tenants[0].get_token()
     for headers in ({"Authorization": f"Bearer {token}"}, {"X-API-Key": token}):
-        answer = httpx2.get(f"{keyed_server.url}/v1/sandboxes", headers=headers)
+        answer = httpx2.get(f"{keyed_server.url}/v1/sandboxes", headers=headers, verify=False)
         assert answer.status_code == 401
 
 
 def test_a_token_ends_with_its_sandbox(keyed_server: RunningServer, make_key: MakeKey) -> None:
     with Sandbox.create("base", base_url=keyed_server.url, api_key=make_key(), timeout_seconds=60) as sandbox:
         headers, address = {"Authorization": f"Bearer {sandbox.get_token()}"}, sandbox.agent_url
-        assert httpx2.get(f"{address}/info", headers=headers).status_code == 200
-    gone = httpx2.get(f"{address}/info", headers=headers)
+        assert httpx2.get(f"{address}/info", headers=headers, verify=False).status_code == 200
+    gone = httpx2.get(f"{address}/info", headers=headers, verify=False)
     assert (gone.status_code, gone.json()["code"]) == (404, "SANDBOX_NOT_FOUND")
-    by_token = httpx2.get(f"{keyed_server.url}/info", headers=headers)
+    by_token = httpx2.get(f"{keyed_server.url}/info", headers=headers, verify=False)
     assert by_token.status_code == 404
 
 
@@ -184,5 +184,5 @@ def test_a_token_that_was_tampered_with(tenants: tuple[Sandbox, Sandbox, str, st
         f"eyJhbGciOiJub25lIn0.{claims}.",
         f"{head}.{claims[:-2]}.{signature}",
     ):
-        answer = httpx2.get(f"{red.agent_url}/info", headers={"Authorization": f"Bearer {token}"})
+        answer = httpx2.get(f"{red.agent_url}/info", headers={"Authorization": f"Bearer {token}"}, verify=False)
         assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHORIZED")

@@ -41,7 +41,7 @@ async def test_two_kills_at_once(server: RunningServer) -> None:
     sandbox = await AsyncSandbox.create("base", base_url=server.url, timeout_seconds=120)
     traces = server.traces(sandbox.sandbox_id)
     path = f"{server.url}/v1/sandboxes/{sandbox.sandbox_id}"
-    async with httpx2.AsyncClient(trust_env=False, timeout=20) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=20, verify=False) as client:
         answers = await asyncio.gather(*(client.delete(path) for _ in range(5)))
     assert sorted(answer.status_code for answer in answers).count(200) >= 1
     assert {answer.status_code for answer in answers} <= {200, 404}

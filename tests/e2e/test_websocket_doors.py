@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="module")
 def place(server: RunningServer) -> Iterator[Place]:
-    with httpx2.Client(base_url=server.url, timeout=30, trust_env=False) as api:
+    with httpx2.Client(base_url=server.url, timeout=30, trust_env=False, verify=False) as api:
         one, two = (api.post("/v1/sandboxes", json={"template_name": "base"}).json() for _ in range(2))
         key = server.data_dir / "keys" / "agent-tokens.pem"
         long_ago = AgentTokens.load(key, clock=lambda: time.time() - LIFETIME_SECONDS - 1)
@@ -100,7 +100,7 @@ def test_only_its_own_valid_token_opens_it(place: Place, path: str, token: str, 
 
 
 def test_after_the_end_of_a_sandbox(server: RunningServer) -> None:
-    with httpx2.Client(base_url=server.url, timeout=30, trust_env=False) as api:
+    with httpx2.Client(base_url=server.url, timeout=30, trust_env=False, verify=False) as api:
         sandbox = api.post("/v1/sandboxes", json={"template_name": "base"}).json()
         assert api.delete(f"/v1/sandboxes/{sandbox['id']}").status_code == 200
         for prefix in ("", f"/sandboxes/{sandbox['id']}"):

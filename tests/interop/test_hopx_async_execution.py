@@ -94,6 +94,7 @@ def test_as_older_clients_ask(sandbox: Any, receiver: WebhookReceiver) -> None:
         headers={"Authorization": f"Bearer {sandbox.get_token()}"},
         timeout=20,
         trust_env=False,
+        verify=False,
     )
     assert answer.status_code == 200
     assert receiver.wait(answer.json()["execution_id"]).body["stdout"] == "/tmp\n"

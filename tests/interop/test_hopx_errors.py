@@ -100,7 +100,9 @@ def place(built_data_dir: Path) -> Iterator[Place]:
                 "busy": _key(data_dir, "busy"),
                 "wrong": "hopx_live_000000000000." + "x" * 43,
             }
-            with httpx2.Client(base_url=server.url, headers={"X-API-Key": keys["good"]}, timeout=30) as client:
+            with httpx2.Client(
+                base_url=server.url, headers={"X-API-Key": keys["good"]}, timeout=30, verify=False
+            ) as client:
                 ids = [client.post("/v1/sandboxes", json=CREATE).json()["id"] for _ in range(2)]
                 assert client.post(f"/v1/sandboxes/{ids[1]}/stop").status_code == 200
                 yield Place(server.url, keys, *ids)
@@ -131,7 +133,9 @@ def _add_broken_template(data_dir: Path, templates: Path) -> None:
 def prepare(place: Place, case: Case) -> None:
     """Use a key up that is to have created too much."""
     if case.key == "busy":
-        with httpx2.Client(base_url=place.url, headers={"X-API-Key": place.keys["busy"]}, timeout=30) as client:
+        with httpx2.Client(
+            base_url=place.url, headers={"X-API-Key": place.keys["busy"]}, timeout=30, verify=False
+        ) as client:
             answers = (client.post("/v1/sandboxes", json={}).status_code for _ in range(10 * CREATES_A_MINUTE))
             assert 429 in answers
 

@@ -175,7 +175,9 @@ def test_a_stopped_sandbox(there: There) -> None:
         sandbox.files.write("/workspace/note.txt", "kept")
         address = f"{there['base_url']}/v1/sandboxes/{sandbox.sandbox_id}"
         for _ in range(2):
-            answer = httpx2.post(f"{address}/stop", headers={"Content-Type": "application/json"}, timeout=30)
+            answer = httpx2.post(
+                f"{address}/stop", headers={"Content-Type": "application/json"}, timeout=30, verify=False
+            )
             assert answer.json().items() >= {"id": sandbox.sandbox_id, "status": "stopped"}.items()
         before = sandbox.get_info()
         assert (before.status, before.region, before.timeout_seconds) == ("stopped", "here", 600)
@@ -189,30 +191,32 @@ def test_a_stopped_sandbox(there: There) -> None:
         sandbox.set_timeout(900)
         assert sandbox.sandbox_id in ids(Sandbox.list(status="stopped", **there))
         assert sandbox.sandbox_id not in ids(Sandbox.list(status="running", **there))
-        assert httpx2.post(f"{address}/start", timeout=30).json()["status"] == "running"
+        assert httpx2.post(f"{address}/start", timeout=30, verify=False).json()["status"] == "running"
         assert sandbox.files.read("/workspace/note.txt") == "kept"
         assert sandbox.run_code("import os; print(os.environ['KEPT'])").stdout == "yes\n"
         assert 890 < sandbox.get_time_to_expiry() <= 900
-        httpx2.post(f"{address}/stop", timeout=30)
+        httpx2.post(f"{address}/stop", timeout=30, verify=False)
 
 
 def test_tokens_are_refreshed_whatever_the_state(there: There) -> None:
     with Sandbox.create("base", timeout_seconds=60, **there) as sandbox:
         address = f"{there['base_url']}/v1/sandboxes/{sandbox.sandbox_id}"
         for action in ("start", "pause", "resume", "stop", "start"):
-            assert httpx2.post(f"{address}/{action}", timeout=30).status_code == 200
-            answer = httpx2.post(f"{address}/token/refresh", headers={"Content-Type": "application/json"}).json()
+            assert httpx2.post(f"{address}/{action}", timeout=30, verify=False).status_code == 200
+            answer = httpx2.post(
+                f"{address}/token/refresh", headers={"Content-Type": "application/json"}, verify=False
+            ).json()
             assert answer["auth_token"].count(".") == 2
             assert re.fullmatch(r"[-0-9]{10}T[:0-9]{8}(\.[0-9]{3}|\.[0-9]{6})?Z", answer["token_expires_at"])
         headers = {"Authorization": f"Bearer {answer['auth_token']}"}
-        assert httpx2.get(f"{sandbox.get_info().public_host}/info", headers=headers).status_code == 200
+        assert httpx2.get(f"{sandbox.get_info().public_host}/info", headers=headers, verify=False).status_code == 200
 
 
 def test_what_older_clients_send_is_taken(there: There) -> None:
     """An integer as the id of a template; sizes that the service has ignored since 2025, as this server does."""
     template = Sandbox.get_template("base", **there)
     body = {"template_id": int(template.id), "vcpu": 64, "memory_mb": 1, "disk_gb": 10**6, "timeout_seconds": 60}
-    made = httpx2.post(f"{there['base_url']}/v1/sandboxes", json=body, timeout=30)
+    made = httpx2.post(f"{there['base_url']}/v1/sandboxes", json=body, timeout=30, verify=False)
     assert made.status_code == 201, made.text
     try:
         assert made.json()["template_name"] == "base"
@@ -235,7 +239,7 @@ def test_a_page_that_is_not_the_last_has_a_cursor(there: There) -> None:
         cursor: str | None = None
         for _ in range(1000):
             parameters = {"limit": 1} | ({"cursor": cursor} if cursor else {})
-            page = httpx2.get(f"{there['base_url']}/v1/sandboxes", params=parameters).json()
+            page = httpx2.get(f"{there['base_url']}/v1/sandboxes", params=parameters, verify=False).json()
             assert page["object"] == "list"
             assert page["has_more"] == (page["next_cursor"] is not None)
             seen |= {one["id"] for one in page["data"]}
@@ -308,7 +312,9 @@ def test_refreshed_tokens_open_the_same_sandbox(sandbox: Any) -> None:
     sandbox.refresh_token()
     assert hopx.token_cache.get_cached_token(sandbox.sandbox_id).expires_at > datetime.now(UTC) + timedelta(hours=1)
     for token in (first, sandbox.get_token()):
-        answer = httpx2.get(f"{sandbox.get_info().public_host}/info", headers={"Authorization": f"Bearer {token}"})
+        answer = httpx2.get(
+            f"{sandbox.get_info().public_host}/info", headers={"Authorization": f"Bearer {token}"}, verify=False
+        )
         assert answer.json()["vm_id"] == sandbox.sandbox_id
 
 

@@ -240,7 +240,7 @@ async def test_a_unix_socket_carries_both_planes(planes: Planes) -> None:
 
 
 async def test_a_given_transport_carries_everything_and_stays_open(planes: Planes, unused_url: str) -> None:
-    transport = httpx2.AsyncHTTPTransport(uds=planes.socket_path)
+    transport = httpx2.AsyncHTTPTransport(uds=planes.socket_path, verify=False)
     for _ in range(2):
         async with AsyncSandbox.create(base_url=unused_url, transport=transport) as sandbox:
             assert (await sandbox.run_code("1")).success

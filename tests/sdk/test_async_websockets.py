@@ -197,7 +197,7 @@ async def test_the_agent_refuses_in_the_middle(planes: Planes) -> None:
 
 
 async def test_a_given_transport_carries_no_websockets(planes: Planes) -> None:
-    transport = httpx2.AsyncHTTPTransport(uds=planes.socket_path)
+    transport = httpx2.AsyncHTTPTransport(uds=planes.socket_path, verify=False)
     async with AsyncSandbox.create(transport=transport) as sandbox:
         with pytest.raises(Unsupported, match="transport"):
             await sandbox.terminal.connect()

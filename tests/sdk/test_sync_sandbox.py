@@ -238,7 +238,7 @@ def test_a_unix_socket_carries_both_planes(planes: Planes) -> None:
 
 
 def test_a_given_transport_carries_everything_and_stays_open(planes: Planes, unused_url: str) -> None:
-    transport = httpx2.HTTPTransport(uds=planes.socket_path)
+    transport = httpx2.HTTPTransport(uds=planes.socket_path, verify=False)
     for _ in range(2):
         with Sandbox.create(base_url=unused_url, transport=transport) as sandbox:
             assert (sandbox.run_code("1")).success

@@ -193,7 +193,7 @@ def test_the_agent_refuses_in_the_middle(planes: Planes) -> None:
 
 
 def test_a_given_transport_carries_no_websockets(planes: Planes) -> None:
-    transport = httpx2.HTTPTransport(uds=planes.socket_path)
+    transport = httpx2.HTTPTransport(uds=planes.socket_path, verify=False)
     with Sandbox.create(transport=transport) as sandbox, pytest.raises(Unsupported, match="transport"):
         sandbox.terminal.connect()
     transport.close()

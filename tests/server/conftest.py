@@ -12,6 +12,7 @@ import pytest
 import structlog
 import uvicorn
 from tests.core.fake_host import FakeHost
+from tests.server.prompt_server import PromptServer
 
 from cove.server.app import ControlPlane, build_control_plane
 from cove.server.logs import configure_logging
@@ -36,7 +37,7 @@ class Running:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.host = FakeHost(directory)
-        self._serving: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
+        self._serving: list[tuple[PromptServer, asyncio.Task[None]]] = []
         self._clients: list[httpx2.AsyncClient] = []
 
     async def start(self, **settings: object) -> Plane:
@@ -44,7 +45,7 @@ class Running:
         control = build_control_plane(Settings.model_validate(fields), self.host)
         socket = self.directory / "control.sock"
         config = uvicorn.Config(control.app, uds=str(socket), log_config=None, access_log=False, lifespan="on")
-        server = uvicorn.Server(config)
+        server = PromptServer(config)
         self._serving.append((server, asyncio.create_task(server.serve())))
         async with asyncio.timeout(20):
             while not server.started:
@@ -62,7 +63,7 @@ class Running:
 
     def client(self, socket: Path, headers: dict[str, str]) -> httpx2.AsyncClient:
         made = httpx2.AsyncClient(
-            transport=httpx2.AsyncHTTPTransport(uds=str(socket)),
+            transport=httpx2.AsyncHTTPTransport(uds=str(socket), verify=False),
             base_url="http://127.0.0.1:5555",
             headers=headers,
             timeout=20,
@@ -75,8 +76,9 @@ class Running:
         for client in self._clients:
             await client.aclose()
         for server, task in self._serving:
-            server.should_exit = True
-            await asyncio.wait_for(task, 20)
+            server.end()
+            async with asyncio.timeout(20):
+                await task
         self._clients.clear()
         self._serving.clear()
 
@@ -110,6 +112,18 @@ async def running(socket_dir: Path) -> AsyncIterator[Running]:
     made = Running(socket_dir)
     yield made
     await made.stop()
+
+
+@pytest.fixture(scope="module")
+async def shared_plane() -> AsyncIterator[Plane]:
+    """One for the tests of a module that change nothing, or only what they have made."""
+    directory = Path(tempfile.mkdtemp(prefix="cove-"))
+    made = Running(directory)
+    try:
+        yield await made.start()
+        await made.stop()
+    finally:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ async def agent(tmp_path: Path) -> AsyncIterator[RunningAgent]:
         listener.listen(16)
         server = AgentServer(build_app(boot, engine, SandboxEnvironment({}, {"GIVEN": "1"})), listener)
         await server.start()
-        transport = httpx2.AsyncHTTPTransport(uds=address)
+        transport = httpx2.AsyncHTTPTransport(uds=address, verify=False)
         try:
             async with httpx2.AsyncClient(transport=transport, base_url="http://agent", timeout=30) as client:
                 yield RunningAgent(client=client, address=address, workspace=workspace, engine=engine)

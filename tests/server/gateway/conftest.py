@@ -5,13 +5,14 @@ import contextlib
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import uvicorn
+from tests.server.prompt_server import PromptServer
 
 from cove.models.errors import error
 from cove.models.sandboxes import SandboxStatus
@@ -102,13 +103,6 @@ class Client:
         return bytes(body)
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Signals belong to pytest."""
-        yield
-
-
 @dataclass
 class Harness:
     """The gateway under test and what is around it."""
@@ -119,6 +113,7 @@ class Harness:
     directory: Directory
     stack: contextlib.AsyncExitStack
     accepted: dict[str, int] = field(default_factory=dict[str, int])
+    upstreams: list[PromptServer] = field(default_factory=list[PromptServer])
 
     @property
     def control(self) -> Path:
@@ -174,11 +169,14 @@ class Harness:
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(str(path))
         sock.listen(128)
-        server = _Server(config)
+        server = PromptServer(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
 
+        self.upstreams.append(server)
+
         async def stop() -> None:
-            server.should_exit = True
+            for one in self.upstreams:  # all of them now, so that they end beside one another
+                one.end()
             await task
             sock.close()
 
