@@ -8,10 +8,10 @@ from typing import Any
 import structlog
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, ImageContent, TextContent
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from cove.mcp.failures import arguments_text, failure_fields, failure_text
-from cove.mcp.tool import Answer, AnyTool, Call
+from cove.mcp.tool import Answer, AnyTool, Call, plain
 from cove.models.errors import CoveError, error
 
 _META = "cove/"
@@ -51,10 +51,10 @@ async def call_tool(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> 
 
 def result_of(answer: Answer) -> CallToolResult:
     """The answer on the wire: structured, and the same as JSON text for clients that know no other."""
-    structured = _plain(answer.structured)
+    structured = plain(answer.structured)
     images = [ImageContent(data=image.data, mime_type=image.mime_type) for image in answer.images]
     return CallToolResult(
-        content=[TextContent(text=_text(structured)), *images],
+        content=[TextContent(text=_text(structured) if answer.text is None else answer.text), *images],
         structured_content=structured,
         is_error=answer.is_error,
         _meta={_META + name: value for name, value in answer.meta.items()} or None,
@@ -73,12 +73,6 @@ def failed(failure: CoveError) -> CallToolResult:
 def refused(text: str) -> CallToolResult:
     """A call that was not made."""
     return CallToolResult(content=[TextContent(text=text)], is_error=True)
-
-
-def _plain(structured: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(structured, BaseModel):
-        return structured.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return dict(structured)
 
 
 def _text(structured: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """What a tool is: its words, its shapes, what it may change, and what runs."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -64,12 +64,25 @@ class Answer:
         images: shown beside it.
         meta: facts for the client's program, not for the model.
         is_error: the platform refused; set where the result's shape is needed beside that.
+        text: what the model reads instead of `structured`; must say the same.
     """
 
     structured: BaseModel | Mapping[str, Any]
     images: tuple[Image, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     is_error: bool = False
+    text: str | None = None
+
+    def with_meta(self, **facts: Any) -> Self:
+        """The same with more facts."""
+        return replace(self, meta={**self.meta, **facts})
+
+
+def plain(structured: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
+    """As it goes on the wire; what is None is left out."""
+    if isinstance(structured, BaseModel):
+        return structured.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return dict(structured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +122,8 @@ class Tool(Generic[A]):
     result: type[BaseModel] | None
     effect: Effect
     idempotent: bool
-    open_world: bool
-    scope: Scope
+    open_world: bool = False
+    scope: Scope = Scope.EXEC
     run: Callable[[Call, A], Awaitable[Answer]]
 
 
