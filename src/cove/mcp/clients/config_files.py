@@ -42,7 +42,8 @@ def read_file(location: Location) -> ConfigFile:
         if not path.is_relative_to(location.within.resolve()):
             raise _refused(f"{location.path} leads to {path}, out of {location.within}.")
         try:
-            with path.open("rb") as file:
+            # Without waiting for somebody who writes into a named pipe (open(2)).
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise _refused(f"{path} is not a regular file.")
