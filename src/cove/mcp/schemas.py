@@ -4,21 +4,31 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-_NOISE = frozenset({"title", "additionalProperties", "examples", "pattern", "format", "contentMediaType"})
+_NOISE = frozenset(
+    {
+        *("title", "additionalProperties", "examples", "pattern", "format", "contentMediaType"),
+        *("minLength", "maxLength"),
+    }
+)
 """Keywords that help no model to fill in an argument; what is refused is refused when it comes."""
+
+_NOISE_IN_RESULTS = frozenset({"default", "description", "enum", "items", "anyOf"})
+"""A result needs no more than the names of its fields and their types."""
 
 
 def schema_of(model: type[BaseModel], *, described: bool = True, mode: str = "validation") -> dict[str, Any]:
     """JSON Schema 2020-12 of `model`: references are resolved, `null` alternatives and noise left out.
 
     Args:
-        described: with the descriptions of fields.
+        described: with descriptions, choices and what is required; else names and types only.
         mode: `validation` for what is taken, `serialization` for what is answered.
     """
     full = model.model_json_schema(mode=cast("Any", mode), by_alias=True)
     definitions = full.pop("$defs", {})
     found = _compact(full, definitions, described=described)
     found.pop("description", None)
+    if not described:
+        found.pop("required", None)
     return {"type": "object", "properties": {}, **found}
 
 
@@ -42,8 +52,8 @@ def _compact(node: Any, definitions: dict[str, Any], *, described: bool) -> Any:
         key: value
         for key, value in schema.items()
         if key not in _NOISE
-        and not (key == "description" and not described)
-        and not (key == "default" and (value is None or not described))
+        and not (key == "default" and value is None)
+        and (described or key not in _NOISE_IN_RESULTS)
     }
     if isinstance(kept.get("properties"), dict):
         properties = cast("dict[str, Any]", kept["properties"])

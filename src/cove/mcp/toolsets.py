@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from cove.mcp.tool import AnyTool
-from cove.mcp.tools import hopx_execution, hopx_sandboxes
+from cove.mcp.tools import (
+    hopx_background,
+    hopx_commands,
+    hopx_environment,
+    hopx_execution,
+    hopx_files,
+    hopx_rich,
+    hopx_sandboxes,
+    hopx_templates,
+    microsandbox,
+)
 
 
 class Toolset(StrEnum):
@@ -16,9 +26,27 @@ class Toolset(StrEnum):
     ALL = "all"
 
 
-_HOPX: tuple[AnyTool, ...] = (*hopx_execution.TOOLS, *hopx_sandboxes.TOOLS)
-_MICROSANDBOX: tuple[AnyTool, ...] = ()
-_CORE = ("execute_code_isolated", "create_sandbox", "delete_sandbox")
+_HOPX: tuple[AnyTool, ...] = (
+    *hopx_execution.TOOLS,
+    *hopx_rich.TOOLS,
+    *hopx_background.TOOLS,
+    *hopx_commands.TOOLS,
+    *hopx_sandboxes.TOOLS,
+    *hopx_files.TOOLS,
+    *hopx_environment.TOOLS,
+    *hopx_templates.TOOLS,
+)
+_MICROSANDBOX: tuple[AnyTool, ...] = microsandbox.TOOLS
+_CORE = (
+    "execute_code_isolated",
+    "create_sandbox",
+    "execute_code_persistent",
+    "run_command",
+    "file_read",
+    "file_write",
+    "file_list",
+    "delete_sandbox",
+)
 
 
 def tools_of(toolset: Toolset) -> Mapping[str, AnyTool]:
