@@ -103,7 +103,7 @@ class Call:
 A = TypeVar("A", bound=Arguments)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Tool(Generic[A]):
     """One tool.
 
