@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from cove.mcp.standard_streams import Wire
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+_TOO_LONG: Final = f"A message may have {MAX_MESSAGE_BYTES} bytes."
 _READ_BYTES: Final = 64 * 1024
 _FLUSH_SECONDS: Final = 2.0
 _log = structlog.get_logger("cove.mcp.stdio")
@@ -78,7 +79,7 @@ async def _read(reader: asyncio.StreamReader, requests: MemoryObjectSendStream[I
             while (line := await _next_line(reader)) is not None:
                 if line.isspace():
                     continue
-                message = _parsed(line)
+                message = _parsed(line) if line else _refusal(INVALID_REQUEST, _TOO_LONG)
                 if isinstance(message, str):
                     await output.send_text(message)
                 else:
@@ -93,25 +94,31 @@ async def _write(output: _Output, answers: MemoryObjectReceiveStream[SessionMess
 
 
 async def _next_line(reader: asyncio.StreamReader) -> bytes | None:
-    """The next line; nothing of one that is too long but its end, which is no message; None at the end of input."""
+    """The next line; nothing in place of one that is too long; None at the end of input."""
+    too_long = False
     while True:
         try:
-            return await reader.readuntil(b"\n")
+            line = await reader.readuntil(b"\n")
+            return b"" if too_long else line
         except asyncio.LimitOverrunError as over:
             await reader.readexactly(over.consumed)
-            _log.warning("message_too_long", limit=MAX_MESSAGE_BYTES)
+            too_long = True
         except asyncio.IncompleteReadError as end:
             return end.partial or None
 
 
 def _parsed(line: bytes) -> JSONRPCMessage | str:
-    """The message, or the text of an answer that refuses it (JSON-RPC 2.0, section 5.1)."""
+    """The message, or the text of an answer that refuses it."""
     try:
         return jsonrpc_message_adapter.validate_json(line, by_name=False)
     except ValidationError as problem:
         not_json = problem.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
-        code, text = (PARSE_ERROR, "Parse error") if not_json else (INVALID_REQUEST, "Invalid request")
-        return json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}})
+        return _refusal(PARSE_ERROR, "Parse error") if not_json else _refusal(INVALID_REQUEST, "Invalid request")
+
+
+def _refusal(code: int, text: str) -> str:
+    """JSON-RPC 2.0, section 5.1: of a message that cannot be read the id is not known."""
+    return json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}})
 
 
 @contextlib.asynccontextmanager
@@ -127,6 +134,7 @@ async def _streams(wire: Wire) -> AsyncGenerator[tuple[asyncio.StreamReader, asy
     outgoing, protocol = await loop.connect_write_pipe(
         asyncio.streams.FlowControlMixin, os.fdopen(sink.descriptor, "wb", buffering=0)
     )
+    outgoing.set_write_buffer_limits(high=0)  # a drain waits until all is written
     try:
         yield reader, asyncio.StreamWriter(outgoing, protocol, None, loop)
     finally:
