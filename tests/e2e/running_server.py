@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import pytest
 from tests.conftest import loop_devices_of, mounted_below
@@ -92,6 +92,8 @@ def data_directory(built: Path) -> Generator[Path]:
 class RunningServer:
     """`cove serve` on a data directory."""
 
+    program: ClassVar[tuple[str, ...]] = COVE
+
     def __init__(self, data_dir: Path, process: subprocess.Popen[bytes], log: Path) -> None:
         self.data_dir = data_dir
         self.process = process
@@ -104,7 +106,7 @@ class RunningServer:
         log = data_dir / f"server-{len(list(data_dir.glob('server-*.log')))}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*COVE, "serve", "--port", "0", "--pool-size", "1", "--data-dir", str(data_dir), *options],
+                [*cls.program, "serve", "--port", "0", "--pool-size", "1", "--data-dir", str(data_dir), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
