@@ -11,6 +11,7 @@ from tests.core.world import Clock
 from cove.core.keys import ApiKeys
 from cove.core.principal import Principal
 from cove.models.errors import CoveError
+from cove.models.scopes import ALL_SCOPES, Scope
 from cove.store.database import Database
 
 pytestmark = pytest.mark.anyio
@@ -152,3 +153,27 @@ async def test_bad_names_are_refused(keys: ApiKeys, name: str, namespace: str, l
         await keys.create(name, namespace=namespace, lifetime_seconds=lifetime)
     assert caught.value.code == "INVALID_REQUEST"
     assert await keys.list() == ()
+
+
+async def test_a_key_for_all_namespaces(keys: ApiKeys) -> None:
+    made = await keys.create("ops", namespace="*")
+    principal = await keys.verify(made.key)
+    assert (principal.namespace, principal.organization_id, principal.enters_any_namespace) == ("default", 1, True)
+    assert not (await keys.verify((await keys.create("other")).key)).enters_any_namespace
+
+
+async def test_scopes_are_kept(keys: ApiKeys) -> None:
+    made = await keys.create("reader", scopes=frozenset({Scope.READ}))
+    assert (await keys.verify(made.key)).scopes == {Scope.READ}
+    assert [key.scopes for key in await keys.list()] == [frozenset({Scope.READ})]
+    assert (await keys.verify((await keys.create("all")).key)).scopes == ALL_SCOPES
+    with pytest.raises(CoveError):
+        await keys.create("nothing", scopes=frozenset())
+
+
+async def test_a_key_for_clients_of_microsandbox(keys: ApiKeys) -> None:
+    made = await keys.create("old client", prefix="msb_")
+    assert re.fullmatch(r"msb_[A-Za-z0-9]{12}\.[A-Za-z0-9_-]{43}", made.key)
+    assert (await keys.verify(made.key)).actor == made.stored.id
+    assert await refused(keys, made.key.replace("msb_", "hopx_live_")) == "The API key is not known here."
+    assert [key.prefix for key in await keys.list()] == ["msb_"]
