@@ -7,7 +7,7 @@ from typing import Literal, cast
 from pydantic import BaseModel, ConfigDict
 
 Stream = Literal["stdout", "stderr"]
-_STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 _HEAD_SHARE = 0.6
 
 
@@ -71,11 +71,12 @@ class _Kept:
         else:
             self.left_out += len(first.text) + 1
 
-    def parts(self, rest: str) -> list[_Part]:
-        """All that is kept, with a mark where something is missing; `rest` says how to get that."""
+    @property
+    def parts(self) -> list[_Part]:
+        """All that is kept, with a mark where something is missing."""
         if self.left_out:
             order = self.tail[0].order if self.tail else self.head[-1].order
-            return [*self.head, _Part(order, f"[... {self.left_out} characters left out{rest} ...]"), *self.tail]
+            return [*self.head, _Part(order, f"[... {self.left_out} characters left out ...]"), *self.tail]
         if self.tail and self.head and self.head[-1].goes_on:
             whole = _Part(self.tail[0].order, self.head[-1].text + self.tail[0].text)
             return [*self.head[:-1], whole, *list(self.tail)[1:]]
@@ -91,7 +92,7 @@ class Transcript:
         head, cost = int(limit * _HEAD_SHARE), max(1, limit // lines)
         self._limit = limit
         self._order = 0
-        self._streams: dict[Stream, _Kept] = {stream: _Kept(head, limit - head, cost) for stream in _STREAMS}
+        self._streams: dict[Stream, _Kept] = {stream: _Kept(head, limit - head, cost) for stream in STREAMS}
 
     def take(self, stream: str, text: str) -> None:
         """The next piece of a stream."""
@@ -109,21 +110,16 @@ class Transcript:
             self._finish(kept)
         self.take(stream, text + "\n")
 
-    def lines(self, *, rest: dict[str, str] | None = None) -> list[OutputLine]:
-        """All of it, in the order in which the lines were finished. Ends the collecting.
-
-        Args:
-            rest: stream -> where what is left out can be read, for the mark.
-        """
-        for stream in _STREAMS:
+    def lines(self) -> list[OutputLine]:
+        """All of it, in the order in which the lines were finished. Ends the collecting."""
+        for stream in STREAMS:
             kept = self._streams[stream]
             if kept.unfinished:
                 self._finish(kept)
-        where = rest or {}
         found = [
             (part.order, number, OutputLine(stream=stream, text=part.text))
             for stream, kept in self._streams.items()
-            for number, part in enumerate(kept.parts(where.get(stream, "")))
+            for number, part in enumerate(kept.parts)
         ]
         found.sort(key=lambda entry: entry[:2])
         return [line for _, _, line in found]

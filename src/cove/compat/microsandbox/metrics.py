@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from cove.compat.microsandbox.sandboxes import NamedSandboxes
 from cove.models.errors import CoveError
@@ -16,6 +16,7 @@ MAX_SANDBOXES = 1000
 _AT_ONCE = 8
 _SECONDS = 5.0
 _MIB = 1024 * 1024
+_NULLABLE_NUMBER = WithJsonSchema({"type": ["number", "null"]})
 
 
 class Metrics(BaseModel):
@@ -32,9 +33,9 @@ class Metrics(BaseModel):
     namespace: str
     name: str
     running: bool
-    cpu_usage: float | None = None
-    memory_usage: int | None = None
-    disk_usage: int | None = None
+    cpu_usage: Annotated[float | None, _NULLABLE_NUMBER] = None
+    memory_usage: Annotated[int | None, _NULLABLE_NUMBER] = None
+    disk_usage: Annotated[int | None, _NULLABLE_NUMBER] = None
 
 
 class MetricsResult(BaseModel):

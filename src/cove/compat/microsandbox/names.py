@@ -9,8 +9,9 @@ _NAME = re.compile(NAME_PATTERN)
 _MADE_UP = re.compile(r"sandbox-[0-9a-f]{8}")
 
 
-def check_name(what: str, name: str) -> None:
-    """
+def named(what: str, name: str) -> str:
+    """`name`, if it is one.
+
     Args:
         what: the argument that holds it, for the message.
 
@@ -25,6 +26,7 @@ def check_name(what: str, name: str) -> None:
             remedy="Choose another name.",
             field=what,
         )
+    return name
 
 
 def made_up_by_client(name: str) -> bool:

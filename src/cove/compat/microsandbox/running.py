@@ -1,14 +1,14 @@
 """Code and commands in a sandbox, with the results that microsandbox's clients read."""
 
 import shlex
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from cove.compat.microsandbox.directories import WORKDIR_VARIABLE
-from cove.compat.microsandbox.lines import OutputLine, Transcript
+from cove.compat.microsandbox.lines import STREAMS, OutputLine, Stream, Transcript
 from cove.models.errors import error
 from cove.models.execution import LANGUAGE_ALIASES, MAX_EXECUTION_SECONDS, Language
 from cove.models.execution import CommandResult as CommandOutcome
@@ -18,7 +18,8 @@ DEFAULT_SECONDS = 270.0
 """Below the 300 s after which the client of PyPI gives up without a word."""
 
 _NOT_FOUND = 127
-_Result = Execution | CommandOutcome
+Outcome = Execution | CommandOutcome
+Shortened = Callable[[Outcome, str], Awaitable[str]]
 
 
 class CodeResult(BaseModel):
@@ -43,19 +44,21 @@ class CommandResult(BaseModel):
     output: list[OutputLine]
 
 
-class OutputLimit(BaseModel):
+@dataclass(frozen=True, slots=True)
+class OutputLimit:
     """How much of each stream an answer holds.
 
     Attributes:
         characters, lines: beyond these, the middle is left out.
         bytes: beyond these, the rest is in a file of the sandbox only.
+        shortened: makes what is shown of a stream (`stdout`, `stderr`) that is longer than `bytes`; else it is its
+            beginning, with a mark.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     characters: int = 1024 * 1024
     lines: int = 50_000
     bytes: int = 1024 * 1024
+    shortened: Shortened | None = None
 
 
 def seconds_of(timeout: float | None) -> float:
@@ -92,7 +95,13 @@ def language_of(name: str) -> Language:
 
 
 async def run_code(
-    sandbox: AsyncSandbox, code: str, *, language: str, timeout: float | None, limit: OutputLimit
+    sandbox: AsyncSandbox,
+    code: str,
+    *,
+    language: str,
+    timeout: float | None,
+    limit: OutputLimit,
+    watch: Callable[[str], None] | None = None,
 ) -> CodeResult:
     """Run code; variables stay. What the last expression comes to is a line of stdout.
 
@@ -106,20 +115,28 @@ async def run_code(
         language=known.value,
         timeout=seconds,
         max_output_bytes=limit.bytes,
-        on_stdout=partial(transcript.take, "stdout"),
-        on_stderr=partial(transcript.take, "stderr"),
+        on_stdout=_taking(transcript, "stdout", watch),
+        on_stderr=_taking(transcript, "stderr", watch),
     )
     if known is Language.JAVASCRIPT and result.result is not None and result.stdout != result.result + "\n":
         # The value is printed by itself where nothing else was.
         transcript.take_line("stdout", result.result)
     _explain(transcript, result, timeout=timeout)
     return CodeResult(
-        status="success" if result.success else "error", language=language, output=_lines(transcript, result)
+        status="success" if result.success else "error",
+        language=language,
+        output=await _lines(transcript, result, limit),
     )
 
 
 async def run_command(
-    sandbox: AsyncSandbox, command: str, args: Sequence[str], *, timeout: float | None, limit: OutputLimit
+    sandbox: AsyncSandbox,
+    command: str,
+    args: Sequence[str],
+    *,
+    timeout: float | None,
+    limit: OutputLimit,
+    watch: Callable[[str], None] | None = None,
 ) -> CommandResult:
     """Run a program with arguments, without a shell between: `command` is looked up on PATH.
 
@@ -135,8 +152,8 @@ async def run_command(
         _text_of(command, args),
         timeout=seconds,
         max_output_bytes=limit.bytes,
-        on_stdout=partial(transcript.take, "stdout"),
-        on_stderr=partial(transcript.take, "stderr"),
+        on_stdout=_taking(transcript, "stdout", watch),
+        on_stderr=_taking(transcript, "stderr", watch),
     )
     _explain(transcript, result, timeout=timeout)
     if result.exit_code == _NOT_FOUND and not args and " " in command.strip():
@@ -149,7 +166,7 @@ async def run_command(
         args=[*args],
         exit_code=result.exit_code,
         success=result.exit_code == 0,
-        output=_lines(transcript, result),
+        output=await _lines(transcript, result, limit),
     )
 
 
@@ -158,11 +175,27 @@ def _text_of(command: str, args: Sequence[str]) -> str:
     return f'cd -- "${{{WORKDIR_VARIABLE}:-.}}" && exec -- {shlex.join([command, *args])}'
 
 
-def _explain(transcript: Transcript, result: _Result, *, timeout: float | None) -> None:
+def _explain(transcript: Transcript, result: Outcome, *, timeout: float | None) -> None:
     if result.timed_out and timeout is None:
         transcript.take_line("stderr", "That limit holds where none is named; `timeout` names another, in seconds.")
 
 
-def _lines(transcript: Transcript, result: _Result) -> list[OutputLine]:
-    files = {"stdout": result.stdout_file, "stderr": result.stderr_file}
-    return transcript.lines(rest={stream: f"; all of it is in {path}" for stream, path in files.items() if path})
+def _taking(transcript: Transcript, stream: Stream, watch: Callable[[str], None] | None) -> Callable[[str], None]:
+    def take(text: str) -> None:
+        transcript.take(stream, text)
+        if watch is not None:
+            watch(text)
+
+    return take
+
+
+async def _lines(transcript: Transcript, result: Outcome, limit: OutputLimit) -> list[OutputLine]:
+    lines = transcript.lines()
+    if limit.shortened is None:
+        return lines
+    for stream in STREAMS:
+        if getattr(result, f"{stream}_truncated"):
+            text = await limit.shortened(result, stream)
+            lines = [line for line in lines if line.stream != stream]
+            lines += [OutputLine(stream=stream, text=line) for line in text.removesuffix("\n").split("\n")]
+    return lines

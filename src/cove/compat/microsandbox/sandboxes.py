@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from cove.compat.microsandbox.config import SandboxConfig
 from cove.compat.microsandbox.directories import WORKDIR_VARIABLE, enter
 from cove.compat.microsandbox.images import Choice, template_for, unknown_image
-from cove.compat.microsandbox.names import check_name, made_up_by_client
+from cove.compat.microsandbox.names import made_up_by_client, named
 from cove.models.errors import CoveError, error
 from cove.models.sandboxes import CreatedSandbox, SandboxInfo, SandboxStatus
 from cove.sdk import AsyncControlPlane, AsyncSandbox
@@ -21,6 +21,7 @@ _UNNAMED_SECONDS = 60
 _LIFETIME_SECONDS = 3600
 """Of such a sandbox, if it is started again all the same."""
 
+_OWN_NAMESPACE = "Leave `namespace` out to use the key's own, or name that."
 _SHOWN_PORTS = 20
 _KEPT = "It existed already, and its configuration stays as it was."
 
@@ -35,8 +36,7 @@ class NamedSandboxes:
             InvalidRequest: no namespace has such a name.
         """
         if namespace is not None:
-            check_name("namespace", namespace)
-            control = control.in_namespace(namespace)
+            control = control.in_namespace(named("namespace", namespace))
         self.control = control
         self._namespace = namespace
 
@@ -46,7 +46,7 @@ class NamedSandboxes:
         Raises:
             CoveError: it cannot be started as the configuration says.
         """
-        check_name("sandbox", name)
+        named("sandbox", name)
         config = config or SandboxConfig()
         _refuse_volumes(config)
         chosen = template_for(config.image)
@@ -93,7 +93,7 @@ class NamedSandboxes:
         Raises:
             NotFound: there is none.
         """
-        check_name("sandbox", name)
+        named("sandbox", name)
         info = await self._find(name)
         if info is None:
             where = f" in the namespace {self._namespace}" if self._namespace else ""
@@ -129,7 +129,12 @@ class NamedSandboxes:
                 yield info
 
     async def _find(self, name: str) -> SandboxInfo | None:
-        page = await self.control.page(name=name, limit=1)
+        try:
+            page = await self.control.page(name=name, limit=1)
+        except CoveError as failure:
+            if failure.code == "FORBIDDEN" and self._namespace and "scope" not in failure.details:
+                raise error("FORBIDDEN", failure.message, remedy=_OWN_NAMESPACE) from None
+            raise
         return page.data[0] if page.data else None
 
     async def _create(self, name: str, config: SandboxConfig, chosen: Choice) -> SandboxInfo:
