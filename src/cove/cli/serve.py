@@ -35,6 +35,13 @@ def serve(
         list[str] | None,
         typer.Option(help="A host or network that webhooks may go to although it is not public.", show_default=False),
     ] = None,
+    toolset: Annotated[
+        str | None, typer.Option(help="Tools of /mcp: core, hopx, microsandbox or all.", show_default="all")
+    ] = None,
+    oauth_issuer: Annotated[
+        str | None,
+        typer.Option(help="Authorization server whose access tokens /mcp takes.", show_default=False),
+    ] = None,
     keep_sandboxes: Annotated[
         bool, typer.Option("--keep-sandboxes", help="Let sandboxes run on when the server ends.")
     ] = False,
@@ -59,6 +66,8 @@ def serve(
         "allowed_hosts": tuple(allow_host) if allow_host else None,
         "preview_access": preview_access,
         "webhook_allow": tuple(allow_webhook) if allow_webhook else None,
+        "mcp_toolset": toolset,
+        "oauth_issuer": oauth_issuer,
         "log_format": log_format,
     }
     settings = _settings({name: value for name, value in chosen.items() if value is not None})

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,10 @@ from cove.server.guests import AgentEnvironment
 from cove.server.local_address import socket_path as local_socket_path
 from cove.server.mcp.callers import HttpCallers
 from cove.server.mcp.endpoint import McpEndpoint
+from cove.server.mcp.fetching import JsonDocuments
+from cove.server.mcp.issuer_keys import IssuerKeys
+from cove.server.mcp.resource_metadata import metadata_routes, metadata_url
+from cove.server.mcp.resource_server import ResourceServer
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
 from cove.server.store_access import open_keys as open_keys
@@ -179,6 +183,7 @@ def _application(
             account_routes(accounts, keys, sessions, attempts, dev=settings.dev),
             key_routes(accounts, clock=clock),
             usage_routes(UsageReport(store, clock=clock), engine.quotas, most=settings.max_limits),
+            *_resource_metadata(settings),
         ),
         keys=keys,
         credentials=Credentials(
@@ -186,6 +191,7 @@ def _application(
         ),
         namespaces=namespaces,
         sessions=sessions,
+        resource_server=_resource_server(settings, namespaces),
         attempts=attempts,
         shelf=building.shelf,
         mcp=mcp,
@@ -210,6 +216,25 @@ async def _end(task: asyncio.Task[None]) -> None:
 def _microsandbox_tokens(settings: Settings, clock: Clock) -> MicrosandboxTokens | None:
     secret = settings.microsandbox_server_key
     return None if secret is None else MicrosandboxTokens(secret.get_secret_value(), clock=clock)
+
+
+def _resource_server(settings: Settings, namespaces: NamespaceAccess) -> ResourceServer | None:
+    issuer = settings.oauth_issuer
+    if issuer is None:
+        return None
+    return ResourceServer(
+        IssuerKeys(issuer, JsonDocuments().fetch),
+        namespaces,
+        metadata_url=metadata_url(settings.base_url),
+        issuer=issuer,
+        audience=settings.oauth_audience or settings.mcp_url,
+        namespace_claim=settings.oauth_namespace_claim,
+    )
+
+
+def _resource_metadata(settings: Settings) -> Sequence[APIRouter]:
+    issuer = settings.oauth_issuer
+    return () if issuer is None else (metadata_routes(resource=settings.mcp_url, issuer=issuer),)
 
 
 def _policy(settings: Settings) -> CreationPolicy:

@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         create_timeout_seconds: a start that takes longer counts as failed.
         reconcile_seconds: between two comparisons of the store with the host.
         max_body_bytes: of a request to the control plane.
+        oauth_issuer: an authorization server whose access tokens `/mcp` takes beside API keys; its exact issuer
+            identifier (RFC 8414).
+        oauth_audience: what their `aud` must name; None means the public URL of `/mcp`.
+        oauth_namespace_claim: names the namespace of their holder, who has one of their own without it.
         mcp_toolset: tools that `/mcp` shows to clients that do not choose (`?toolset=`).
         webhook_allow: hosts and networks that webhooks may go to although they are not public.
         webhook_give_up_seconds: from the end of a program; its webhook is not tried again after that.
@@ -99,6 +103,9 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(default=3.0, gt=0, le=60, allow_inf_nan=False)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     webhook_allow: tuple[str, ...] = ()
+    oauth_issuer: str | None = None
+    oauth_audience: str | None = Field(default=None, min_length=1, max_length=2048)
+    oauth_namespace_claim: str = Field(default="cove_namespace", min_length=1, max_length=200)
     mcp_toolset: Literal["core", "hopx", "microsandbox", "all"] = "all"
     webhook_give_up_seconds: float = Field(default=24 * 3600.0, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
     microsandbox_server_key: SecretStr | None = Field(default=None, min_length=MIN_SECRET_CHARACTERS)
@@ -129,6 +136,18 @@ class Settings(BaseSettings):
         if not _DOMAIN.fullmatch(domain) or len(domain) > _MAX_DOMAIN or domain.rpartition(".")[2].isdecimal():
             raise ValueError("domain is a name like sandboxes.example.com, without scheme, port or *")
         return domain
+
+    @field_validator("oauth_issuer")
+    @classmethod
+    def _secure_web_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        secure = parts.scheme == "https" or (parts.scheme == "http" and loopback)
+        if not secure or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+            raise ValueError("oauth_issuer is an address like https://login.example.com, without query and fragment")
+        return url
 
     @field_validator("webhook_allow")
     @classmethod
@@ -162,6 +181,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _tokens_need_keys(self) -> Self:
+        if self.dev and self.oauth_issuer is not None:
+            raise ValueError("--dev lets everybody in, so an oauth_issuer would change nothing: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _both_or_none(self) -> Self:
         if (self.tls_cert is None) is not (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: a certificate and its private key")
@@ -182,6 +207,11 @@ class Settings(BaseSettings):
             return self.public_url
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+
+    @property
+    def mcp_url(self) -> str:
+        """Of `/mcp`."""
+        return f"{self.base_url}/mcp"
 
     @property
     def public_scheme(self) -> str:

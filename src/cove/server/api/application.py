@@ -25,6 +25,7 @@ from cove.server.api.rate_limits import RateLimits
 from cove.server.api.uploads import UploadDoor
 from cove.server.mcp.bounds import MAX_BODY_BYTES as MAX_MCP_BODY_BYTES
 from cove.server.mcp.endpoint import McpEndpoint
+from cove.server.mcp.resource_server import ResourceServer
 from cove.server.metrics import Metrics
 from cove.server.settings import Settings
 from cove.server.uploads import UploadShelf
@@ -40,6 +41,7 @@ def build_application(
     credentials: Credentials,
     namespaces: NamespaceAccess,
     sessions: Sessions,
+    resource_server: ResourceServer | None,
     attempts: FailedAttempts,
     shelf: UploadShelf,
     mcp: McpEndpoint,
@@ -77,6 +79,7 @@ def build_application(
         credentials=credentials,
         namespaces=namespaces,
         sessions=sessions,
+        resource_server=resource_server,
         attempts=attempts,
         dev=settings.dev,
         origins=frozenset(settings.allowed_origins),

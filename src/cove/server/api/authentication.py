@@ -1,7 +1,7 @@
 """Who is asking: an API key in `X-API-Key` or `Authorization: Bearer`. Every path is closed unless listed here."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from urllib.parse import urlsplit
 
 import structlog
@@ -16,13 +16,15 @@ from cove.core.sessions import Sessions, is_session_token
 from cove.models.errors import CoveError, error
 from cove.models.scopes import NAMESPACE_HEADER
 from cove.server.api.access import check_scope, entered
-from cove.server.api.context import header_of, set_principal
+from cove.server.api.context import MCP_PATHS, header_of, set_principal, set_resource_metadata
 from cove.server.api.failed_attempts import FailedAttempts
+from cove.server.mcp.resource_metadata import METADATA_PATHS
+from cove.server.mcp.resource_server import ResourceServer, is_access_token
 
 LOGIN_PATHS = frozenset({"/auth/workos-callback", "/auth/refresh"})
 """They authenticate by their body."""
 
-OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | LOGIN_PATHS
+OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | LOGIN_PATHS | METADATA_PATHS
 _AGENT_PATHS = re.compile(r"/sandboxes/[0-9]{10}[a-z0-9]{8}/execute/async\Z")
 """Routes of an agent that are served here: they check the sandbox's token themselves, and know no API keys."""
 
@@ -43,6 +45,7 @@ class Authentication:
         credentials: Credentials,
         namespaces: NamespaceAccess,
         sessions: Sessions,
+        resource_server: ResourceServer | None,
         attempts: FailedAttempts,
         dev: bool,
         origins: frozenset[str],
@@ -52,6 +55,7 @@ class Authentication:
         self._credentials = credentials
         self._namespaces = namespaces
         self._sessions = sessions
+        self._resource_server = resource_server
         self._attempts = attempts
         self._dev = dev
         self._origins = origins
@@ -62,6 +66,8 @@ class Authentication:
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] == "http":
+            if self._resource_server is not None and scope["path"] in MCP_PATHS:
+                set_resource_metadata(scope, self._resource_server.metadata_url)
             self._check_origin(scope)
             if scope["path"] not in OPEN_PATHS and not _AGENT_PATHS.match(scope["path"]):
                 principal = await self._placed(scope, await self._principal(scope))
@@ -82,12 +88,22 @@ class Authentication:
             return DEVELOPER
         if not key:
             raise error("AUTHENTICATION_REQUIRED", "This request carries no API key.")
+        resource_server = self._resource_server
+        if resource_server is not None and scope["path"] in MCP_PATHS and is_access_token(key):
+            return await self._holder(scope, resource_server.principal_of(key))
         if len(key) > _MAX_KEY_CHARACTERS:
             raise self._attempts.noted(scope, error("AUTHENTICATION_REQUIRED", "The API key is malformed."))
+        if is_session_token(key) and scope["path"].startswith(_ACCOUNT):
+            return await self._holder(scope, self._holder_of_session(key))
+        return await self._holder(scope, self._credentials.principal_of(key))
+
+    async def _holder_of_session(self, token: str) -> Principal:
+        return await self._keys.principal_of(self._sessions.key_of(token))
+
+    async def _holder(self, scope: Scope, check: Awaitable[Principal]) -> Principal:
+        """Whom a check finds; failures are counted for the client's address."""
         try:
-            if is_session_token(key) and scope["path"].startswith(_ACCOUNT):
-                return await self._keys.principal_of(self._sessions.key_of(key))
-            return await self._credentials.principal_of(key)
+            return await check
         except CoveError as failure:
             raise self._attempts.noted(scope, failure) from failure
 

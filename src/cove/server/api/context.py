@@ -13,6 +13,9 @@ Scope = MutableMapping[str, Any]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _ID_KEY = "cove.request_id"
 _PRINCIPAL_KEY = "cove.principal"
+_METADATA_KEY = "cove.resource_metadata"
+
+MCP_PATHS = frozenset({"/mcp", "/mcp/"})
 
 
 def header_of(scope: Scope, name: bytes) -> str | None:
@@ -41,6 +44,17 @@ def agent_path_of(scope: Scope) -> str | None:
     """The path of a request that a client sent to an agent, and to which it expects an agent's form of errors."""
     path: str = scope["path"]
     return path[:1024] if path.startswith("/sandboxes/") else None
+
+
+def set_resource_metadata(scope: Scope, url: str) -> None:
+    """Note where clients of `/mcp` learn who issues access tokens for it."""
+    scope[_METADATA_KEY] = url
+
+
+def resource_metadata_of(scope: Scope) -> str | None:
+    """Where that is; None where nobody issues any, or the request is not for `/mcp`."""
+    found: str | None = scope.get(_METADATA_KEY)
+    return found
 
 
 def set_principal(scope: Scope, principal: Principal) -> None:

@@ -12,13 +12,24 @@ from starlette.responses import Response
 
 from cove.core.clock import rfc3339
 from cove.models.errors import CoveError, definition_of, error
-from cove.server.api.context import agent_path_of, request_id_of
+from cove.server.api.context import MCP_PATHS, Scope, agent_path_of, request_id_of, resource_metadata_of
+from cove.server.mcp.refusals import mcp_refusal
 
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _SHOWN_PROBLEMS = 10
 _TOP_LEVEL = ("sandbox_id", "status", "created_at", "expires_at")
 """Facts that the JavaScript client reads beside the message, not in `details`."""
 
 _HTTP_CODES = {400: "INVALID_JSON", 404: "RESOURCE_NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "REQUEST_TOO_LARGE"}
+
+
+def answer_of(scope: Scope, failure: CoveError) -> Response:
+    """The answer for a failure, in the form that the client of this request expects."""
+    request_id = request_id_of(scope)
+    if scope["path"] not in MCP_PATHS:
+        return render(failure, request_id, agent_path=agent_path_of(scope))
+    sent = any(name in _CREDENTIALS for name, _ in scope["headers"])
+    return mcp_refusal(failure, request_id, metadata_url=resource_metadata_of(scope), with_credential=sent)
 
 
 def render(failure: CoveError, request_id: str, *, agent_path: str | None = None) -> Response:
@@ -52,7 +63,7 @@ def render(failure: CoveError, request_id: str, *, agent_path: str | None = None
 async def on_cove_error(request: Request, failure: Exception) -> Response:
     """Exception handler for `CoveError`."""
     assert isinstance(failure, CoveError)
-    return render(failure, request_id_of(request.scope), agent_path=agent_path_of(request.scope))
+    return answer_of(request.scope, failure)
 
 
 async def on_http_exception(request: Request, failure: Exception) -> Response:

@@ -7,8 +7,8 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cove.models.errors import CoveError, error
-from cove.server.api.context import agent_path_of, choose_request_id, header_of
-from cove.server.api.errors import render
+from cove.server.api.context import choose_request_id, header_of
+from cove.server.api.errors import answer_of
 from cove.server.metrics import Metrics
 
 _SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
@@ -38,30 +38,28 @@ class RequestContext:
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *_SAFE_HEADERS]
             await send(message)
 
         try:
-            await self._guarded(scope, receive, answer, request_id, lambda: status)
+            await self._guarded(scope, receive, answer, lambda: status)
         finally:
             self._record(scope, status, time.perf_counter() - started)
 
-    async def _guarded(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str, sent: Callable[[], int]
-    ) -> None:
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, sent: Callable[[], int]) -> None:
         try:
             await self._app(scope, receive, send)
         except CoveError as failure:
             if sent():
                 raise
-            await render(failure, request_id, agent_path=agent_path_of(scope))(scope, receive, send)
+            await answer_of(scope, failure)(scope, receive, send)
         except Exception:
             self._log.exception("unhandled", path=_path(scope))
             if sent():
                 raise
             hidden = error("INTERNAL_ERROR", "Cove failed; its log says more under this request id.")
-            await render(hidden, request_id, agent_path=agent_path_of(scope))(scope, receive, send)
+            await answer_of(scope, hidden)(scope, receive, send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")

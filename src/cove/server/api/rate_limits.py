@@ -7,8 +7,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cove.core.rates import RateLimiter, Verdict
 from cove.models.errors import CoveError, error
-from cove.server.api.context import find_principal, request_id_of
-from cove.server.api.errors import render
+from cove.server.api.context import find_principal
+from cove.server.api.errors import answer_of
 
 _CREATES = ("POST", "/v1/sandboxes")
 
@@ -37,7 +37,7 @@ class RateLimits:
         if verdict.allowed:
             await self._app(scope, receive, answer)
         else:
-            await render(_exceeded(scope, verdict), request_id_of(scope))(scope, receive, answer)
+            await answer_of(scope, _exceeded(scope, verdict))(scope, receive, answer)
 
     def _verdict(self, scope: Scope) -> Verdict | None:
         """The tightest that applies; a request that is refused uses up nothing further."""

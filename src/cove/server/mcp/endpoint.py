@@ -85,10 +85,12 @@ class McpEndpoint:
         scope["route"] = self
         method, session_id = scope["method"], header_of(scope, _SESSION_ID)
         if method not in {"GET", "POST", "DELETE"} or (method != "POST" and session_id is None):
-            raise error("METHOD_NOT_ALLOWED", f"{method[:20]} is not possible here.", remedy="Send POST.", allow="POST")
-        loaded, owner = await self._when_loaded(), identity_of(principal_of(scope))
+            raise error("METHOD_NOT_ALLOWED", f"{method[:20]} is not possible here.", remedy="Send POST.")
+        loaded, principal = await self._when_loaded(), principal_of(scope)
+        owner = identity_of(principal)
         async with AsyncExitStack() as stack:
             body = b"" if method != "POST" else await stack.enter_async_context(self._bodies.read(receive, owner))
+            loaded.module.check_call(principal, body)
             if not loaded.module.has_sessions(header_of(scope, _VERSION)):
                 await exchange(self._choose(loaded, scope), scope, body, receive, send)
             elif session_id is None:

@@ -15,6 +15,7 @@ from cove.mcp.callers import Callers
 from cove.mcp.server import build_server
 from cove.mcp.toolsets import Toolset
 from cove.server.mcp.bounds import IDLE_SECONDS, MAX_BODY_BYTES
+from cove.server.mcp.step_up import check_call as check_call
 
 Managers = Mapping[tuple[Toolset, bool], StreamableHTTPSessionManager]
 """By the set of tools, and whether answers are plain JSON."""
