@@ -18,10 +18,16 @@ _REFRESH_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """One template. `built` says whether the host has it at present."""
+    """One template.
+
+    Attributes:
+        built: whether the host has it at present.
+        packages: name -> version of what is installed in it, as far as the host has said.
+    """
 
     template: StoredTemplate
     built: bool
+    packages: Mapping[str, str]
 
 
 class TemplateCatalog:
@@ -37,6 +43,7 @@ class TemplateCatalog:
         self._clock = clock
         self._by_name: dict[tuple[str, str], CatalogEntry] = {}
         self._by_id: dict[str, CatalogEntry] = {}
+        self._packages: Mapping[str, Mapping[str, str]] = {}
         self._refreshing = asyncio.Lock()
         self._refreshed = float("-inf")
         self.unbuilt: dict[str, CoveError] = {}
@@ -94,7 +101,7 @@ class TemplateCatalog:
     def show(self, template: StoredTemplate) -> None:
         """A tenant's template is new, or its build went on."""
         known = self._by_id.get(str(template.id))
-        entry = CatalogEntry(template, known is not None and known.built)
+        entry = CatalogEntry(template, known is not None and known.built, self._packages_of(template))
         self._by_id[str(template.id)] = self._by_name[template.namespace, template.name] = entry
 
     def forget(self, template: StoredTemplate) -> None:
@@ -120,12 +127,18 @@ class TemplateCatalog:
         if fresh:
             now = self._clock()
             templates = await self._store.write(lambda work: _put_all(work, fresh, now))
+        self._packages = {manifest.name: manifest.packages for manifest in manifests}
         self._fill(templates, built=frozenset(manifest.name for manifest in manifests))
 
     def _fill(self, templates: tuple[StoredTemplate, ...], *, built: frozenset[str]) -> None:
-        entries = [CatalogEntry(template, template.host_name in built) for template in templates]
+        entries = [
+            CatalogEntry(template, template.host_name in built, self._packages_of(template)) for template in templates
+        ]
         self._by_name = {(entry.template.namespace, entry.template.name): entry for entry in entries}
         self._by_id = {str(entry.template.id): entry for entry in entries}
+
+    def _packages_of(self, template: StoredTemplate) -> Mapping[str, str]:
+        return self._packages.get(template.host_name, {})
 
 
 def _put_all(work: UnitOfWork, manifests: list[TemplateManifest], now: float) -> tuple[StoredTemplate, ...]:

@@ -206,4 +206,6 @@ def _document(info: TemplateInfo) -> str:
             f"- Limits unless others are asked for: {resources.vcpu} processors, {resources.memory_mb} MiB of memory, "
             f"{resources.disk_gb} GiB of disk"
         ]
+    if info.packages:
+        lines += ["", "## Packages", "", *(f"- {name} {version}" for name, version in info.packages.items())]
     return "\n".join(lines) + "\n"

@@ -16,7 +16,12 @@ class TemplateResources(Contract):
 
 
 class TemplateInfo(Contract):
-    """One template (contract: Template object). `features` and `tags` are never null."""
+    """One template (contract: Template object). `features` and `tags` are never null.
+
+    Attributes:
+        features: languages that `/execute` runs in it.
+        packages: name -> version of what is installed; only where one template was asked for.
+    """
 
     object: str = "template"
     id: str
@@ -35,6 +40,7 @@ class TemplateInfo(Contract):
     default_resources: TemplateResources | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    packages: dict[str, str] | None = None
     request_id: str | None = None
 
 

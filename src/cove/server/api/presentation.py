@@ -44,7 +44,9 @@ class Presentation:
             token_expires_at=token.token_expires_at,
         )
 
-    def template(self, entry: CatalogEntry, request_id: str | None = None) -> TemplateInfo:
+    def template(
+        self, entry: CatalogEntry, request_id: str | None = None, *, with_packages: bool = False
+    ) -> TemplateInfo:
         """A template. Its build has the same id: clients use the two interchangeably."""
         template = entry.template
         return TemplateInfo(
@@ -62,6 +64,7 @@ class Presentation:
             default_resources=self._resources_of(template),
             created_at=utc(template.created_at),
             updated_at=utc(template.updated_at),
+            packages=dict(entry.packages) if with_packages else None,
             request_id=request_id,
         )
 

@@ -26,7 +26,7 @@ def template_routes(catalog: TemplateCatalog, presentation: Presentation) -> API
     async def get_template(request: Request, reference: str) -> Response:
         """Get a template by its name or its id."""
         entry = await catalog.find(reference, principal_of(request.scope).namespace)
-        return answer(presentation.template(entry, request_id_of(request.scope)))
+        return answer(presentation.template(entry, request_id_of(request.scope), with_packages=True))
 
     return router
 
