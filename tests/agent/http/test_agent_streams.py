@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.agent.conftest import AgentProcess, agent_process
+from tests.agent.conftest import AgentProcess, WarmAgent, agent_process
 from tests.agent.websocket_clients import RawClient, eventually, resident_bytes, websocket
 
 pytestmark = pytest.mark.anyio
@@ -239,8 +239,8 @@ Picture()
     assert max(len(json.dumps(frame)) for frame in frames) < MIB
 
 
-async def test_the_agent_ends_in_order_while_streams_are_open(tmp_path: Path) -> None:
-    with agent_process(tmp_path) as process:
+async def test_the_agent_ends_in_order_while_streams_are_open(warm_agent: WarmAgent, tmp_path: Path) -> None:
+    with agent_process(warm_agent, tmp_path) as process:
         await _end_while_streaming(process)
 
 

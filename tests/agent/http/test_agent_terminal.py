@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.agent.conftest import AgentProcess, agent_process
+from tests.agent.conftest import AgentProcess, WarmAgent, agent_process
 from tests.agent.websocket_clients import Client, RawClient, eventually, resident_bytes, websocket
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Opcode
@@ -303,8 +303,8 @@ async def test_a_program_in_the_background_keeps_nothing_open(process: AgentProc
     process.execute(f"import os; os.kill({pid.read_text().strip()}, {int(signal.SIGKILL)})")
 
 
-async def test_sessions_end_with_the_agent(tmp_path: Path) -> None:
-    with agent_process(tmp_path) as process:
+async def test_sessions_end_with_the_agent(warm_agent: WarmAgent, tmp_path: Path) -> None:
+    with agent_process(warm_agent, tmp_path) as process:
         async with terminal(process, session="new", command="trap '' HUP TERM; echo ready; read x") as client:
             await client.until(lambda frame: frame.get("data", "").endswith("ready\r\n"))
         pid = sessions(process)[0]["pid"]
