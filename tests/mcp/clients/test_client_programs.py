@@ -39,17 +39,21 @@ async def test_the_program_in_every_file_serves(built_data_dir: Path, tmp_path: 
             entry = whole[client.servers]["cove"]
             # Clients that say the same need no process each.
             if (words := (entry["command"], entry["args"], entry["env"])) not in started:
-                await _expect_tools(entry, home=tmp_path)
+                await _expect_answers(entry, home=tmp_path)
                 started.append(words)
         assert started
 
 
-async def _expect_tools(entry: dict[str, Any], *, home: Path) -> None:
+async def _expect_answers(entry: dict[str, Any], *, home: Path) -> None:
     async with _running(entry, home=home) as ask:
         server = await ask("initialize", INITIALIZE)
         assert server["serverInfo"]["version"] == VERSION
         names = [tool["name"] for tool in (await ask("tools/list", {}))["tools"]]
         assert "execute_code_isolated" in names
+        program = {"name": "execute_code_isolated", "arguments": {"code": "print(6 * 7)"}}
+        answer = await ask("tools/call", program)
+        assert not answer.get("isError"), answer["content"]
+        assert answer["structuredContent"]["stdout"] == "42\n"
 
 
 @asynccontextmanager
