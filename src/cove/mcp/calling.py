@@ -11,10 +11,13 @@ from mcp_types import INVALID_PARAMS, CallToolResult, ImageContent, TextContent
 from pydantic import ValidationError
 
 from cove.mcp.failures import arguments_text, failure_fields, failure_text
+from cove.mcp.schemas import schema_of
 from cove.mcp.tool import Answer, AnyTool, Call, plain
 from cove.models.errors import CoveError, error
 
 _META = "cove/"
+_MAX_CHARACTERS = 4_000_000
+"""Of an answer as JSON; every tool has bounds of its own, far below."""
 _log = structlog.get_logger("cove.mcp")
 
 
@@ -37,7 +40,7 @@ async def call_tool(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> 
     try:
         checked = tool.arguments.model_validate(arguments)
     except ValidationError as problem:
-        return refused(arguments_text(tool.name, problem, [*tool.arguments.model_fields]))
+        return refused(arguments_text(tool.name, problem, schema_of(tool.arguments)["properties"]))
     if tool.scope not in call.caller.scopes:
         return failed(error("FORBIDDEN", f"{tool.name} needs a key with the scope {tool.scope}."))
     try:
@@ -51,10 +54,12 @@ async def call_tool(tool: AnyTool, arguments: Mapping[str, Any], call: Call) -> 
 
 def result_of(answer: Answer) -> CallToolResult:
     """The answer on the wire: structured, and the same as JSON text for clients that know no other."""
-    structured = plain(answer.structured)
+    structured, text = _sendable(plain(answer.structured))
+    if len(text) > _MAX_CHARACTERS:
+        return failed(error("BAD_RESPONSE", f"The answer has {len(text)} characters; ask for less."))
     images = [ImageContent(data=image.data, mime_type=image.mime_type) for image in answer.images]
     return CallToolResult(
-        content=[TextContent(text=_text(structured) if answer.text is None else answer.text), *images],
+        content=[TextContent(text=text if answer.text is None else answer.text), *images],
         structured_content=structured,
         is_error=answer.is_error,
         _meta={_META + name: value for name, value in answer.meta.items()} or None,
@@ -75,11 +80,12 @@ def refused(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 
-def _text(structured: dict[str, Any]) -> str:
-    # A lone surrogate cannot be encoded; json escapes it where it is told to escape everything.
+def _sendable(structured: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """What JSON and UTF-8 can carry: a lone surrogate becomes a question mark."""
+    text = json.dumps(structured, ensure_ascii=False)
     try:
-        text = json.dumps(structured, ensure_ascii=False)
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(structured)
-    return text
+        text = text.encode(errors="replace").decode()
+        return json.loads(text), text
+    return structured, text

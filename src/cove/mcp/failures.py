@@ -1,19 +1,34 @@
 """Platform errors as a model should read them: what happened, and what to do next."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from cove.models.errors import CoveError, definition_of
 
 _MAX_SHOWN = 5
+_MAX_NAME = 60
+
+_NEXT_CALLS: Final = {
+    "SANDBOX_NOT_FOUND": "list_sandboxes shows yours, create_sandbox makes a new one.",
+    "SANDBOX_EXPIRED": "create_sandbox makes a new one.",
+    "TEMPLATE_NOT_FOUND": "list_templates shows what there is.",
+    "FILE_NOT_FOUND": "file_list shows what a directory holds.",
+    "DIRECTORY_NOT_FOUND": "file_list shows what a directory holds, file_mkdir makes one.",
+    "PROCESS_NOT_FOUND": "execute_list_processes shows the programs in the background.",
+    "AUTHENTICATION_REQUIRED": "Put a key into the configuration of this MCP server: COVE_API_KEY, or over HTTP the "
+    "header `Authorization: Bearer KEY`. `cove keys create NAME` on the server makes one.",
+}
+"""Remedies in terms of tools, where those of the table of errors speak of REST and the command line."""
 
 
 def failure_text(failure: CoveError) -> str:
     """One paragraph: the message, the remedy, the stable code."""
     again = " The same call may work later." if definition_of(failure.code).retryable else ""
-    return f"{failure.message} {failure.remedy}".strip() + f"{again} [{failure.code}]"
+    return f"{failure.message} {_remedy(failure)}".strip() + f"{again} [{failure.code}]"
 
 
 def failure_fields(failure: CoveError) -> dict[str, Any]:
@@ -21,18 +36,55 @@ def failure_fields(failure: CoveError) -> dict[str, Any]:
     return {
         "code": failure.code,
         "message": failure.message,
-        "remedy": failure.remedy,
+        "remedy": _remedy(failure),
         "retryable": definition_of(failure.code).retryable,
     }
 
 
-def arguments_text(tool: str, problem: ValidationError, known: Sequence[str]) -> str:
-    """Which arguments are wrong and how, without repeating what was sent."""
-    lines: list[str] = []
-    for found in problem.errors(include_url=False, include_input=False)[:_MAX_SHOWN]:
-        place = ".".join(str(part) for part in cast("tuple[Any, ...]", found["loc"]))
-        text = found["msg"].removeprefix("Value error, ")
-        if found["type"] == "extra_forbidden":
-            text = f"there is no such argument; there are: {', '.join(known)}"
-        lines.append(f"{place}: {text}" if place else text)
-    return f"{tool} was not called, its arguments are wrong. " + "; ".join(lines) + " [INVALID_REQUEST]"
+def arguments_text(tool: str, problem: ValidationError, known: Mapping[str, Any]) -> str:
+    """Which arguments are wrong and how, without repeating what was sent.
+
+    Args:
+        known: the arguments that there are, with the JSON schema of each.
+    """
+    found = problem.errors(include_url=False, include_input=False)
+    lines = [_line(detail, known) for detail in found[:_MAX_SHOWN]]
+    more = f"; and {len(found) - _MAX_SHOWN} more" if len(found) > _MAX_SHOWN else ""
+    return f"{tool} was not called, its arguments are wrong. " + "; ".join(lines) + f"{more} [INVALID_REQUEST]"
+
+
+def _remedy(failure: CoveError) -> str:
+    return _NEXT_CALLS.get(failure.code, failure.remedy)
+
+
+def _line(detail: ErrorDetails, known: Mapping[str, Any]) -> str:
+    parts = [str(part)[:_MAX_NAME] for part in detail["loc"]]
+    text = detail["msg"].removeprefix("Value error, ")
+    if not parts:
+        return text
+    if detail["type"] == "extra_forbidden":
+        text = _no_such(parts[0], known)
+    elif detail["type"] == "missing":
+        text = "it is required"
+    else:
+        text += _range(known.get(parts[0]))
+    return f"{'.'.join(parts)}: {text}"
+
+
+def _no_such(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"there is no such argument; {hint}there are: {', '.join(known) or 'none'}"
+
+
+def _range(schema: object) -> str:
+    """What a number must be, from the schema that was listed."""
+    if not isinstance(schema, dict):
+        return ""
+    rules = cast("dict[str, Any]", schema)
+    bounds = [
+        f"{words} {rules[key]:g}"
+        for key, words in (("exclusiveMinimum", "more than"), ("minimum", "at least"), ("maximum", "at most"))
+        if key in rules
+    ]
+    return f" (it must be {' and '.join(bounds)})" if bounds else ""

@@ -22,6 +22,8 @@ _HEAD_SHARE = 0.6
 _UTF8_BYTES = 4
 """Most bytes that a character takes."""
 _MAX_PATH = 300
+_LEAST_KEPT = 0.8
+"""Of a part, when it is cut back to whole lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,12 @@ async def shown(stream: Printed, limit: int, *, sandbox: AsyncSandbox, lasting: 
     whole = await _whole(stream, limit, sandbox)
     if whole is not None and len(whole) <= limit:
         return whole + stream.notes
-    head = (whole or stream.text)[: int(limit * _HEAD_SHARE)]
-    tail = await _tail(stream, limit - len(head), whole, sandbox)
+    head = _to_line_end((whole or stream.text)[: int(limit * _HEAD_SHARE)])
+    tail = _from_line_start(await _tail(stream, limit - len(head), whole, sandbox))
     start = _bytes_of(head)
     left_out = max(stream.total - start - _bytes_of(tail), 0)
     mark = f"[... {left_out} of {stream.total} bytes left out{_way(stream, start, sandbox, lasting=lasting)} ...]"
-    return f"{head}\n{mark}\n{tail}{_on_new_line(tail, stream.notes)}"
+    return f"{head}{_break_after(head)}{mark}\n{tail}{_break_after(tail) if stream.notes else ''}{stream.notes}"
 
 
 def shortened(text: str, limit: int, *, rest: str) -> str:
@@ -142,5 +144,16 @@ def _way(stream: Printed, start: int, sandbox: AsyncSandbox, *, lasting: bool) -
     return f"; read on with file_read(sandbox_id='{sandbox.sandbox_id}', path='{stream.file}', offset={start})"
 
 
-def _on_new_line(before: str, notes: str) -> str:
-    return f"\n{notes}" if notes and before and not before.endswith("\n") else notes
+def _to_line_end(head: str) -> str:
+    """Without its last line, which was cut, where that is no great loss."""
+    end = head.rfind("\n") + 1
+    return head[:end] if end >= len(head) * _LEAST_KEPT else head
+
+
+def _from_line_start(tail: str) -> str:
+    start = tail.find("\n") + 1
+    return tail[start:] if start <= len(tail) * (1 - _LEAST_KEPT) else tail
+
+
+def _break_after(text: str) -> str:
+    return "\n" if text and not text.endswith("\n") else ""

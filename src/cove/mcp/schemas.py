@@ -47,6 +47,8 @@ def _compact(node: Any, definitions: dict[str, Any], *, described: bool) -> Any:
         rest = {key: value for key, value in schema.items() if key != "anyOf"}
         if len(choices) == 1:
             return _compact({**choices[0], **rest}, definitions, described=described)
+        if all(choice.keys() == {"type"} for choice in choices):
+            return _compact({**rest, "type": [choice["type"] for choice in choices]}, definitions, described=described)
         schema = {**rest, "anyOf": choices}
     kept = {
         key: value

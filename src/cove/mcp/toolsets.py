@@ -44,7 +44,6 @@ _CORE = (
     "run_command",
     "file_read",
     "file_write",
-    "file_list",
     "delete_sandbox",
 )
 

@@ -63,6 +63,8 @@ WaitedSeconds = Annotated[float, Field(gt=0, le=MAX_WAITED_SECONDS), Number]
 BackgroundSeconds = Annotated[float, Field(gt=0, le=MAX_EXECUTION_SECONDS), Number]
 LifetimeSeconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_SECONDS), Number]
 OutputCharacters = Annotated[int, Field(ge=MIN_CHARACTERS, le=MAX_CHARACTERS), Number]
+Region = Annotated[str | None, Field(max_length=100)]
+"""Where, on servers that have several."""
 ProcessLabel = Annotated[str, Field(min_length=1, max_length=200)]
 
 OUTPUT_CHARACTERS = DEFAULT_CHARACTERS

@@ -17,6 +17,7 @@ from cove.mcp.tools.hopx_arguments import (
     Language,
     OutputCharacters,
     ProcessLabel,
+    Region,
     SandboxId,
     Variables,
     WaitedSeconds,
@@ -48,7 +49,7 @@ class IsolatedArguments(Arguments):
     timeout: WaitedSeconds = Field(default=30, description="Seconds.")
     env: Variables | None = None
     template_name: str = _TEMPLATE
-    region: str | None = None
+    region: Region = None
     max_output_chars: OutputCharacters = OUTPUT_CHARACTERS
 
 
@@ -75,7 +76,7 @@ class CodeArguments(Arguments):
     working_dir: str | None = None
     name: ProcessLabel | None = None
     template_name: str = _TEMPLATE
-    region: str | None = None
+    region: Region = None
     max_output_chars: OutputCharacters = OUTPUT_CHARACTERS
 
     @model_validator(mode="before")

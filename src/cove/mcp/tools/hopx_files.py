@@ -14,7 +14,8 @@ from cove.models.errors import error
 from cove.models.files import FileEntry
 from cove.sdk import AsyncSandbox
 
-_MAX_OFFSET = 2**53
+_MAX_OFFSET = 2**43
+"""No file is longer: a disk has at most 1 TiB."""
 _MAX_COUNTED = 10_000
 _UTF8_BYTES = 4
 
@@ -33,6 +34,7 @@ class ReadResult(Result):
     """Of `file_read`.
 
     Attributes:
+        offset: where `content` begins, if not where it was asked for: that was within a character.
         size: of the whole file, in bytes.
         next_offset: where to read on; absent at the end.
         encoding: `utf-8`, or `base64` for what is no text.
@@ -41,6 +43,7 @@ class ReadResult(Result):
     path: str
     content: str
     encoding: str
+    offset: int | None = None
     size: int
     next_offset: int | None = None
 
@@ -99,10 +102,11 @@ class DoneResult(Result):
 
 
 class Part(NamedTuple):
-    """A part of a file. `end` is where it ends in the file."""
+    """A part of a file, from `start` to `end`."""
 
     content: str
     encoding: str
+    start: int
     end: int
 
 
@@ -125,6 +129,7 @@ async def file_read(call: Call, arguments: ReadArguments) -> Answer:
                 path=found.path,
                 content=part.content,
                 encoding=part.encoding,
+                offset=part.start if part.start != arguments.offset else None,
                 size=found.size,
                 next_offset=part.end if more else None,
             )
@@ -135,23 +140,35 @@ async def file_read(call: Call, arguments: ReadArguments) -> Answer:
 
 def readable(data: bytes, offset: int, limit: int) -> Part:
     """About `limit` bytes of `data`, which begins at `offset` of a file: text where it is text."""
-    text = _whole_characters(data, limit)
-    if text is not None:
-        return Part(text, "utf-8", offset + len(text.encode()))
+    start = _character_start(data) if offset else 0
+    text = _whole_characters(data[start:], limit)
+    if text is not None and "\0" not in text:
+        return Part(text, "utf-8", offset + start, offset + start + len(text.encode()))
     # Base64 takes four characters for three bytes.
     raw = data[: max(limit * 3 // 4, 1)]
-    return Part(base64.b64encode(raw).decode("ascii"), "base64", offset + len(raw))
+    return Part(base64.b64encode(raw).decode("ascii"), "base64", offset, offset + len(raw))
+
+
+def _character_start(data: bytes) -> int:
+    """How many bytes at the beginning belong to a character that began before (RFC 3629: 10xxxxxx)."""
+    continued = data[: _UTF8_BYTES - 1]
+    return len(continued) - len(continued.lstrip(bytes(range(0x80, 0xC0))))
 
 
 def _whole_characters(data: bytes, limit: int) -> str | None:
     """The text at the beginning, as far as a character ends within `limit` bytes; at least one character."""
-    most = data[: max(limit, _UTF8_BYTES)] if len(data) > limit else data
-    for dropped in range(min(_UTF8_BYTES, len(most)) if len(data) > limit else 1):
-        try:
-            return most[: len(most) - dropped].decode()
-        except UnicodeDecodeError:
-            continue
-    return "" if not data else None
+    if len(data) <= limit:
+        return _text(data)
+    most = data[: max(limit, _UTF8_BYTES)]
+    texts = (_text(most[: len(most) - dropped]) for dropped in range(min(_UTF8_BYTES, len(most))))
+    return next((text for text in texts if text is not None), None)
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 async def file_write(call: Call, arguments: WriteArguments) -> Answer:

@@ -1,5 +1,6 @@
 """Sandboxes: make, see, change, end (contract section 5)."""
 
+from collections.abc import Set
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -7,11 +8,18 @@ from pydantic import ConfigDict, Field
 
 from cove.mcp.bounds import fitting
 from cove.mcp.tool import Answer, AnyTool, Arguments, Call, Effect, Result, Tool
-from cove.mcp.tools.hopx_arguments import InSandbox, LifetimeSeconds, Number, OfSandbox, Variables
+from cove.mcp.tools.hopx_arguments import InSandbox, LifetimeSeconds, Number, OfSandbox, Region, Variables
 from cove.models.errors import error
 from cove.models.sandboxes import SandboxInfo, SandboxStatus
 from cove.models.scopes import Scope
 from cove.sdk import AsyncSandbox
+
+_CREATED = frozenset(
+    {
+        *("id", "status", "direct_url", "auth_token", "template_id", "template_name", "region"),
+        *("created_at", "expires_at", "timeout_seconds", "internet_access", "isolation"),
+    }
+)
 
 
 class CreateArguments(Arguments):
@@ -19,7 +27,7 @@ class CreateArguments(Arguments):
 
     template_id: str | int | None = None
     template_name: str | None = Field(default=None, max_length=200, description="Default: code-interpreter.")
-    region: str | None = None
+    region: Region = None
     timeout_seconds: LifetimeSeconds | None = Field(default=None, description="Lifetime; default: the server's.")
     internet_access: bool | None = None
     env_vars: Variables | None = None
@@ -37,20 +45,15 @@ class SandboxResult(Result):
 
 
 class CreatedResult(Result):
-    """Of `create_sandbox`."""
+    """Of `create_sandbox`: these, and what else `_CREATED` names."""
+
+    model_config = ConfigDict(extra="allow")
 
     id: str
     status: str
     direct_url: str
     auth_token: str
-    template_id: str | None
-    template_name: str | None
-    region: str | None
-    created_at: datetime
     expires_at: datetime | None
-    timeout_seconds: int | None
-    internet_access: bool
-    isolation: str
 
 
 class ListArguments(Arguments):
@@ -58,7 +61,7 @@ class ListArguments(Arguments):
 
     limit: Annotated[int, Field(ge=1, le=1000), Number] = 100
     status: SandboxStatus | None = None
-    region: str | None = None
+    region: Region = None
 
 
 class ListResult(Result):
@@ -117,7 +120,7 @@ async def create_sandbox(call: Call, arguments: CreateArguments) -> Answer:
     options: dict[str, Any] = arguments.model_dump(exclude={"template_id", "template_name"})
     name, number = _template(arguments)
     info = (await call.caller.create(name, template_id=number, **options)).info
-    created = CreatedResult.model_validate(info.model_dump())
+    created = CreatedResult.model_validate(info.model_dump(include={*_CREATED}))
     return Answer(created, meta={"isolation": str(info.isolation)})
 
 
@@ -134,7 +137,7 @@ def _template(arguments: CreateArguments) -> tuple[str | None, str | int | None]
 async def list_sandboxes(call: Call, arguments: ListArguments) -> Answer:
     """Those that the caller may see."""
     page = await call.caller.control.page(status=arguments.status, region=arguments.region, limit=arguments.limit)
-    rows = fitting(described(info) for info in page.data)
+    rows = fitting(described(info, but={"isolation_summary"}) for info in page.data)
     more = page.has_more or len(rows) < len(page.data)
     return Answer(ListResult(data=rows, count=len(rows), has_more=more))
 
@@ -182,11 +185,10 @@ async def get_agent_url(call: Call, arguments: InSandbox) -> Answer:
     return Answer(AgentUrlResult(agent_url=info.public_host, sandbox_id=info.id))
 
 
-def described(info: SandboxInfo) -> dict[str, Any]:
+def described(info: SandboxInfo, *, but: Set[str] = frozenset()) -> dict[str, Any]:
     """A sandbox for a model: what is set, and nothing twice but its id, which has two names."""
-    fields = info.model_dump(
-        mode="json", exclude_none=True, exclude={"object", "public_host", "live_mode", "request_id"}
-    )
+    left_out = {"object", "public_host", "live_mode", "request_id", *but}
+    fields = info.model_dump(mode="json", exclude_none=True, exclude=left_out)
     return {"sandbox_id": info.id, **fields}
 
 

@@ -71,7 +71,7 @@ async def list_templates(call: Call, arguments: ListArguments) -> Answer:
 
 
 def _field_names(text: str) -> list[str]:
-    known = [*TemplateInfo.model_fields]
+    known = [name for name in TemplateInfo.model_fields if name not in ("object", "request_id")]
     if text.strip().lower() == _EVERYTHING:
         return known
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -88,12 +88,13 @@ def _field_names(text: str) -> list[str]:
 async def get_template(call: Call, arguments: TemplateArguments) -> Answer:
     """One of them."""
     template = await call.caller.control.template(arguments.name)
-    return Answer(template.model_dump(mode="json", exclude_none=True))
+    return Answer(template.model_dump(mode="json", exclude_none=True, exclude={"object", "request_id"}))
 
 
 async def health(call: Call, arguments: NoArguments) -> Answer:
     """What the server says of itself."""
-    return Answer({"status": "ok", **await call.caller.control.health()})
+    found = await call.caller.control.health()
+    return Answer({"status": "ok", **{name: value for name, value in found.items() if name != "request_id"}})
 
 
 TOOLS: tuple[AnyTool, ...] = (
