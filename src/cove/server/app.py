@@ -29,6 +29,7 @@ from cove.server.api.application import build_application
 from cove.server.api.client_leases import lease_routes
 from cove.server.api.executions import execution_routes
 from cove.server.api.failed_attempts import FailedAttempts
+from cove.server.api.microsandbox import microsandbox_routes
 from cove.server.api.operations import operation_routes
 from cove.server.api.presentation import Presentation
 from cove.server.api.sandboxes import sandbox_routes
@@ -133,12 +134,11 @@ def build_control_plane(
     )
     asynchronous = build_executions(settings, store, engine.directory, count=metrics.webhook, clock=clock)
     building = build_building(settings, store, host, engine, _policy(settings), clock=clock)
-    mcp = McpEndpoint(
-        HttpCallers(engine.delegated_keys, local_socket_path(settings.data_dir)), toolset=settings.mcp_toolset
-    )
+    callers = HttpCallers(engine.delegated_keys, local_socket_path(settings.data_dir))
+    mcp = McpEndpoint(callers, toolset=settings.mcp_toolset)
     app = _application(
         settings, store, engine, keys, namespaces, sessions, metrics, clock,
-        execution_routes(asynchronous.executions, tokens), building, mcp,
+        execution_routes(asynchronous.executions, tokens), microsandbox_routes(callers), building, mcp,
     )  # fmt: skip
     plane = ControlPlane(
         settings=settings,
@@ -166,6 +166,7 @@ def _application(
     metrics: Metrics,
     clock: Clock,
     executions: APIRouter,
+    microsandbox: APIRouter,
     building: TemplateBuilding,
     mcp: McpEndpoint,
 ) -> FastAPI:
@@ -180,6 +181,7 @@ def _application(
             build_routes(building.builds, building.shelf, base_url=settings.base_url),
             template_routes(engine.catalog, presentation),
             executions,
+            microsandbox,
             account_routes(accounts, keys, sessions, attempts, dev=settings.dev),
             key_routes(accounts, clock=clock),
             usage_routes(UsageReport(store, clock=clock), engine.quotas, most=settings.max_limits),

@@ -15,12 +15,12 @@ _MAX_PORT = 65535
 _MAX_CPUS = 256
 
 
-def _none_to_empty(value: Any) -> Any:
-    """Clients send null for a list or table that they do not set."""
+def none_to_empty(value: Any) -> Any:
+    """Clients send null for a list that they do not set."""
     return () if value is None else value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_none_to_empty), Field(max_length=MAX_ENTRIES)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(none_to_empty), Field(max_length=MAX_ENTRIES)]
 
 
 def _whole_processors(value: Any) -> Any:

@@ -100,7 +100,7 @@ class NamedSandboxes:
             raise error(
                 "SANDBOX_NOT_FOUND",
                 f"There is no sandbox {name!r}{where}.",
-                remedy="Start it first (sandbox_start, sandbox.start); it may have reached the end of its time.",
+                remedy="sandbox_start (sandbox.start) starts one; it may have reached the end of its time.",
             )
         return info
 
@@ -118,7 +118,7 @@ class NamedSandboxes:
             raise error(
                 "INVALID_STATE",
                 f"Sandbox {name} is {info.status}, not running.",
-                remedy="Start it first (sandbox_start, sandbox.start).",
+                remedy="sandbox_start (sandbox.start) starts it again.",
             )
         return AsyncSandbox(info, self.control)
 

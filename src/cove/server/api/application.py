@@ -21,6 +21,7 @@ from cove.server.api.document import describe
 from cove.server.api.errors import on_cove_error, on_http_exception, on_validation_error
 from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.api.front import BodyLimit, RequestContext
+from cove.server.api.microsandbox import MAX_RPC_BODY_BYTES, RPC_PATH, MicrosandboxErrors
 from cove.server.api.rate_limits import RateLimits
 from cove.server.api.uploads import UploadDoor
 from cove.server.mcp.bounds import MAX_BODY_BYTES as MAX_MCP_BODY_BYTES
@@ -84,8 +85,10 @@ def build_application(
         dev=settings.dev,
         origins=frozenset(settings.allowed_origins),
     )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, larger={mcp.path: MAX_MCP_BODY_BYTES})
+    larger = {mcp.path: MAX_MCP_BODY_BYTES, RPC_PATH: MAX_RPC_BODY_BYTES}
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(UploadDoor, shelf=shelf)
+    app.add_middleware(MicrosandboxErrors)
     app.add_middleware(RequestContext, metrics=metrics)
     app.openapi = partial(_document_once, app)
     return app

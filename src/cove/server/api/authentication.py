@@ -24,7 +24,7 @@ from cove.server.mcp.resource_server import ResourceServer, is_access_token
 LOGIN_PATHS = frozenset({"/auth/workos-callback", "/auth/refresh"})
 """They authenticate by their body."""
 
-OPEN_PATHS = frozenset({"/health", "/openapi.json"}) | LOGIN_PATHS | METADATA_PATHS
+OPEN_PATHS = frozenset({"/health", "/api/v1/health", "/openapi.json"}) | LOGIN_PATHS | METADATA_PATHS
 _AGENT_PATHS = re.compile(r"/sandboxes/[0-9]{10}[a-z0-9]{8}/execute/async\Z")
 """Routes of an agent that are served here: they check the sandbox's token themselves, and know no API keys."""
 

@@ -13,7 +13,7 @@ from cove.server.gateway.counters import GatewayCounters
 from cove.server.gateway.dialling import PortDialer
 from cove.server.gateway.refusals import Plane, Refuse, refuse, refuse_error
 from cove.server.gateway.relay import RequestRelay, ResponseRelay
-from cove.server.gateway.routing import MCP, UPLOADS, ToAgent, ToControlPlane, TokenVerifier, ToPort
+from cove.server.gateway.routing import CARRYING_CODE, UPLOADS, ToAgent, ToControlPlane, TokenVerifier, ToPort
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.gateway.upstreams import Upstream
 
@@ -131,8 +131,8 @@ def body_limit(route: ToControlPlane | ToAgent | ToPort, settings: GatewaySettin
         case ToControlPlane():
             if route.target.startswith(UPLOADS):
                 return settings.max_upload_body_bytes
-            is_mcp = route.target.partition(b"?")[0] in MCP
-            return settings.max_mcp_body_bytes if is_mcp else settings.max_control_body_bytes
+            carries_code = route.target.partition(b"?")[0] in CARRYING_CODE
+            return settings.max_code_body_bytes if carries_code else settings.max_control_body_bytes
         case ToAgent():
             return settings.max_agent_body_bytes
         case ToPort():

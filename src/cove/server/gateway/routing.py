@@ -46,8 +46,8 @@ CONTROL_PREFIXES = (b"/v1", b"/docs", b"/redoc", b"/openapi.json", b"/mcp", b"/a
 UPLOADS = b"/v1/templates/uploads/"
 """Archives for builds: bodies that are large, for the control plane."""
 
-MCP = (b"/mcp", b"/mcp/")
-"""Tool calls: bodies that may hold a whole file."""
+CARRYING_CODE = (b"/mcp", b"/mcp/", b"/api/v1/rpc")
+"""Tool calls and the like: bodies that may hold a whole file."""
 
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/=-]{1,8192})")
 _API_KEY = re.compile(rb"(?:[Bb][Ee][Aa][Rr][Ee][Rr] +)?(?:hopx_live_|msb_|cove_delegated_).*", re.DOTALL)

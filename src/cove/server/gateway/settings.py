@@ -25,7 +25,7 @@ class GatewaySettings:
         max_connections: client connections; one more is answered 503 and closed.
         max_agent_body_bytes: request body towards an agent; programs get bodies of any size.
         max_control_body_bytes: request body towards the control plane.
-        max_mcp_body_bytes: of a tool call.
+        max_code_body_bytes: of a tool call, or of another that carries code.
         max_upload_body_bytes: archives for builds of templates, which the control plane writes to disk as they come.
         max_drained_body_bytes: a refused request's body up to this size is read and dropped so that the connection
             can be kept; with a larger one the connection is closed.
@@ -49,7 +49,7 @@ class GatewaySettings:
     max_connections: int = 4096
     max_agent_body_bytes: int = 64 * GIB
     max_control_body_bytes: int = MIB
-    max_mcp_body_bytes: int = 16 * MIB
+    max_code_body_bytes: int = 16 * MIB
     max_upload_body_bytes: int = GIB
     max_drained_body_bytes: int = 256 * KIB
     head_seconds: float = 30.0
