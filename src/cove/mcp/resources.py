@@ -31,10 +31,11 @@ from cove.mcp.addresses import (
 )
 from cove.mcp.callers import Caller
 from cove.mcp.refusals import protocol_error, resource_not_found
-from cove.models.errors import CoveError, NotFound, error
+from cove.models.errors import CoveError, InvalidRequest, NotFound, error
 from cove.models.files import FileContent, FileEntry
 from cove.models.sandboxes import SandboxStatus
 from cove.models.templates import TemplateInfo
+from cove.sdk import AsyncSandbox
 
 MAX_BYTES: Final = 1024 * 1024
 """Of a file that is read in one piece; what is larger is for the tool `file_read`."""
@@ -128,8 +129,7 @@ async def _read_file(caller: Caller, uri: str, address: SandboxFile) -> ReadReso
         except CoveError as failure:
             if failure.code != "INVALID_PATH":
                 raise
-            page = await sandbox.files.list_page(address.path, limit=MAX_ENTRIES)
-            return _directory(uri, address, page.files, truncated=page.truncated)
+            return await _read_directory(sandbox, uri, address, failure)
     except CoveError as failure:
         caller.forget_after(failure, address.sandbox_id)
         raise
@@ -140,6 +140,17 @@ async def _read_file(caller: Caller, uri: str, address: SandboxFile) -> ReadReso
             remedy="Read it in parts with the tool file_read(path, offset, limit).",
         )
     return _file(uri, address.path, content)
+
+
+async def _read_directory(
+    sandbox: AsyncSandbox, uri: str, address: SandboxFile, no_file: CoveError
+) -> ReadResourceResult:
+    try:
+        page = await sandbox.files.list_page(address.path, limit=MAX_ENTRIES)
+    except (InvalidRequest, NotFound):
+        # Neither a file nor a directory: a device, say.
+        raise no_file from None
+    return _directory(uri, address, page.files, truncated=page.truncated)
 
 
 def _file(uri: str, path: str, content: FileContent) -> ReadResourceResult:
