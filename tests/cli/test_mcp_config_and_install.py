@@ -135,7 +135,6 @@ def test_links(cove: Cove) -> None:
         (["--http", "--key", "-"], "no API key"),
         (["--http", "--key", "k", "--project", "."], "no key goes into them"),
         (["--project", "/nowhere"], "not a directory"),
-        (["--http", "--toolset", "core"], "set of tools"),
     ],
 )
 def test_what_is_refused(cove: Cove, arguments: list[str], words: str, tmp_path: Path) -> None:

@@ -107,9 +107,10 @@ def test_a_program_for_a_server_gets_the_key_in_its_environment(client: Client) 
         assert entry["env"] == {"COVE_API_KEY": client.key_reference or PLACEHOLDER}
 
 
-def test_a_set_of_tools_needs_a_program() -> None:
-    with pytest.raises(CoveError, match="set of tools"):
-        addition(CLIENTS[ClientName.CURSOR], Wanted(program=PROGRAM, http=True, toolset="core"))
+@pytest.mark.parametrize("name", [ClientName.CURSOR, ClientName.CODEX])
+def test_over_http_the_address_chooses_the_set_of_tools(name: ClientName) -> None:
+    entry = entry_of(CLIENTS[name], http=True, toolset="core")
+    assert entry["url"] == "http://127.0.0.1:5555/mcp?toolset=core"
 
 
 @pytest.mark.parametrize("http", [True, False])

@@ -244,7 +244,7 @@ def test_a_broken_file_is_named_with_the_place(tmp_path: Path, client: Client, t
     [
         ({"command": "/old/bin/cove", "args": ["mcp"]}, COVE.entry),
         ({"command": "uvx", "args": ["--from", "cove-sandbox", "cove", "mcp"]}, COVE.entry),
-        ({"url": "http://127.0.0.1:5555/mcp", "headers": {}}, COVE.entry),
+        ({"url": "http://127.0.0.1:5555/mcp?toolset=core", "headers": {}}, COVE.entry),
         (
             {"command": "cove", "disabled": True, "env": {"COVE_API_KEY": "old", "HTTPS_PROXY": "p"}},
             {**COVE.entry, "disabled": True, "env": {"HTTPS_PROXY": "p"}},

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from cove.mcp.clients.programs import Program
 from cove.mcp.clients.table import KEY_INPUT, KEY_VARIABLE, Client
-from cove.models.errors import error
 
 Entry = dict[str, Any]
 
@@ -59,15 +58,9 @@ class Addition:
 def addition(client: Client, wanted: Wanted) -> Addition:
     """What `wanted` becomes in the file of `client`."""
     direct = wanted.http and client.url_field is not None
-    if direct and wanted.toolset:
-        raise error(
-            "INVALID_REQUEST",
-            "A client that connects to the server by itself cannot choose a set of tools.",
-            remedy="Leave out --toolset, or leave out --http: `cove mcp` then carries the calls to --url.",
-        )
     server = wanted.server or (DEFAULT_URL if wanted.http else None)
     keyed = server is not None and not wanted.keyless
-    entry = _remote(client, wanted, f"{server}{ENDPOINT}") if direct else _started(client, wanted, server)
+    entry = _remote(client, wanted, str(server)) if direct else _started(client, wanted, server)
     return Addition(
         name=wanted.name,
         entry=entry,
@@ -101,10 +94,10 @@ def _started(client: Client, wanted: Wanted, server: str | None) -> Entry:
     return {**entry, "env": variables} if variables else entry
 
 
-def _remote(client: Client, wanted: Wanted, url: str) -> Entry:
+def _remote(client: Client, wanted: Wanted, server: str) -> Entry:
     """An entry for a server that the client connects to."""
     entry: Entry = {"type": client.http_type} if client.http_type else {}
-    entry[str(client.url_field)] = url
+    entry[str(client.url_field)] = f"{server}{ENDPOINT}" + (f"?toolset={wanted.toolset}" if wanted.toolset else "")
     if wanted.keyless:
         return entry
     if client.names_variables:

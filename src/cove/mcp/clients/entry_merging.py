@@ -39,10 +39,15 @@ def merged(old: object, new: Entry, *, name: str) -> Entry:
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
     if "command" not in entry:
-        return any(str(entry.get(field, "")).rstrip("/").endswith("/mcp") for field in ("url", "serverUrl"))
+        return any(url.endswith("/mcp") for url in _urls(entry))
     words = [str(entry["command"]), *(str(word) for word in _list(entry.get("args")))]
     program = words[0].replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
     return program in ("cove", DISTRIBUTION) or DISTRIBUTION in words or "cove.cli.main" in words
+
+
+def _urls(entry: Mapping[str, Any]) -> list[str]:
+    """Addresses in an entry, without what asks for a set of tools."""
+    return [str(entry.get(field, "")).partition("?")[0].rstrip("/") for field in ("url", "serverUrl")]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -71,7 +76,6 @@ def _program_of(entry: Mapping[str, Any]) -> list[str]:
     words = {str(word).partition("@")[0].partition("==")[0] for word in _list(entry.get("args"))}
     words.add(str(entry.get("command", "")).replace("\\", "/").rpartition("/")[2])
     found = [title for program, title in _OTHERS.items() if program in words]
-    urls = (str(entry.get(field, "")).rstrip("/") for field in ("url", "serverUrl"))
-    if any(url in _MICROSANDBOX_URLS for url in urls):
+    if any(url in _MICROSANDBOX_URLS for url in _urls(entry)):
         found.append("whatever serves on port 5555 (microsandbox, or Cove)")
     return found
