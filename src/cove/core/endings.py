@@ -43,15 +43,40 @@ class Endings:
         namespace: str | None = None,
         client_lease: str | None = None,
     ) -> StoredSandbox | None:
-        """Write the tombstone, let nobody through any more, then free what the host holds.
+        """As `bury`, then free what the host holds.
+
+        Returns:
+            As `bury`.
+
+        Raises:
+            CoveError: the store's, then nothing has changed; or the host's, then the sandbox has ended for
+                everyone and the reconciler goes on trying to remove the rest.
+        """
+        ended = await self.bury(
+            sandbox_id, reason=reason, actor=actor, due=due, namespace=namespace, client_lease=client_lease
+        )
+        if ended is not None:
+            await self.remove(sandbox_id)
+        return ended
+
+    async def bury(
+        self,
+        sandbox_id: str,
+        *,
+        reason: EndReason,
+        actor: str = SYSTEM_ACTOR,
+        due: float | None = None,
+        namespace: str | None = None,
+        client_lease: str | None = None,
+    ) -> StoredSandbox | None:
+        """Write the tombstone and let nobody through any more: it has ended for everyone, and is to be removed.
 
         Returns:
             The tombstone, or None when the sandbox was not live (with `due`: or its deadline is later than that;
             with `namespace` or `client_lease`: or it is in another one).
 
         Raises:
-            CoveError: the store's, then nothing has changed; or the host's, then the sandbox has ended for
-                everyone and the reconciler goes on trying to remove the rest.
+            CoveError: the store's, then nothing has changed.
         """
         now = self._clock()
 
@@ -71,7 +96,6 @@ class Endings:
         self._quotas.release(sandbox_id)
         self._log.info("sandbox_ended", sandbox_id=sandbox_id, reason=reason.value)
         self._left.add(sandbox_id)
-        await self.remove(sandbox_id)
         return ended
 
     def is_left(self, sandbox_id: str) -> bool:

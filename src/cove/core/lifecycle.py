@@ -30,6 +30,7 @@ T = TypeVar("T")
 _HOST_SECONDS = 10.0
 _STOP_SECONDS = 30.0
 _START_SECONDS = 60.0
+_MOST_FREED_BEHIND = 32
 
 
 class Lifecycle:
@@ -59,6 +60,7 @@ class Lifecycle:
         self._background = background
         self._clock = clock
         self._locks = locks
+        self._freeing = 0
         self._log = structlog.get_logger("cove.lifecycle")
 
     async def get(self, principal: Principal, sandbox_id: str) -> StoredSandbox:
@@ -90,13 +92,21 @@ class Lifecycle:
         query = query_of(principal, limit=limit, cursor=cursor, status=status, region=region, name=name)
         return page_of(query, await self._store.read(lambda work: work.sandboxes.page(query)))
 
-    async def delete(self, principal: Principal, sandbox_id: str) -> None:
+    async def delete(self, principal: Principal, sandbox_id: str, *, wait: bool = True) -> bool:
         """End it and free all that it held; done when this returns.
+
+        Without `wait` it has ended for everyone when this returns, and what it held is freed soon after; where that is
+        going on for many already, it waits all the same.
+
+        Returns:
+            Whether all is freed.
 
         Raises:
             CoveError: SANDBOX_NOT_FOUND; HOST_UNAVAILABLE, and then another call tries again.
         """
-        await self._background.finish(self._delete(principal, sandbox_id), name=f"delete {sandbox_id[:32]}")
+        return await self._background.finish(
+            self._delete(principal, sandbox_id, wait), name=f"delete {sandbox_id[:32]}"
+        )
 
     async def set_timeout(self, principal: Principal, sandbox_id: str, seconds: int) -> StoredSandbox:
         """Let it end so many seconds from now; 0 means never."""
@@ -156,19 +166,34 @@ class Lifecycle:
             raise error("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id[:64]!r} was not found.")
         return row
 
-    async def _delete(self, principal: Principal, sandbox_id: str) -> None:
-        if is_sandbox_id(sandbox_id) and await self._endings.end(
+    async def _delete(self, principal: Principal, sandbox_id: str, wait: bool) -> bool:
+        if is_sandbox_id(sandbox_id) and await self._endings.bury(
             sandbox_id,
             reason=EndReason.KILLED,
             actor=principal.actor,
             namespace=principal.namespace,
             client_lease=principal.client_lease or None,
         ):
-            return
+            if not wait and self._freeing < _MOST_FREED_BEHIND:
+                self._freeing += 1
+                self._background.spawn(self._free(sandbox_id), name=f"free {sandbox_id}")
+                return False
+            await self._endings.remove(sandbox_id)
+            return True
         row = await self._row(principal, sandbox_id)
         if not self._endings.is_left(sandbox_id):
             raise _ended(row)
         await self._endings.remove(sandbox_id)
+        return True
+
+    async def _free(self, sandbox_id: str) -> None:
+        """Behind the caller's back. What fails here is repeated by the reconciler."""
+        try:
+            await self._endings.remove(sandbox_id)
+        except CoveError as failure:
+            self._log.warning("not_freed_yet", sandbox_id=sandbox_id, error=str(failure))
+        finally:
+            self._freeing -= 1
 
     async def _set_timeout(self, principal: Principal, sandbox_id: str, seconds: int) -> StoredSandbox:
         async with self._locks.hold(sandbox_id):

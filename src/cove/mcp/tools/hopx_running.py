@@ -122,7 +122,7 @@ async def _destroy(call: Call, creating: "asyncio.Future[AsyncSandbox]") -> bool
         return True
     call.caller.forget(sandbox.sandbox_id)
     try:
-        await call.caller.control.kill(sandbox.sandbox_id)
+        await call.caller.control.kill(sandbox.sandbox_id, wait=False)
     except CoveError as failure:
         if failure.code not in _GONE:
             # It still has its deadline.

@@ -159,10 +159,12 @@ class AsyncControlPlane:
         """
         await self._send(requests.Call(method="DELETE", path=requests.sandbox_path(sandbox_id)))
 
-    async def kill(self, sandbox_id: str) -> None:
-        """As `delete`, but repeated when the connection is lost."""
+    async def kill(self, sandbox_id: str, *, wait: bool = True) -> None:
+        """As `delete`, but repeated when the connection is lost. Without `wait` the sandbox has ended for everyone when
+        this returns, and what it held on its host is freed a moment later."""
         path = requests.sandbox_path(sandbox_id)
-        await self._send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT))
+        headers = () if wait else (("Prefer", "respond-async"),)
+        await self._send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT, headers=headers))
 
     async def pause(self, sandbox_id: str) -> StatusAnswer:
         """Freeze everything in it; a paused sandbox stays paused."""

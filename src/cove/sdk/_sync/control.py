@@ -159,10 +159,12 @@ class ControlPlane:
         """
         self._send(requests.Call(method="DELETE", path=requests.sandbox_path(sandbox_id)))
 
-    def kill(self, sandbox_id: str) -> None:
-        """As `delete`, but repeated when the connection is lost."""
+    def kill(self, sandbox_id: str, *, wait: bool = True) -> None:
+        """As `delete`, but repeated when the connection is lost. Without `wait` the sandbox has ended for everyone when
+        this returns, and what it held on its host is freed a moment later."""
         path = requests.sandbox_path(sandbox_id)
-        self._send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT))
+        headers = () if wait else (("Prefer", "respond-async"),)
+        self._send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT, headers=headers))
 
     def pause(self, sandbox_id: str) -> StatusAnswer:
         """Freeze everything in it; a paused sandbox stays paused."""

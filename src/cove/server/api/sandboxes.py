@@ -29,6 +29,7 @@ from cove.server.api.presentation import Presentation
 from cove.server.metrics import Metrics
 
 _CLIENT_GONE = 499
+_ASYNC = "respond-async"
 _ONE = "/v1/sandboxes/{sandbox_id}"
 
 
@@ -106,11 +107,19 @@ def _add_reading(router: APIRouter, lifecycle: Lifecycle, presentation: Presenta
 
 def _add_ending(router: APIRouter, lifecycle: Lifecycle) -> None:
     @router.delete(_ONE, response_model=StatusAnswer)
-    async def delete_sandbox(request: Request, sandbox_id: str) -> Response:
-        """Kill a sandbox; nothing of it is left when this returns."""
+    async def delete_sandbox(
+        request: Request, sandbox_id: str, prefer: Annotated[str | None, Header(max_length=200)] = None
+    ) -> Response:
+        """Kill a sandbox; nothing of it is left when this returns. With `Prefer: respond-async` (RFC 7240) the answer
+        may come with status 202 when it has ended for everyone, and what it held is freed a moment later."""
         _note(sandbox_id)
-        await lifecycle.delete(principal_of(request.scope), sandbox_id)
-        return _status(request, sandbox_id, SandboxStatus.DELETED)
+        wait = prefer is None or _ASYNC not in (part.strip().lower() for part in prefer.split(","))
+        freed = await lifecycle.delete(principal_of(request.scope), sandbox_id, wait=wait)
+        answered = _status(request, sandbox_id, SandboxStatus.DELETED)
+        if not freed:
+            answered.status_code = 202
+            answered.headers["Preference-Applied"] = _ASYNC
+        return answered
 
     @router.put(_ONE + "/timeout", response_model=TimeoutAnswer)
     async def set_timeout(request: Request, sandbox_id: str, body: SetTimeout) -> Response:

@@ -59,11 +59,12 @@ async def exchange(
         in_session: it belongs to a session of an older revision.
         ending: ends the answer when it is set, as if the client had left.
     """
-    gone, answered = asyncio.Event(), False
+    gone, begun, answered = asyncio.Event(), False, False
 
     async def noted(message: Message) -> None:
-        nonlocal answered
+        nonlocal begun, answered
         await send(message)
+        begun = True
         answered = answered or (message["type"] == "http.response.body" and not message.get("more_body", False))
 
     async def watch() -> None:
@@ -85,6 +86,8 @@ async def exchange(
                 watching.cancel()
             with anyio.CancelScope(shield=True), suppress(asyncio.CancelledError):
                 await watching
+    if begun and not answered:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _leaving(receive: Receive, ending: asyncio.Event | None) -> None:
