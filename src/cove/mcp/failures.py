@@ -66,8 +66,8 @@ def _line(detail: ErrorDetails, known: Mapping[str, Any]) -> str:
         text = _no_such(parts[0], known)
     elif detail["type"] == "missing":
         text = "it is required"
-    else:
-        text += _range(known.get(parts[0]))
+    elif detail["type"] != "value_error":
+        text = _range(known.get(parts[0])) or text
     return f"{'.'.join(parts)}: {text}"
 
 
@@ -78,13 +78,17 @@ def _no_such(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _range(schema: object) -> str:
-    """What a number must be, from the schema that was listed."""
+    """What a number must be, from the schema that was listed; empty for what is no number."""
     if not isinstance(schema, dict):
         return ""
     rules = cast("dict[str, Any]", schema)
     bounds = [
-        f"{words} {rules[key]:g}"
+        f"{words} {_plain(rules[key])}"
         for key, words in (("exclusiveMinimum", "more than"), ("minimum", "at least"), ("maximum", "at most"))
         if key in rules
     ]
-    return f" (it must be {' and '.join(bounds)})" if bounds else ""
+    return f"it must be a number, {' and '.join(bounds)}" if bounds else ""
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)

@@ -1,5 +1,6 @@
 """What several tools take: sandboxes, code, seconds, variables."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -13,6 +14,7 @@ from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import MAX_TIMEOUT_SECONDS
 
 MAX_WAITED_SECONDS = 300
+_PROCESS_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 def _not_a_flag(value: Any) -> Any:
@@ -29,7 +31,10 @@ def _known_language(language: str) -> str:
 
 
 def _bounded_code(code: str) -> str:
-    size = len(code.encode())
+    try:
+        size = len(code.encode())
+    except UnicodeEncodeError:
+        raise ValueError("it holds lone surrogates, which no program can") from None
     if size > MAX_CODE_BYTES:
         raise ValueError(
             f"it is {size} bytes; at most {MAX_CODE_BYTES} can be run. Put data into files with file_write"
@@ -52,6 +57,18 @@ def _without_nul(path: str) -> str:
     return path
 
 
+def _process_id(text: str) -> str:
+    if not _PROCESS_ID.fullmatch(text):
+        raise ValueError("it is not the id of a program; execute_list_processes gives ids")
+    return text
+
+
+def _template(text: str) -> str:
+    if not text.strip() or "/" in text or not text.isprintable() or text in (".", ".."):
+        raise ValueError("it is not the name of a template; list_templates gives names")
+    return text
+
+
 Number = BeforeValidator(_not_a_flag)
 SandboxId = Annotated[str, AfterValidator(_sandbox_id)]
 Code = Annotated[str, AfterValidator(_bounded_code)]
@@ -65,6 +82,8 @@ LifetimeSeconds = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_SECONDS), Number]
 OutputCharacters = Annotated[int, Field(ge=MIN_CHARACTERS, le=MAX_CHARACTERS), Number]
 Region = Annotated[str | None, Field(max_length=100)]
 """Where, on servers that have several."""
+Template = Annotated[str, Field(max_length=200), AfterValidator(_template)]
+ProcessId = Annotated[str, AfterValidator(_process_id)]
 ProcessLabel = Annotated[str, Field(min_length=1, max_length=200)]
 
 OUTPUT_CHARACTERS = DEFAULT_CHARACTERS

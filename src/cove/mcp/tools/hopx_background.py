@@ -14,6 +14,7 @@ from cove.mcp.tools.hopx_arguments import (
     InSandbox,
     Language,
     Number,
+    ProcessId,
     ProcessLabel,
     Variables,
 )
@@ -74,7 +75,7 @@ class ListArguments(InSandbox):
     """Of `execute_list_processes`."""
 
     max_results: Annotated[int, Field(ge=1, le=1000), Number] = 100
-    process_id: str | None = Field(default=None, description="Only this one, with more of its output.")
+    process_id: ProcessId | None = Field(default=None, description="Only this one, with more of its output.")
 
 
 class ListResult(Result):
@@ -89,7 +90,7 @@ class ListResult(Result):
 class KillArguments(InSandbox):
     """Of `execute_kill_process`."""
 
-    process_id: str = Field(min_length=1, max_length=200)
+    process_id: ProcessId
 
 
 class KilledResult(Result):

@@ -19,6 +19,7 @@ from cove.mcp.tools.hopx_arguments import (
     ProcessLabel,
     Region,
     SandboxId,
+    Template,
     Variables,
     WaitedSeconds,
 )
@@ -48,7 +49,7 @@ class IsolatedArguments(Arguments):
     language: Language = Field(default="python", description="python, javascript, bash or go")
     timeout: WaitedSeconds = Field(default=30, description="Seconds.")
     env: Variables | None = None
-    template_name: str = _TEMPLATE
+    template_name: Template = _TEMPLATE
     region: Region = None
     max_output_chars: OutputCharacters = OUTPUT_CHARACTERS
 
@@ -75,7 +76,7 @@ class CodeArguments(Arguments):
     env: Variables | None = None
     working_dir: str | None = None
     name: ProcessLabel | None = None
-    template_name: str = _TEMPLATE
+    template_name: Template = _TEMPLATE
     region: Region = None
     max_output_chars: OutputCharacters = OUTPUT_CHARACTERS
 

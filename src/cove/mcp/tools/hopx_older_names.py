@@ -47,8 +47,11 @@ def sandbox_id_of(url: Any) -> str:
     text = url if isinstance(url, str) else ""
     if is_sandbox_id(text):
         return text
-    parts = urlsplit(text if "://" in text else f"https://{text}")
-    found = _PATH.fullmatch(parts.path) or _LABEL.fullmatch((parts.hostname or "").partition(".")[0])
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        found = _PATH.fullmatch(parts.path) or _LABEL.fullmatch((parts.hostname or "").partition(".")[0])
+    except ValueError:
+        found = None
     if found is None or not is_sandbox_id(found[1]):
         raise ValueError("vm_url is not the direct_url of a sandbox; pass the id as sandbox_id")
     return found[1]

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from cove.mcp.bounds import fitting
 from cove.mcp.tool import Answer, AnyTool, Arguments, Call, Effect, Result, Tool
-from cove.mcp.tools.hopx_arguments import InSandbox, LifetimeSeconds, Number, OfSandbox, Region, Variables
+from cove.mcp.tools.hopx_arguments import InSandbox, LifetimeSeconds, Number, OfSandbox, Region, Template, Variables
 from cove.models.errors import error
 from cove.models.sandboxes import SandboxInfo, SandboxStatus
 from cove.models.scopes import Scope
@@ -26,7 +26,7 @@ class CreateArguments(Arguments):
     """Of `create_sandbox`."""
 
     template_id: str | int | None = None
-    template_name: str | None = Field(default=None, max_length=200, description="Default: code-interpreter.")
+    template_name: Template | None = Field(default=None, description="Default: code-interpreter.")
     region: Region = None
     timeout_seconds: LifetimeSeconds | None = Field(default=None, description="Lifetime; default: the server's.")
     internet_access: bool | None = None

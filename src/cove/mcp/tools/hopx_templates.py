@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from cove.mcp.bounds import fitting
 from cove.mcp.tool import Answer, AnyTool, Arguments, Call, Effect, Result, Tool
-from cove.mcp.tools.hopx_arguments import Number
+from cove.mcp.tools.hopx_arguments import Number, Template
 from cove.models.errors import error
 from cove.models.scopes import Scope
 from cove.models.templates import TemplateInfo
@@ -34,7 +34,7 @@ class ListResult(Result):
 class TemplateArguments(Arguments):
     """Of `get_template`."""
 
-    name: str = Field(min_length=1, max_length=200, description="Name or id.")
+    name: Template = Field(description="Name or id.")
 
 
 class TemplateResult(Result):
