@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Final, Self
 
-from cove.cli.local_server import Start, find
+from cove.cli.local_server import START_SECONDS, Start, find
 from cove.mcp.attached_caller import Attach, Attachment
 from cove.mcp.patient_control import PatientControlPlane
 from cove.models.errors import CoveError, error
@@ -100,23 +100,24 @@ class LocalAttacher:
     """Finds the server of a data directory, or starts one."""
 
     def __init__(self, data_dir: Path, begun: Start | CoveError | None) -> None:
-        """`begun` is what came of beginning a start already."""
+        """`begun` is what came of beginning a start already. It is seen to at once, as nobody else can start a server
+        meanwhile, although it may take long until the first call."""
         self._data_dir = data_dir
-        self._begun = begun
+        self._begun = asyncio.create_task(_over(begun), name="start of the local server")
 
     async def attach(self) -> Attachment:
         """
         Raises:
             CoveError: there is none to be had.
         """
-        begun, self._begun = self._begun, None
-        if isinstance(begun, CoveError):
-            raise begun
+        problem = await asyncio.shield(self._begun)
+        if problem is not None:
+            self._begun = asyncio.create_task(_over(None))
+            raise problem
         loop = asyncio.get_running_loop()
         last: float | None = None
         while True:
-            address = await find(self._data_dir, begun)
-            begun = None
+            address = await find(self._data_dir)
             try:
                 return await LeasedAttachment(address.base_url, address.key).opened()
             except CoveError as problem:
@@ -124,3 +125,14 @@ class LocalAttacher:
                 if problem.code not in _ENDING or loop.time() > last:
                     raise
             await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _over(begun: Start | CoveError | None) -> CoveError | None:
+    """What kept it from starting, if anything did."""
+    if not isinstance(begun, Start):
+        return begun
+    try:
+        await begun.over(START_SECONDS)
+    except CoveError as problem:
+        return problem
+    return None

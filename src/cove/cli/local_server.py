@@ -92,7 +92,7 @@ def begin(data_dir: Path) -> Start | None:
     return None
 
 
-async def find(data_dir: Path, begun: Start | None = None) -> LocalAddress:
+async def find(data_dir: Path) -> LocalAddress:
     """The server of this data directory, which is started if there is none.
 
     Raises:
@@ -103,15 +103,15 @@ async def find(data_dir: Path, begun: Start | None = None) -> LocalAddress:
     loop = asyncio.get_running_loop()
     started = loop.time()
     while (left := START_SECONDS - (loop.time() - started)) > 0:
-        if begun is not None:
-            await begun.over(left)
         address = living_server(data_dir)
         if address is not None and address.version == VERSION:
             return address
         if address is not None and (not address.on_demand or loop.time() - started > _GONE_SECONDS):
             raise _other_version(address)
         begun = begin(data_dir)
-        if begun is None:
+        if begun is not None:
+            await begun.over(left)
+        else:
             await asyncio.sleep(_PAUSE)
     raise error(
         "HOST_UNAVAILABLE",

@@ -55,11 +55,13 @@ class HostProcess:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Return when a daemon answers.
+        """Return when a daemon answers; nothing happens when one was started already.
 
         Raises:
             CoveError: HOST_UNAVAILABLE with what the daemon printed last being on stderr.
         """
+        if self._watching is not None:
+            return
         await self._end_leftover()
         if not await self._answers():
             await self._launch()

@@ -7,15 +7,17 @@ assistant that came first, and tells through a pipe what became of its start.
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from cove.core.client_leases import ClientLeases
     from cove.models.errors import CoveError
+    from cove.server.host_process import HostProcess
     from cove.server.settings import Settings
 
 FIRST_LEASE_SECONDS: Final = 60.0
@@ -51,7 +53,7 @@ def _run(data_dir: Path, ready: int) -> None:
         uvloop.run(serve_on_demand(settings, on_ready=tell))
     except CoveError as failure:
         tell(failure)
-        raise SystemExit(1) from failure
+        raise SystemExit(f"cove: the local server ends: {failure}") from failure
 
 
 def settings_on_demand(data_dir: Path) -> "Settings":
@@ -83,16 +85,8 @@ async def serve_on_demand(settings: "Settings", *, on_ready: Callable[[], None])
     Raises:
         CoveError: the host daemon does not start, the store cannot be opened, the data directory stays taken.
     """
-    import structlog
-
-    from cove.core.first_builds import FirstBuilds
-    from cove.server.bounded_log import keep_short
     from cove.server.host_process import HostProcess
-    from cove.server.local_address import log_path
-    from cove.server.local_door import published
-    from cove.server.running import everything, stop_signal
 
-    stop = stop_signal()
     async with contextlib.AsyncExitStack() as stack:
         if not await _claimed(stack, settings.data_dir):
             on_ready()
@@ -104,16 +98,57 @@ async def serve_on_demand(settings: "Settings", *, on_ready: Callable[[], None])
             keep_sandboxes=False,
             ends_with_server=True,
         )
-        running = await stack.enter_async_context(everything(settings, daemon))
-        plane = running.plane
-        builds = FirstBuilds(running.host, plane.engine.catalog, settings.pool_templates)
-        stack.push_async_callback(_cancelled, asyncio.create_task(builds.run(), name="first builds"))
-        keeping = asyncio.create_task(keep_short(log_path(settings.data_dir)), name="bounded log")
-        stack.push_async_callback(_cancelled, keeping)
-        stack.enter_context(published(settings.data_dir, plane.engine.delegated_keys, on_demand=True))
-        structlog.get_logger("cove.on_demand").info("serving_on_demand", isolation=str(settings.isolation))
-        on_ready()
-        await running.until(stop.wait(), unused(plane.engine.leases))
+        stack.push_async_callback(daemon.close)
+        await _side_by_side(stack, daemon, settings.pool_templates)
+        await _serve(stack, settings, daemon, on_ready)
+
+
+async def _side_by_side(stack: contextlib.AsyncExitStack, daemon: "HostProcess", templates: Sequence[str]) -> None:
+    """The daemon starts, and then its warm processes, while this process imports what it needs itself."""
+    starting = asyncio.create_task(daemon.start())
+    stack.push_async_callback(_cancelled, asyncio.create_task(_warm(starting, daemon.socket_path, templates)))
+    try:
+        await asyncio.to_thread(importlib.import_module, "cove.server.running")
+    finally:
+        await starting
+
+
+async def _warm(starting: asyncio.Task[None], socket: Path, templates: Sequence[str]) -> None:
+    """Nobody waits for it but a create that comes too early; what fails here fails again there, and is told."""
+    from cove.hostd.client import RemoteHost
+    from cove.models.errors import CoveError
+
+    await asyncio.wait({starting})
+    host = RemoteHost(socket)
+    try:
+        for template in templates:
+            with contextlib.suppress(CoveError):
+                await host.warm(template)
+    finally:
+        await host.close()
+
+
+async def _serve(
+    stack: contextlib.AsyncExitStack, settings: "Settings", daemon: "HostProcess", on_ready: Callable[[], None]
+) -> None:
+    import structlog
+
+    from cove.core.first_builds import FirstBuilds
+    from cove.server.bounded_log import keep_short
+    from cove.server.local_address import log_path
+    from cove.server.local_door import published
+    from cove.server.running import everything, stop_signal
+
+    stop = stop_signal()
+    running = await stack.enter_async_context(everything(settings, daemon))
+    plane = running.plane
+    builds = FirstBuilds(running.host, plane.engine.catalog, settings.pool_templates)
+    for work in (builds.run(), keep_short(log_path(settings.data_dir))):
+        stack.push_async_callback(_cancelled, asyncio.create_task(work))
+    stack.enter_context(published(settings.data_dir, plane.engine.delegated_keys, on_demand=True))
+    structlog.get_logger("cove.on_demand").info("serving_on_demand", isolation=str(settings.isolation))
+    on_ready()
+    await running.until(stop.wait(), unused(plane.engine.leases))
 
 
 async def unused(
@@ -137,8 +172,8 @@ async def _claimed(stack: contextlib.AsyncExitStack, data_dir: Path) -> bool:
         CoveError: CONFLICT when it does not end, and does not answer either.
     """
     from cove.models.errors import CoveError
+    from cove.server.claiming import ON_DEMAND, claim_server
     from cove.server.local_address import living_server
-    from cove.server.running import ON_DEMAND, claim_server
 
     loop = asyncio.get_running_loop()
     last = loop.time() + _CLAIM_SECONDS

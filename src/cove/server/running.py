@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
@@ -14,11 +13,10 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from cove.host.claims import claim, claimed_by
 from cove.hostd.client import RemoteHost
-from cove.linux.clone import pid_of_pidfd
 from cove.models.errors import CoveError, error
 from cove.server.app import ControlPlane, build_control_plane
+from cove.server.claiming import claim_server
 from cove.server.gateway.certificate import ServerCertificate
 from cove.server.gateway.gateway import Gateway
 from cove.server.gateway.settings import GatewaySettings
@@ -29,8 +27,6 @@ from cove.server.settings import Settings
 
 _GRACE_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
-ON_DEMAND: Final = "on demand"
-"""Role, in the lock file, of a server that an assistant started."""
 _log = structlog.get_logger(__name__)
 
 
@@ -128,36 +124,6 @@ async def everything(
         stack.callback(plane.engine.leases.close)
         stack.callback(plane.mcp.close)
         yield Running(plane, host, control_plane)
-
-
-@contextlib.contextmanager
-def claim_server(data_dir: Path, *, role: str = "") -> Generator[None]:
-    """Hold the data directory: two servers on it would fight about its sandboxes.
-
-    Raises:
-        CoveError: CONFLICT, with what to do about it.
-    """
-    path = data_dir / "run" / "server.lock"
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(claim(path, who="server", role=role))
-        except CoveError as problem:
-            raise _taken_by_assistants(path) or problem from None
-        yield
-
-
-def _taken_by_assistants(lock: Path) -> CoveError | None:
-    holder = claimed_by(lock, role=ON_DEMAND)
-    if holder is None:
-        return None
-    pid = pid_of_pidfd(holder)
-    os.close(holder)
-    return error(
-        "CONFLICT",
-        f"Assistants use {lock.parent.parent}: `cove mcp` has started a server on it (process {pid}).",
-        remedy="It ends some seconds after the last assistant has; or use another data directory (--data-dir)."
-        f" `kill {pid}` ends it now, with the sandboxes of the assistants.",
-    )
 
 
 def _bind(host: str, port: int) -> socket.socket:
