@@ -201,6 +201,61 @@ async def test_pages_filter(store: Store) -> None:
     assert await store.read(lambda unit: unit.sandboxes.page(by_region)) == (elsewhere,)
 
 
+async def test_names_are_unique_among_the_live_of_a_namespace_and_lease(store: Store) -> None:
+    first = sandbox(name="one")
+    await add(store, first, sandbox(name="one", namespace="other"), sandbox(name="one", client_lease="l"), sandbox())
+    with pytest.raises(CoveError) as caught:
+        await add(store, sandbox(), sandbox(name="one"))
+    assert (caught.value.code, caught.value.details["sandbox_id"]) == ("CONFLICT", first.id)
+    with pytest.raises(CoveError) as caught:
+        await add(store, first)
+    assert caught.value.code == "CONFLICT"
+    assert await store.read(lambda unit: unit.sandboxes.holder("one", "default", "")) == first.id
+    await store.write(lambda unit: unit.sandboxes.end(first.id, reason=EndReason.KILLED, at=1.0))
+    assert await store.read(lambda unit: unit.sandboxes.holder("one", "default", "")) is None
+    second = sandbox(name="one")
+    await add(store, second)
+    assert await get(store, second.id) == second
+
+
+async def test_of_stores_at_once_one_gets_a_name(opener: Opener) -> None:
+    stores = [await opener() for _ in range(3)]
+    rows = [sandbox(name="one") for _ in range(15)]
+    outcomes = await asyncio.gather(
+        *(add(stores[index % 3], row) for index, row in enumerate(rows)), return_exceptions=True
+    )
+    assert outcomes.count(None) == 1
+    winner = rows[outcomes.index(None)].id
+    losers = [each for each in outcomes if each is not None]
+    assert {each.details["sandbox_id"] for each in losers if isinstance(each, CoveError)} == {winner}
+
+
+async def test_pages_of_a_name_of_a_lease_and_of_all_namespaces(store: Store) -> None:
+    named, leased, other = sandbox(name="one"), sandbox(client_lease="l", name="one"), sandbox(namespace="other")
+    await add(store, named, leased, other)
+
+    async def page(**query: str) -> set[str]:
+        asked = SandboxQuery(**{"namespace": "default", **query})  # pyright: ignore[reportArgumentType]
+        return {row.id for row in await store.read(lambda unit: unit.sandboxes.page(asked))}
+
+    assert await page(name="one") == {named.id, leased.id}
+    assert await page(client_lease="l") == {leased.id}
+    assert await page(namespace="*") == {named.id, leased.id, other.id}
+    assert await page(namespace="*", client_lease="l") == {leased.id}
+
+
+async def test_another_lease_ends_nothing(store: Store) -> None:
+    row = sandbox(client_lease="l")
+    await add(store, row)
+    for lease, ends in (("x", False), ("l", True)):
+        ended = await store.write(
+            lambda unit, lease=lease: unit.sandboxes.end(
+                row.id, reason=EndReason.KILLED, at=1.0, namespace="default", client_lease=lease
+            )
+        )
+        assert (ended is not None) is ends
+
+
 async def test_live_and_counts_leave_out_tombstones(store: Store) -> None:
     running, paused, other = sandbox(), sandbox(status=SandboxStatus.PAUSED), sandbox(namespace="other")
     await add(store, running, paused, other, sandbox(status=SandboxStatus.DELETED, ended_at=1.0))

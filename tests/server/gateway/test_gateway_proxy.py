@@ -164,6 +164,43 @@ async def test_the_control_plane_learns_the_client_from_the_gateway_only(world: 
     assert "x-real-ip" not in headers
 
 
+async def test_the_control_plane_gets_keys_that_are_sent_as_to_a_proxy(world: Harness) -> None:
+    reply = await world.ask(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\nProxy-Authorization: msb_key\r\n\r\n")
+    assert dict(json.loads(reply.body)["headers"])["proxy-authorization"] == "msb_key"
+
+
+@pytest.mark.parametrize("how", ["half-close", "close", "abort"])
+async def test_an_answer_without_end_is_prompt_and_its_loss_too(gw: Harness, how: str) -> None:
+    go_on, lost = asyncio.Event(), asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n")
+        await go_on.wait()
+        writer.write(b"7\r\nsecond\n\r\n")
+        try:
+            await reader.read()
+        finally:
+            lost.set()
+
+    await gw.raw(gw.control, endless)
+    client = await gw.connect()
+    await client.send(b"POST /v1/client-leases HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(2):
+        await client.reader.readuntil(b"first\n")
+        go_on.set()
+        await client.reader.readuntil(b"second\n")
+        assert not lost.is_set()
+        match how:
+            case "half-close":
+                client.writer.write_eof()
+            case "close":
+                client.writer.close()
+            case _:
+                client.writer.transport.abort()
+        await lost.wait()
+
+
 async def test_agent_answers_cannot_act_on_the_servers_origin(gw: Harness) -> None:
     bad = {
         "Set-Cookie": "a=b",

@@ -19,6 +19,8 @@ GONE = "1763382095cccccccc"
 DOMAIN = "boxes.example.org"
 SOCKET = Path(f"/run/{A}")
 KEY = "hopx_live_abcdefghijkl.mnop"
+DELEGATED = "cove_delegated_abc.def"
+MICROSANDBOX = "msb_header.claims.signature"
 
 
 class _Directory:
@@ -185,6 +187,8 @@ def test_previews_may_need_the_token() -> None:
         ([f"Authorization: Bearer old.{A}.s"], {b"authorization"}),
         ([f"Authorization: Bearer {KEY}"], {b"authorization"}),
         ([f"X-API-Key: {KEY}"], {b"x-api-key"}),
+        ([f"X-API-Key: {DELEGATED}", f"Authorization: {MICROSANDBOX}"], {b"x-api-key", b"authorization"}),
+        ([f"Authorization: Bearer {MICROSANDBOX}"], {b"authorization"}),
         (["x-api-key: other", f"X-Api-Key: {KEY}", "Authorization: Basic eDp5"], {b"x-api-key"}),
     ],
 )
