@@ -66,7 +66,7 @@ def run(options: Options) -> int:
     begun = None if options.server_url else _begin(options)
     loading = _Loading()
     loading.start()
-    wire.greet(until=loading.is_over)
+    wire.greet(until=loading.is_over, toolset=options.toolset)
     if wire.ended and not wire.held:
         # Not by the usual way, which would wait for the imports.
         os._exit(0)

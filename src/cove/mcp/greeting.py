@@ -24,16 +24,16 @@ _CLIENT_KEY: Final = _META + "clientInfo"
 _FLAGS: Final = frozenset({"listChanged", "subscribe"})
 
 
-def greeting_for(line: bytes) -> bytes | None:
+def greeting_for(line: bytes, *, toolset: str = "all") -> bytes | None:
     """The answer to the first message, a line of JSON; None to leave it to the library."""
     message = _request(line)
     if message is None:
         return None
     result: dict[str, Any] | None = None
     if message["method"] == "initialize":
-        result = _initialized(message["params"])
+        result = _initialized(message["params"], identity.instructions_for(toolset))
     elif message["method"] == "server/discover":
-        result = _discovered(message["params"])
+        result = _discovered(message["params"], identity.instructions_for(toolset))
     if result is None:
         return None
     answer = {"jsonrpc": "2.0", "id": message["id"], "result": result}
@@ -56,7 +56,7 @@ def _request(line: bytes) -> dict[str, Any] | None:
     return fields if plain_id and isinstance(fields["params"], dict) else None
 
 
-def _initialized(params: dict[str, Any]) -> dict[str, Any] | None:
+def _initialized(params: dict[str, Any], instructions: str) -> dict[str, Any] | None:
     """`initialize`, up to revision 2025-11-25."""
     if params.keys() != {"protocolVersion", "capabilities", "clientInfo"}:
         return None
@@ -67,13 +67,13 @@ def _initialized(params: dict[str, Any]) -> dict[str, Any] | None:
         return None
     return {
         "capabilities": _CAPABILITIES,
-        "instructions": identity.INSTRUCTIONS,
+        "instructions": instructions,
         "protocolVersion": revision,
         "serverInfo": _server_info(),
     }
 
 
-def _discovered(params: dict[str, Any]) -> dict[str, Any] | None:
+def _discovered(params: dict[str, Any], instructions: str) -> dict[str, Any] | None:
     """`server/discover`, from revision 2026-07-28 on."""
     meta = params.get("_meta")
     if params.keys() != {"_meta"} or not isinstance(meta, dict):
@@ -88,7 +88,7 @@ def _discovered(params: dict[str, Any]) -> dict[str, Any] | None:
     return {
         "cacheScope": "private",
         "capabilities": _CAPABILITIES,
-        "instructions": identity.INSTRUCTIONS,
+        "instructions": instructions,
         "resultType": "complete",
         "supportedVersions": list(STATELESS_REVISIONS),
         "ttlMs": 0,

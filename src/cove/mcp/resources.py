@@ -17,7 +17,6 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from cove.mcp import identity
 from cove.mcp.addresses import (
     DOCUMENT_TEMPLATE,
     FILE_TEMPLATE,
@@ -97,8 +96,8 @@ async def list_resources(who: WhoAsks) -> ListResourcesResult:
     return ListResourcesResult(resources=[_GUIDE_RESOURCE, *found])
 
 
-async def read_resource(who: WhoAsks, uri: str, *, protocol_version: str) -> ReadResourceResult:
-    """What is at `uri`.
+async def read_resource(who: WhoAsks, uri: str, *, guide: str, protocol_version: str) -> ReadResourceResult:
+    """What is at `uri`; `guide` is the text of the document about the whole.
 
     Raises:
         MCPError: there is nothing, with the code that the revision has for it; it is too large; the platform failed.
@@ -109,7 +108,7 @@ async def read_resource(who: WhoAsks, uri: str, *, protocol_version: str) -> Rea
             uri, protocol_version, f"Addresses are {FILE_TEMPLATE}, {DOCUMENT_TEMPLATE} and {GUIDE}."
         )
     if isinstance(address, Guide):
-        return _text(uri, identity.INSTRUCTIONS, _MARKDOWN)
+        return _text(uri, guide, _MARKDOWN)
     try:
         async with who() as caller:
             if isinstance(address, TemplateDocument):

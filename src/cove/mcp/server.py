@@ -53,7 +53,7 @@ def build_server(callers: Callers, *, toolset: Toolset = Toolset.ALL) -> Server[
         version=identity.VERSION_SHOWN,
         title=identity.TITLE,
         description=identity.DESCRIPTION,
-        instructions=identity.INSTRUCTIONS,
+        instructions=identity.instructions_for(toolset),
         cache_hints=_CACHING,
         on_list_tools=methods.list_tools,
         on_call_tool=methods.call_tool,
@@ -72,6 +72,7 @@ class _Methods:
         self._tools = tools_of(toolset)
         self._listed = {name: listed(tool) for name, tool in self._tools.items()}
         self._prompts = prompts_for(self._tools)
+        self._guide = identity.instructions_for(toolset)
 
     async def list_tools(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         """All tools that the caller's key allows, in one page."""
@@ -112,7 +113,10 @@ class _Methods:
     async def read_resource(self, context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         """A file, a directory, a document."""
         return await resources.read_resource(
-            lambda: self._callers.of(context.request), params.uri, protocol_version=context.protocol_version
+            lambda: self._callers.of(context.request),
+            params.uri,
+            guide=self._guide,
+            protocol_version=context.protocol_version,
         )
 
     async def complete(self, context: Context, params: CompleteRequestParams) -> CompleteResult:

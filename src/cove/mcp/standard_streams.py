@@ -25,7 +25,7 @@ class Wire:
         self.answered: bytes | None = None
         self.ended = False
 
-    def greet(self, *, until: Callable[[], bool]) -> None:
+    def greet(self, *, until: Callable[[], bool], toolset: str = "all") -> None:
         """Answer the first message if it comes before `until` is true, and if it can be answered from plain data.
         What was read stays in `held`."""
         watch = select.poll()
@@ -39,12 +39,12 @@ class Wire:
                 self.ended = True
                 return
             if b"\n" in piece:
-                self._answer_first()
+                self._answer_first(toolset)
                 return
 
-    def _answer_first(self) -> None:
+    def _answer_first(self, toolset: str) -> None:
         line = self.held.partition(b"\n")[0]
-        greeting = greeting_for(line)
+        greeting = greeting_for(line, toolset=toolset)
         if greeting is None:
             return
         self.answered = line
