@@ -45,6 +45,19 @@ async def test_of_many_kills_one_counts(world: World) -> None:
     assert [event.action for event in await world.events()].count("sandbox.ended") == 1
 
 
+async def test_a_kill_in_a_hurry_ends_it_for_everyone_before_the_host_has_freed_it(world: World) -> None:
+    sandbox = (await world.create()).sandbox
+    world.host.refuse_destroy = True
+    assert not await world.engine.lifecycle.delete_soon(ALICE, sandbox.id)
+    assert world.engine.directory.socket_of(sandbox.id) is None
+    with pytest.raises(CoveError, match="it was killed"):
+        await world.engine.lifecycle.get(ALICE, sandbox.id)
+    assert world.host.ids == {sandbox.id}
+    world.host.refuse_destroy = False
+    await world.engine.lifecycle.delete(ALICE, sandbox.id)
+    assert world.host.ids == set()
+
+
 async def test_a_kill_that_the_host_did_not_hear_is_repeated(world: World) -> None:
     sandbox = (await world.create()).sandbox
     world.host.refuse_destroy = True

@@ -92,20 +92,23 @@ class Lifecycle:
         query = query_of(principal, limit=limit, cursor=cursor, status=status, region=region, name=name)
         return page_of(query, await self._store.read(lambda work: work.sandboxes.page(query)))
 
-    async def delete(self, principal: Principal, sandbox_id: str, *, wait: bool = True) -> bool:
+    async def delete(self, principal: Principal, sandbox_id: str) -> None:
         """End it and free all that it held; done when this returns.
-
-        Without `wait` it has ended for everyone when this returns, and what it held is freed soon after; where that is
-        going on for many already, it waits all the same.
-
-        Returns:
-            Whether all is freed.
 
         Raises:
             CoveError: SANDBOX_NOT_FOUND; HOST_UNAVAILABLE, and then another call tries again.
         """
+        await self._background.finish(self._delete(principal, sandbox_id, wait=True), name=f"delete {sandbox_id[:32]}")
+
+    async def delete_soon(self, principal: Principal, sandbox_id: str) -> bool:
+        """As `delete`, but done when it has ended for everyone; what it held is freed a moment later. Where that is
+        going on for many already, it waits all the same.
+
+        Returns:
+            Whether all is freed.
+        """
         return await self._background.finish(
-            self._delete(principal, sandbox_id, wait), name=f"delete {sandbox_id[:32]}"
+            self._delete(principal, sandbox_id, wait=False), name=f"delete {sandbox_id[:32]}"
         )
 
     async def set_timeout(self, principal: Principal, sandbox_id: str, seconds: int) -> StoredSandbox:
@@ -166,7 +169,7 @@ class Lifecycle:
             raise error("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id[:64]!r} was not found.")
         return row
 
-    async def _delete(self, principal: Principal, sandbox_id: str, wait: bool) -> bool:
+    async def _delete(self, principal: Principal, sandbox_id: str, *, wait: bool) -> bool:
         if is_sandbox_id(sandbox_id) and await self._endings.bury(
             sandbox_id,
             reason=EndReason.KILLED,

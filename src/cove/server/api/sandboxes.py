@@ -113,13 +113,15 @@ def _add_ending(router: APIRouter, lifecycle: Lifecycle) -> None:
         """Kill a sandbox; nothing of it is left when this returns. With `Prefer: respond-async` (RFC 7240) the answer
         may come with status 202 when it has ended for everyone, and what it held is freed a moment later."""
         _note(sandbox_id)
-        wait = prefer is None or _ASYNC not in (part.strip().lower() for part in prefer.split(","))
-        freed = await lifecycle.delete(principal_of(request.scope), sandbox_id, wait=wait)
-        answered = _status(request, sandbox_id, SandboxStatus.DELETED)
-        if not freed:
+        principal = principal_of(request.scope)
+        if prefer is None or _ASYNC not in (part.strip().lower() for part in prefer.split(",")):
+            await lifecycle.delete(principal, sandbox_id)
+        elif not await lifecycle.delete_soon(principal, sandbox_id):
+            answered = _status(request, sandbox_id, SandboxStatus.DELETED)
             answered.status_code = 202
             answered.headers["Preference-Applied"] = _ASYNC
-        return answered
+            return answered
+        return _status(request, sandbox_id, SandboxStatus.DELETED)
 
     @router.put(_ONE + "/timeout", response_model=TimeoutAnswer)
     async def set_timeout(request: Request, sandbox_id: str, body: SetTimeout) -> Response:
