@@ -103,7 +103,7 @@ async def find(data_dir: Path) -> LocalAddress:
     loop = asyncio.get_running_loop()
     started = loop.time()
     while (left := START_SECONDS - (loop.time() - started)) > 0:
-        address = living_server(data_dir)
+        address = _look(data_dir)
         if address is not None and address.version == VERSION:
             return address
         if address is not None and (not address.on_demand or loop.time() - started > _GONE_SECONDS):
@@ -118,6 +118,13 @@ async def find(data_dir: Path) -> LocalAddress:
         f"The local server is not ready after {START_SECONDS:.0f} s.",
         remedy=f"Try again; {log_path(data_dir)} says what it does.",
     )
+
+
+def _look(data_dir: Path) -> LocalAddress | None:
+    try:
+        return living_server(data_dir)
+    except OSError as problem:
+        raise _unusable(data_dir, problem) from problem
 
 
 def _launch(data_dir: Path, lock: "BinaryIO") -> Start:
