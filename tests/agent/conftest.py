@@ -1,4 +1,4 @@
-"""The agent as a process of its own, forked from a warm one, which all tests share."""
+"""The agent as a process of its own, forked from a warm one for each module."""
 
 import os
 import select
@@ -128,8 +128,9 @@ class AgentProcess:
         return self.child.end(signal.SIGTERM)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def warm_agent() -> Iterator[WarmAgent]:
+    """Not for longer: tests of executors end every process below pytest."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.docs.documents import ROOT, Block, blocks
-from tests.e2e.running_server import RunningServer, clean_environment, data_directory, run_cove
+from tests.e2e.running_server import clean_environment, data_directory, running_server
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "api.md", ROOT / "docs" / "compatibility.md")
 SHELL = [block for page in PAGES for block in blocks(page, "sh") if not block.why_not_run]
@@ -22,18 +22,14 @@ pytestmark = pytest.mark.timeout(200)
 @pytest.fixture(scope="module")
 def environment(built_data_dir: Path) -> Iterator[dict[str, str]]:
     """What a reader's shell knows after `cove serve` and `cove keys create`."""
-    with data_directory(built_data_dir) as data_dir:
-        server = RunningServer.start(data_dir, "--allow-webhook", "127.0.0.0/8")
-        try:
-            made = run_cove("keys", "create", "reader", "--quiet", "--data-dir", str(data_dir))
-            yield clean_environment(
-                COVE_BASE_URL=server.url,
-                COVE_API_KEY=made.stdout.decode().strip(),
-                COVE_DATA_DIR=str(data_dir),
-                PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            )
-        finally:
-            server.stop()
+    options = ("--allow-webhook", "127.0.0.0/8")
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir, *options) as server:
+        yield clean_environment(
+            COVE_BASE_URL=server.url,
+            COVE_API_KEY=server.new_key("reader"),
+            COVE_DATA_DIR=str(data_dir),
+            PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        )
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory
+from tests.e2e.running_server import RunningServer, data_directory, running_server
+from tests.e2e.webhook_receiver import WebhookReceiver, webhook_receiver
 
 Serve = Callable[..., RunningServer]
 
@@ -14,12 +15,8 @@ Serve = Callable[..., RunningServer]
 @pytest.fixture(scope="session")
 def server(built_data_dir: Path) -> Iterator[RunningServer]:
     """One server without keys for all tests that leave it as it was."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir, "--dev")
-        try:
-            yield running
-        finally:
-            running.stop()
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir, "--dev") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +29,24 @@ def api(server: RunningServer) -> Iterator[httpx2.Client]:
 @pytest.fixture(scope="session")
 def keyed_server(built_data_dir: Path) -> Iterator[RunningServer]:
     """One server that wants keys."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir)
-        try:
-            yield running
-        finally:
-            running.stop()
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def allowing(built_data_dir: Path) -> Iterator[RunningServer]:
+    """One server that may send webhooks to loopback."""
+    with (
+        data_directory(built_data_dir) as data_dir,
+        running_server(data_dir, "--dev", "--allow-webhook", "127.0.0.0/8") as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    with webhook_receiver() as made:
+        yield made
 
 
 @pytest.fixture

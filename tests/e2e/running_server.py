@@ -121,6 +121,10 @@ class RunningServer:
             raise
         return server
 
+    def new_key(self, name: str, *options: str) -> str:
+        """A key for it."""
+        return new_key(self.data_dir, name, *options)
+
     def _said_url(self) -> str | None:
         if self.process.poll() is not None:
             pytest.fail(f"the server ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
@@ -166,6 +170,23 @@ class RunningServer:
         )
         assert len(traces.present()) >= 3, "a running sandbox has a process, a socket and a record at least"
         return traces
+
+
+@contextmanager
+def running_server(data_dir: Path, *options: str, **variables: str) -> Generator[RunningServer]:
+    """A server for the block, at whose end it runs still, and ends well."""
+    server = RunningServer.start(data_dir, *options, **variables)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def new_key(data_dir: Path, name: str, *options: str) -> str:
+    """What `cove keys create` prints, with or without a server."""
+    made = run_cove("keys", "create", name, *options, "--quiet", "--data-dir", str(data_dir))
+    assert made.returncode == 0, made.stderr.decode()
+    return made.stdout.decode().strip()
 
 
 class Traces(NamedTuple):

@@ -1,36 +1,17 @@
 """Asynchronous executions on a real server that is killed at the worst moments: run once, delivered for certain."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from tests.e2e.conftest import Serve
-from tests.e2e.running_server import RunningServer, data_directory, until
-from tests.e2e.webhook_receiver import WebhookReceiver, webhook_receiver
+from tests.e2e.running_server import RunningServer, until
+from tests.e2e.webhook_receiver import WebhookReceiver
 
 from cove.models.callbacks import sign
 
 ALLOWED = ("--allow-webhook", "127.0.0.0/8")
 LEAVE_A_MARK = "with open('/workspace/marks', 'a') as file: file.write('x')\n"
-
-
-@pytest.fixture(scope="module")
-def allowing(built_data_dir: Path) -> Iterator[RunningServer]:
-    """A server that may send to loopback."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir, "--dev", *ALLOWED)
-        try:
-            yield running
-        finally:
-            running.stop()
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    with webhook_receiver() as made:
-        yield made
 
 
 class Job:

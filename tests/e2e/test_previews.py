@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 from tests.certificates import Signed, sign
-from tests.e2e.running_server import RunningServer, data_directory, until
+from tests.e2e.running_server import RunningServer, data_directory, running_server, until
 
 DOMAIN = "cove.test"
 SECONDS = 30.0
@@ -87,16 +87,10 @@ def _sandbox_with_program(server: RunningServer) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def place(built_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     signed = sign(tmp_path_factory.mktemp("tls"), DOMAIN, f"*.{DOMAIN}")
-    with data_directory(built_data_dir) as data_dir:
-        server = RunningServer.start(
-            data_dir,
-            *("--dev", "--domain", DOMAIN, "--tls-cert", str(signed.certificate), "--tls-key", str(signed.key)),
-        )
-        try:
-            port = int(server.url.rpartition(":")[2])
-            yield Place(server, port, signed, _sandbox_with_program(server))
-        finally:
-            server.stop()
+    options = ("--dev", "--domain", DOMAIN, "--tls-cert", str(signed.certificate), "--tls-key", str(signed.key))
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir, *options) as server:
+        port = int(server.url.rpartition(":")[2])
+        yield Place(server, port, signed, _sandbox_with_program(server))
 
 
 def test_addresses_are_those_that_hopx_clients_understand(place: Place) -> None:

@@ -1,11 +1,8 @@
 """Asynchronous executions from the client to a receiver that checks them, against a real server."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory
-from tests.e2e.webhook_receiver import WebhookReceiver, webhook_receiver
+from tests.e2e.running_server import RunningServer
+from tests.e2e.webhook_receiver import WebhookReceiver
 
 from cove import AsyncSandbox
 from cove.models.errors import AuthenticationFailed, InvalidRequest, NotFound
@@ -14,23 +11,6 @@ from cove.sdk import AsyncControlPlane, webhooks
 pytestmark = pytest.mark.anyio  # async only
 
 SECRET = "whsec"
-
-
-@pytest.fixture(scope="module")
-def allowing(built_data_dir: Path) -> Iterator[RunningServer]:
-    """A server that may send to loopback."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir, "--dev", "--allow-webhook", "127.0.0.0/8")
-        try:
-            yield running
-        finally:
-            running.stop()
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    with webhook_receiver() as made:
-        yield made
 
 
 async def test_a_signed_result_arrives_and_can_be_looked_up(allowing: RunningServer, receiver: WebhookReceiver) -> None:

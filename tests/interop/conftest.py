@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory, run_cove
+from tests.certificates import sign
+from tests.e2e.running_server import RunningServer, data_directory, running_server
+from tests.e2e.webhook_receiver import WebhookReceiver, webhook_receiver
 from tests.interop import hopx
 from tests.interop.fixed_host import FixedHost, server_options
-from tests.interop.names import DOMAIN, FIXED_HOST, make_certificates, require_names, resolver
+from tests.interop.names import DOMAIN, FIXED_HOST, require_names, resolver
 
 TIMEOUT_SECONDS = 300
 
@@ -34,24 +36,24 @@ def collected_after_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server(built_data_dir: Path) -> Iterator[RunningServer]:
-    """A server without keys, which leaves nothing on the machine when it has ended."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir, "--dev")
-        try:
-            yield running
-        finally:
-            running.stop()
+    """A server without keys, whose webhooks may go to loopback; it leaves nothing on the machine."""
+    options = ("--dev", "--allow-webhook", "127.0.0.1")
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir, *options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[WebhookReceiver]:
+    """One to which webhooks may go."""
+    with webhook_receiver() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
 def keyed_server(built_data_dir: Path) -> Iterator[RunningServer]:
     """A server that wants keys."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir)
-        try:
-            yield running
-        finally:
-            running.stop()
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -59,17 +61,15 @@ def fixed_host(built_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A server with keys, TLS and a domain, which also answers for the name that some clients have built in."""
     require_names()
     directory = tmp_path_factory.mktemp("fixed-host")
-    certificates = make_certificates(directory, [FIXED_HOST, DOMAIN, f"*.{DOMAIN}"])
+    certificates = sign(directory, FIXED_HOST, DOMAIN, f"*.{DOMAIN}")
     home = directory / "home"
     home.mkdir()
-    with resolver(directory) as enter, data_directory(built_data_dir) as data_dir:
-        made = run_cove("keys", "create", "fixed-host", "--data-dir", str(data_dir), "--quiet")
-        assert made.returncode == 0, made.stderr.decode()
-        running = RunningServer.start(data_dir, *server_options(certificates))
-        try:
-            yield FixedHost(running, certificates, enter, made.stdout.decode().strip(), home)
-        finally:
-            running.stop()
+    with (
+        resolver(directory) as enter,
+        data_directory(built_data_dir) as data_dir,
+        running_server(data_dir, *server_options(certificates)) as running,
+    ):
+        yield FixedHost(running, certificates, enter, running.new_key("fixed-host"), home)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pytest
+from tests.certificates import Signed
 from tests.e2e.running_server import RunningServer, clean_environment
-from tests.interop.names import ADDRESS, DOMAIN, FIXED_HOST, Certificates
+from tests.interop.names import ADDRESS, DOMAIN, FIXED_HOST
 
 CLIENTS = Path(__file__).resolve().parents[2] / ".venv" / "clients"
 SECONDS = 60.0
@@ -24,7 +25,7 @@ class FixedHost(NamedTuple):
     """What a client has to be given: `enter` goes before its command, `environment` around it."""
 
     server: RunningServer
-    certificates: Certificates
+    certificates: Signed
     enter: tuple[str, ...]
     key: str
     home: Path
@@ -70,7 +71,7 @@ class FixedHost(NamedTuple):
         )
 
 
-def server_options(certificates: Certificates) -> tuple[str, ...]:
+def server_options(certificates: Signed) -> tuple[str, ...]:
     """How `cove serve` is told to answer for the fixed name and to have addresses below a domain."""
     return (
         *("--host", ADDRESS, "--port", "443", "--domain", DOMAIN, "--allow-host", FIXED_HOST),

@@ -1,35 +1,15 @@
 """`run_code_async` of the unmodified client, and the request of its predecessors, with a real receiver."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory
-from tests.e2e.webhook_receiver import WebhookReceiver, webhook_receiver
+from tests.e2e.webhook_receiver import WebhookReceiver
 from tests.interop import hopx
 
 from cove.models.callbacks import sign
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def there(built_data_dir: Path) -> Iterator[dict[str, Any]]:
-    """A server that may send to loopback, and what every call of the client gets."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir, "--dev", "--allow-webhook", "127.0.0.1")
-        try:
-            yield {"base_url": running.url, "api_key": hopx.KEY}
-        finally:
-            running.stop()
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[WebhookReceiver]:
-    with webhook_receiver() as made:
-        yield made
 
 
 def check_signature(receiver: WebhookReceiver, execution_id: str, secret: str) -> None:

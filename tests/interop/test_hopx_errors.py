@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory, run_cove
+from tests.e2e.running_server import data_directory, running_server
 from tests.interop import hopx
 from tests.interop.javascript import JavaScript, require_javascript
 
@@ -92,29 +92,23 @@ class Place(NamedTuple):
 def place(built_data_dir: Path) -> Iterator[Place]:
     with data_directory(built_data_dir) as data_dir:
         _add_broken_template(data_dir, built_data_dir / "templates")
-        server = RunningServer.start(data_dir, "--isolation", "namespace", COVE_CREATE_RATE=str(CREATES_A_MINUTE))
-        try:
+        options = ("--isolation", "namespace")
+        with (
+            running_server(data_dir, *options, COVE_CREATE_RATE=str(CREATES_A_MINUTE)) as server,
+            httpx2.Client(base_url=server.url, timeout=30, verify=False) as client,
+        ):
             keys = {
-                "good": _key(data_dir, "good"),
-                "full": _key(data_dir, "full", "--max-sandboxes", "0"),
-                "busy": _key(data_dir, "busy"),
+                "good": server.new_key("good"),
+                "full": server.new_key("full", "--max-sandboxes", "0"),
+                "busy": server.new_key("busy"),
                 "wrong": "hopx_live_000000000000." + "x" * 43,
             }
-            with httpx2.Client(
-                base_url=server.url, headers={"X-API-Key": keys["good"]}, timeout=30, verify=False
-            ) as client:
-                ids = [client.post("/v1/sandboxes", json=CREATE).json()["id"] for _ in range(2)]
-                assert client.post(f"/v1/sandboxes/{ids[1]}/stop").status_code == 200
-                yield Place(server.url, keys, *ids)
-                for each in ids:
-                    client.delete(f"/v1/sandboxes/{each}")
-        finally:
-            server.stop()
-
-
-def _key(data_dir: Path, name: str, *options: str) -> str:
-    made = run_cove("keys", "create", name, *options, "--quiet", "--data-dir", str(data_dir))
-    return made.stdout.decode().strip()
+            client.headers["X-API-Key"] = keys["good"]
+            ids = [client.post("/v1/sandboxes", json=CREATE).json()["id"] for _ in range(2)]
+            assert client.post(f"/v1/sandboxes/{ids[1]}/stop").status_code == 200
+            yield Place(server.url, keys, *ids)
+            for each in ids:
+                client.delete(f"/v1/sandboxes/{each}")
 
 
 def _add_broken_template(data_dir: Path, templates: Path) -> None:

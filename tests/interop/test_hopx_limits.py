@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory, run_cove
+from tests.e2e.running_server import RunningServer, data_directory, run_cove, running_server
 from tests.interop import hopx
 
 Sandbox, errors = hopx.client.Sandbox, hopx.errors
@@ -21,20 +21,15 @@ class Limited(NamedTuple):
 
 @pytest.fixture(scope="module")
 def limited(built_data_dir: Path) -> Iterator[Limited]:
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir, COVE_CREATE_RATE="12")
-        try:
-            yield Limited(running, {"base_url": running.url, "api_key": new_key(data_dir, "two")})
-        finally:
-            running.stop()
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir, COVE_CREATE_RATE="12") as running:
+        yield Limited(running, {"base_url": running.url, "api_key": key_of(running, "two")})
 
 
-def new_key(data_dir: Path, namespace: str) -> str:
-    made = run_cove("keys", "create", namespace, "--namespace", namespace, "--quiet", "--data-dir", str(data_dir))
-    assert made.returncode == 0, made.stderr
-    done = run_cove("namespaces", "limits", namespace, "--max-sandboxes", "2", "--data-dir", str(data_dir))
+def key_of(server: RunningServer, namespace: str) -> str:
+    key = server.new_key(namespace, "--namespace", namespace)
+    done = run_cove("namespaces", "limits", namespace, "--max-sandboxes", "2", "--data-dir", str(server.data_dir))
     assert done.returncode == 0, done.stderr
-    return made.stdout.decode().strip()
+    return key
 
 
 def test_a_quota_is_a_resource_limit_error(limited: Limited) -> None:
@@ -65,7 +60,7 @@ async def test_the_same_for_the_asynchronous_client(limited: Limited) -> None:
 
 
 def test_a_client_that_is_told_to_wait_waits_and_gets_one_sandbox(limited: Limited) -> None:
-    there = {**limited.there, "api_key": new_key(limited.server.data_dir, "busy")}
+    there = {**limited.there, "api_key": key_of(limited.server, "busy")}
     impatient = hopx.http.HTTPClient(max_retries=0, **there)
     with pytest.raises(errors.RateLimitError) as raised:
         while True:

@@ -2,15 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory
-from tests.e2e.webhook_receiver import WebhookReceiver, webhook_receiver
+from tests.e2e.running_server import RunningServer
+from tests.e2e.webhook_receiver import WebhookReceiver
 from tests.interop import hopx
 from tests.interop.fixed_host import FixedHost
 from tests.interop.javascript import JavaScript, require_javascript
@@ -51,31 +49,9 @@ SERVE = r"""
 
 
 @pytest.fixture(scope="module")
-def server(built_data_dir: Path) -> Iterator[RunningServer]:
-    """One whose webhooks may go to loopback."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir, "--dev", "--allow-webhook", "127.0.0.1")
-        try:
-            yield running
-        finally:
-            running.stop()
-
-
-@pytest.fixture(scope="module")
-def there(server: RunningServer) -> There:
-    return {"base_url": server.url, "api_key": hopx.KEY}
-
-
-@pytest.fixture(scope="module")
 def node(server: RunningServer) -> JavaScript:
     require_javascript()
     return JavaScript(server.url)
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[WebhookReceiver]:
-    with webhook_receiver() as made:
-        yield made
 
 
 def expired_token(server: RunningServer, sandbox_id: str) -> str:

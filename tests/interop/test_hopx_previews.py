@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.certificates import Signed, sign
-from tests.e2e.running_server import RunningServer, data_directory
+from tests.e2e.running_server import RunningServer, data_directory, running_server
 from tests.interop import hopx
 
 DOMAIN = "cove.test"
@@ -33,15 +33,9 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
 
 @pytest.fixture(scope="module")
 def domain_server(built_data_dir: Path, signed: Signed) -> Iterator[RunningServer]:
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(
-            data_dir,
-            *("--dev", "--domain", DOMAIN, "--tls-cert", str(signed.certificate), "--tls-key", str(signed.key)),
-        )
-        try:
-            yield running
-        finally:
-            running.stop()
+    options = ("--dev", "--domain", DOMAIN, "--tls-cert", str(signed.certificate), "--tls-key", str(signed.key))
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir, *options) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

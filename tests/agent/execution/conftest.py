@@ -15,6 +15,19 @@ from cove.agent.execution.executor import Executor
 from cove.models.agent import AgentBoot
 from cove.models.execution import CommandRequest, CommandResult, ExecuteRequest, ExecutionResult
 
+# Ignores SIGTERM, leaves its session and its parent, and never ends by itself.
+DAEMON = """
+import os, signal, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)
+        with open('daemon.tmp', 'w') as file: file.write(str(os.getpid()))
+        os.rename('daemon.tmp', 'daemon.pid')
+        while True: time.sleep(60)
+    os._exit(0)
+os.wait()
+"""
 LANGUAGES = ("python", "javascript", "bash", "go")
 
 

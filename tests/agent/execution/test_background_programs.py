@@ -1,37 +1,20 @@
 """Programs in the background: independent of everything else, ended for certain, bounded."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import pytest
+from tests.agent.execution.conftest import DAEMON, Sandbox
 
 from cove.agent.execution import background
 from cove.models.errors import CoveError
 from cove.models.processes import BackgroundCommand, BackgroundExecute, BackgroundProcess, ProcessStatus
 
-if TYPE_CHECKING:
-    from tests.agent.execution.conftest import Sandbox
-
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60, method="signal")]
 
-# Ignores SIGTERM, leaves its session and its parent, and never ends by itself.
-DAEMON = """
-import os, signal, time
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)
-        with open('daemon.tmp', 'w') as file: file.write(str(os.getpid()))
-        os.rename('daemon.tmp', 'daemon.pid')
-        while True: time.sleep(60)
-    os._exit(0)
-os.wait()
-"""
 SHELL_DAEMON = "setsid bash -c 'trap \"\" TERM INT; echo $$ > t; mv t daemon.pid; while :; do sleep 1; done' & sleep 60"
 
 

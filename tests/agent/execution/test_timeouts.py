@@ -1,38 +1,21 @@
 """Timeouts and cancellation: the whole tree ends, the answer comes in time."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import pytest
+from tests.agent.execution.conftest import DAEMON, Sandbox
 
 from cove.models.execution import ExecuteRequest, ExecutionResult
-
-if TYPE_CHECKING:
-    from tests.agent.execution.conftest import Sandbox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60, method="signal")]
 
 
 TIMEOUT = 0.5
 DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
-# Ignores SIGTERM, leaves its session and its parent, and never ends by itself.
-DAEMON = """
-import os, signal, sys, time
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)
-        with open('daemon.tmp', 'w') as file: file.write(str(os.getpid()))
-        os.rename('daemon.tmp', 'daemon.pid')
-        while True: time.sleep(60)
-    os._exit(0)
-os.wait()
-"""
 
 
 async def timed(sandbox: Sandbox, language: str, code: str, **options: Any) -> ExecutionResult:
