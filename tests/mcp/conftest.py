@@ -8,6 +8,7 @@ import pytest
 from mcp import Client
 from tests.e2e.running_server import RunningServer, data_directory
 
+from cove import Sandbox
 from cove.mcp.one_caller import OneCaller
 from cove.mcp.server import build_server
 from cove.mcp.toolsets import Toolset
@@ -40,3 +41,10 @@ def connect(mcp_server: RunningServer) -> Connect:
             yield client
 
     return connected
+
+
+@pytest.fixture(scope="module")
+def sandbox_id(mcp_server: RunningServer) -> Iterator[str]:
+    """A sandbox that the tests of a module share; none of them ends it."""
+    with Sandbox.create(base_url=mcp_server.url, timeout_seconds=600) as sandbox:
+        yield sandbox.sandbox_id
