@@ -66,6 +66,22 @@ async def test_create_sends_what_was_asked_for_and_nothing_else(planes: Planes) 
     assert len(create.headers["idempotency-key"]) == 32
 
 
+async def test_names_and_namespaces_are_sent_to_the_control_plane_only(planes: Planes) -> None:
+    async with AsyncSandbox.create("base", name="one", namespace="team") as sandbox:
+        await sandbox.run_code("1")
+        for found in await AsyncSandbox.list(name="one", namespace="team"):
+            await found.aclose()
+        await (await AsyncSandbox.connect(sandbox.sandbox_id, namespace="team")).aclose()
+    create, listed = planes.to("/v1/sandboxes")
+    assert create.json() == {"template_name": "base", "name": "one"}
+    assert listed.query["name"] == "one"
+    for seen in planes.seen:
+        to_agent = seen.path.startswith("/sandboxes/")
+        assert seen.headers.get("x-cove-namespace") == (None if to_agent else "team")
+    with pytest.raises(InvalidRequest, match="name"):
+        await AsyncSandbox.create("base", name="a b")
+
+
 async def test_default_template(planes: Planes) -> None:
     await (await AsyncSandbox.create()).kill()
     await (await AsyncSandbox.create(template_id=7)).kill()

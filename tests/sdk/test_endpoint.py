@@ -53,3 +53,19 @@ def test_a_transport_for_plain_http_trusts_nobody() -> None:
     context = tls_context(secure=False)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.cert_store_stats()["x509_ca"] == 0
+
+
+def test_the_namespace_is_sent_along() -> None:
+    assert resolve_endpoint(api_key="k", namespace="Team_1").control_headers == (
+        ("X-API-Key", "k"),
+        ("X-Cove-Namespace", "Team_1"),
+    )
+    assert resolve_endpoint(namespace="*").control_headers == (("X-Cove-Namespace", "*"),)
+    assert resolve_endpoint().control_headers == ()
+
+
+@pytest.mark.parametrize("namespace", ["", "a b", "-a", "a" * 64, "a\n", "é", "**"])
+def test_what_is_no_namespace_is_refused(namespace: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        resolve_endpoint(namespace=namespace)
+    assert caught.value.details["field"] == "namespace"

@@ -66,6 +66,22 @@ def test_create_sends_what_was_asked_for_and_nothing_else(planes: Planes) -> Non
     assert len(create.headers["idempotency-key"]) == 32
 
 
+def test_names_and_namespaces_are_sent_to_the_control_plane_only(planes: Planes) -> None:
+    with Sandbox.create("base", name="one", namespace="team") as sandbox:
+        sandbox.run_code("1")
+        for found in Sandbox.list(name="one", namespace="team"):
+            found.close()
+        (Sandbox.connect(sandbox.sandbox_id, namespace="team")).close()
+    create, listed = planes.to("/v1/sandboxes")
+    assert create.json() == {"template_name": "base", "name": "one"}
+    assert listed.query["name"] == "one"
+    for seen in planes.seen:
+        to_agent = seen.path.startswith("/sandboxes/")
+        assert seen.headers.get("x-cove-namespace") == (None if to_agent else "team")
+    with pytest.raises(InvalidRequest, match="name"):
+        Sandbox.create("base", name="a b")
+
+
 def test_default_template(planes: Planes) -> None:
     (Sandbox.create()).kill()
     (Sandbox.create(template_id=7)).kill()

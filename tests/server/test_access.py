@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 import jwt
 import pytest
+from fastapi.routing import iter_route_contexts
 from tests.server.conftest import Plane, Running
 
 from cove.models.scopes import ALL_SCOPES, EVERY_NAMESPACE, NAMESPACE_HEADER, Scope
@@ -83,14 +84,10 @@ def entering(namespace: str) -> dict[str, str]:
 async def test_every_route_is_in_the_matrix(plane: Plane) -> None:
     document = plane.control.app.openapi()["paths"]
     routes = {(method.upper(), path) for path, methods in document.items() for method in methods}
-    routes |= {
-        (method, path)
-        for route in plane.control.app.routes
-        if (path := getattr(route, "path", "")) and getattr(route, "methods", None)
-        for method in getattr(route, "methods", ())
-    }
+    contexts = iter_route_contexts(plane.control.app.routes)
+    routes |= {(method, context.path or "") for context in contexts for method in context.methods or ()}
     closed = {(method, path) for method, path in routes if path not in OPEN_PATHS | ANY_SCOPE and method != "HEAD"}
-    assert closed == MATRIX.keys() | OTHER_DOORS.keys() & closed
+    assert closed == MATRIX.keys() | OTHER_DOORS.keys()
 
 
 async def test_every_route_wants_its_scope_and_no_other(plane: Plane, running: Running) -> None:
