@@ -1,5 +1,6 @@
 """The MCP server: methods of the protocol, answered from the tables of tools, prompts and resources."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mcp.server.caching import CacheableMethod, CacheHint
@@ -63,6 +64,7 @@ def build_server(callers: Callers, *, toolset: Toolset = Toolset.ALL) -> Server[
         on_list_resource_templates=methods.list_resource_templates,
         on_read_resource=methods.read_resource,
         on_completion=methods.complete,
+        get_tool_input_schema=methods.input_schema,
     )
 
 
@@ -73,6 +75,11 @@ class _Methods:
         self._listed = {name: listed(tool) for name, tool in self._tools.items()}
         self._prompts = prompts_for(self._tools)
         self._guide = identity.instructions_for(toolset)
+
+    def input_schema(self, name: str) -> Mapping[str, Any] | None:
+        """What the library checks headers against; without this it would list all tools for each call."""
+        tool = self._listed.get(name)
+        return None if tool is None else tool.input_schema
 
     async def list_tools(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         """All tools that the caller's key allows, in one page."""
