@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
@@ -15,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+
+from cove.server.gateway.client_side import ClientSide
 
 if TYPE_CHECKING:
     from conftest import Harness, Start
@@ -199,6 +202,22 @@ async def test_an_answer_without_end_is_prompt_and_its_loss_too(gw: Harness, how
             case _:
                 client.writer.transport.abort()
         await lost.wait()
+
+
+async def test_a_client_that_vanished_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    made = ClientSide.__init__
+
+    def noting(side: ClientSide, transport: asyncio.BaseTransport, *rest: Any) -> None:
+        made(side, transport, *rest)
+        taken = transport.get_extra_info("socket")
+        seen.append(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+
+    monkeypatch.setattr(ClientSide, "__init__", noting)
+    gw = await start(stall_seconds=7.0)
+    await gw.answering(gw.control, b"HTTP/1.1 204 No Content\r\n\r\n")
+    await gw.ask(b"GET /v1/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert seen == [7000]
 
 
 async def test_agent_answers_cannot_act_on_the_servers_origin(gw: Harness) -> None:
