@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -174,12 +175,39 @@ async def test_the_end_of_input_cancels_what_runs() -> None:
         assert ended.is_set()
 
 
+async def test_what_was_asked_before_the_end_of_input_is_answered() -> None:
+    async with serving(build()) as (client, task):
+        await client.send(INITIALIZE, INITIALIZED, *(call(number, "x") for number in range(2, 40)))
+        client.leave()
+        assert sorted([(await client.receive())["id"] for _ in range(1, 40)]) == list(range(1, 40))
+        await task
+
+
 async def test_a_client_that_reads_no_more_ends_it() -> None:
     async with serving(build()) as (client, task):
         client.out.close()
         await client.send(INITIALIZE)
         client.leave()
         await task
+
+
+def test_a_client_that_has_gone_is_noticed_before_anything_is_loaded() -> None:
+    for source, into in (os.pipe(), _sockets()):
+        wire = Wire(source, source)
+        assert not wire.abandoned
+        os.write(into, b"x")
+        os.close(into)
+        assert not wire.abandoned, "something is left to be read"
+        wire.held += os.read(source, 10)
+        assert not wire.abandoned, "something is left to be served"
+        wire.held = b""
+        assert wire.abandoned
+        os.close(source)
+
+
+def _sockets() -> tuple[int, int]:
+    ours, theirs = socket.socketpair()
+    return ours.detach(), theirs.detach()
 
 
 async def test_files_instead_of_pipes(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ URL_VARIABLES: Final = ("COVE_BASE_URL", "HOPX_BASE_URL", "MSB_SERVER_URL")
 KEY_VARIABLES: Final = ("COVE_API_KEY", "HOPX_API_KEY", "MSB_API_KEY")
 """Cove's own first; the others so that what was written for these products needs another command only."""
 
+_LOOK_SECONDS: Final = 0.05
 _NAMES: Final = {"--toolset": "toolset", "--server": "server", "--data-dir": "data_dir"}
 
 
@@ -67,10 +68,11 @@ def run(options: Options) -> int:
     loading = _Loading()
     loading.start()
     wire.greet(until=loading.is_over, toolset=options.toolset)
-    if wire.ended and not wire.held:
-        # Not by the usual way, which would wait for the imports.
-        os._exit(0)
-    loading.join()
+    while loading.is_alive():
+        if wire.abandoned:
+            # Not by the usual way, which would wait for the imports.
+            os._exit(0)
+        loading.join(_LOOK_SECONDS)
     if loading.problem is not None:
         raise loading.problem
     from cove.cli.mcp_session import serve

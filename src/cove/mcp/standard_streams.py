@@ -1,7 +1,10 @@
 """Standard input and output as the protocol's wire, out of reach for everything else in the process."""
 
+import array
+import fcntl
 import os
 import select
+import termios
 from collections.abc import Callable
 from typing import Final
 
@@ -41,6 +44,22 @@ class Wire:
             if b"\n" in piece:
                 self._answer_first(toolset)
                 return
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the client has gone, and nothing that it said is left to be served."""
+        if self.ended:
+            return not self.held
+        watch = select.poll()
+        watch.register(self.source, select.POLLRDHUP)
+        if not watch.poll(0):
+            return False
+        unread = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.source, termios.FIONREAD, unread)
+        except OSError:  # a file, which has no other end
+            return False
+        return unread[0] == 0 and self.held in (b"", (self.answered or b"") + b"\n")
 
     def _answer_first(self, toolset: str) -> None:
         line = self.held.partition(b"\n")[0]

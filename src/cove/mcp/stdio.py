@@ -19,6 +19,7 @@ from mcp_types import (
     PARSE_ERROR,
     JSONRPCError,
     JSONRPCMessage,
+    JSONRPCRequest,
     JSONRPCResponse,
     jsonrpc_message_adapter,
 )
@@ -30,6 +31,8 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 _TOO_LONG: Final = f"A message may have {MAX_MESSAGE_BYTES} bytes."
 _READ_BYTES: Final = 64 * 1024
 _FLUSH_SECONDS: Final = 2.0
+_LAST_SECONDS: Final = 0.5
+"""For what can be answered at once when the client says no more, as in `printf ... | cove mcp`."""
 _log = structlog.get_logger("cove.mcp.stdio")
 
 Inbound = SessionMessage | Exception
@@ -52,11 +55,28 @@ class _Output:
     def __init__(self, writer: asyncio.StreamWriter, *, answered: bytes | None) -> None:
         self._writer = writer
         self._answered = None if answered is None else json.loads(answered)["id"]
+        self._unanswered: set[int | str] = set()
+        self._idle = asyncio.Event()
+
+    def expect(self, message: JSONRPCMessage) -> None:
+        """The client has sent this."""
+        if isinstance(message, JSONRPCRequest):
+            self._unanswered.add(message.id)
+            self._idle.clear()
+
+    async def finished(self, seconds: float) -> None:
+        """Wait until every request has its answer, at most `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds if self._unanswered else 0):
+                await self._idle.wait()
 
     async def send(self, message: JSONRPCMessage) -> None:
-        if self._is_repeated(message):
-            return
-        await self.send_text(message.model_dump_json(by_alias=True, exclude_unset=True))
+        if not self._is_repeated(message):
+            await self.send_text(message.model_dump_json(by_alias=True, exclude_unset=True))
+        if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
+            self._unanswered.discard(message.id)
+            if not self._unanswered:
+                self._idle.set()
 
     async def send_text(self, text: str) -> None:
         self._writer.write(text.encode() + b"\n")
@@ -83,7 +103,9 @@ async def _read(reader: asyncio.StreamReader, requests: MemoryObjectSendStream[I
                 if isinstance(message, str):
                     await output.send_text(message)
                 else:
+                    output.expect(message)
                     await requests.send(SessionMessage(message))
+            await output.finished(_LAST_SECONDS)
 
 
 async def _write(output: _Output, answers: MemoryObjectReceiveStream[SessionMessage]) -> None:
