@@ -25,9 +25,11 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(none_to_empty), Field(max_len
 
 def _whole_processors(value: Any) -> Any:
     """Clients that compute with fractions of a processor get the nearest whole number, one at least."""
+    if isinstance(value, bool):
+        raise ValueError("it must be a number")  # noqa: TRY004 - pydantic tells of nothing else
     if isinstance(value, float) and math.isfinite(value) and 0 <= value <= _MAX_CPUS:
         return max(1, round(value))
-    return 1 if type(value) is int and value == 0 else value
+    return 1 if isinstance(value, int) and value == 0 else value
 
 
 class SandboxConfig(BaseModel):

@@ -20,7 +20,6 @@ from cove.models.errors import (
     CoveError,
     InvalidRequest,
     NotFound,
-    PermissionRefused,
     Unsupported,
     definition_of,
     error,
@@ -183,7 +182,7 @@ async def answer(request: RpcRequest, control: AsyncControlPlane) -> Reply:
     try:
         return request.result(await method.call(control, params))
     except CoveError as failure:
-        if not method.runs or isinstance(failure, AuthenticationFailed | PermissionRefused):
+        if not method.runs or isinstance(failure, AuthenticationFailed) or failure.code == "FORBIDDEN":
             return refusal(failure, unknown_is_invalid=method.params is not _Metrics)
         wrong = isinstance(failure, InvalidRequest | Unsupported)
         code = _INVALID_PARAMS if wrong else _RUN_FAILED
@@ -201,7 +200,7 @@ def refusal(failure: CoveError, *, unknown_is_invalid: bool = False, credential:
     code: int | None = None
     if isinstance(failure, AuthenticationFailed):
         status, code = 401, credential
-    elif isinstance(failure, PermissionRefused):
+    elif failure.code == "FORBIDDEN":
         status, code = 403, OTHER_NAMESPACE
     elif isinstance(failure, NotFound) and not unknown_is_invalid:
         code = NOT_FOUND
