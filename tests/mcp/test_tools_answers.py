@@ -8,7 +8,7 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult
 from tests.e2e.running_server import RunningServer
-from tests.mcp.battery import answer_of, text_of
+from tests.mcp.battery import answer_of, fields_of, text_of
 from tests.mcp.conftest import Connect
 
 from cove import Sandbox
@@ -89,9 +89,8 @@ class Schemas:
         jsonschema_rs.validate(self._inputs[name], arguments)
         result = await client.call_tool(name, arguments)
         assert not result.is_error, (name, text_of(result))
-        structured = result.structured_content
+        structured = fields_of(result)
         jsonschema_rs.validate(self._outputs[name], structured)
-        assert isinstance(structured, dict)
         assert fields <= set(structured), (name, fields - set(structured))
         assert set(self._outputs[name]["properties"]) - OPTIONAL <= set(structured), name
         assert json.loads(text_of(result)) == structured

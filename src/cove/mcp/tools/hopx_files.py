@@ -116,7 +116,7 @@ async def file_read(call: Call, arguments: ReadArguments) -> Answer:
     async def use(sandbox: AsyncSandbox) -> Answer:
         # A little more than is shown says whether there is more, also for files that do not know their size.
         found = await sandbox.files.read_range(
-            arguments.path, offset=arguments.offset, limit=arguments.limit + _UTF8_BYTES
+            arguments.path, offset=arguments.offset, limit=arguments.limit + 2 * _UTF8_BYTES
         )
         try:
             data = bytes_in(found)
