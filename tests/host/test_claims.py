@@ -47,6 +47,13 @@ def test_the_second_is_refused_and_told_where(lock: Path, holder: subprocess.Pop
     assert raised.value.code == "CONFLICT"
 
 
+def test_nobody_else_can_hold_the_lock(lock: Path) -> None:
+    lock.parent.mkdir()
+    lock.touch(0o644)
+    with claim(lock, who="tester"):
+        assert lock.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_claim_ends_with_its_block(lock: Path) -> None:
     with claim(lock, who="tester"):
         pass

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cove.host.claims import owners_only
 from cove.models.errors import CoveError, error
 from cove.models.version import VERSION
 from cove.server.local_address import LocalAddress, living_server, log_path
@@ -75,7 +76,7 @@ def begin(data_dir: Path) -> Start | None:
         if living_server(data_dir) is not None:
             return None
         run.mkdir(mode=0o755, parents=True, exist_ok=True)
-        lock = (run / "local-start.lock").open("a+b")
+        lock = open(run / "local-start.lock", "a+b", opener=owners_only)  # noqa: SIM115 (held until the start is over)
     except OSError as problem:
         raise _unusable(data_dir, problem) from problem
     try:

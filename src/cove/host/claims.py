@@ -23,7 +23,7 @@ def claim(path: Path, *, who: str, role: str = "") -> Generator[None]:
         CoveError: CONFLICT when another process has it.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with path.open("a+", encoding="ascii") as lock:
+    with open(path, "a+", encoding="ascii", opener=owners_only) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -36,6 +36,13 @@ def claim(path: Path, *, who: str, role: str = "") -> Generator[None]:
         lock.write(json.dumps({"pid": os.getpid(), "started": start_time_of(os.getpid()), "role": role}))
         lock.flush()
         yield
+
+
+def owners_only(path: str, flags: int) -> int:
+    """An `opener` of lock files: whoever can open one can hold it (flock(2)), and so keep its owner from starting."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def claimed_by(path: Path, *, role: str) -> int | None:
