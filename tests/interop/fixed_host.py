@@ -16,6 +16,7 @@ import pytest
 from tests.certificates import Signed
 from tests.e2e.running_server import RunningServer, clean_environment
 from tests.interop.names import ADDRESS, DOMAIN, FIXED_HOST
+from tests.warm_processes import WarmProgram
 
 CLIENTS = Path(__file__).resolve().parents[2] / ".venv" / "clients"
 SECONDS = 60.0
@@ -57,17 +58,43 @@ class FixedHost(NamedTuple):
         finally:
             connection.close()
 
-    def hopx(self, *arguments: str, stdin: str = "", seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
-        """One command of `hopx-cli`."""
+
+class HopxCli(NamedTuple):
+    """`hopx-cli` against a server."""
+
+    host: FixedHost
+    program: WarmProgram
+
+    @classmethod
+    @contextmanager
+    def warm(cls, host: FixedHost) -> Generator[Self]:
+        """What it imports at each start takes longer than any of its commands: here it is imported once."""
+        python = str(CLIENTS / "hopx-cli" / "bin" / "python")
+        entry, before = "hopx_cli.main:app", host.enter
+        with WarmProgram.started(
+            entry, "hopx_cli.main", python=python, before=before, environment=host.environment
+        ) as it:
+            yield cls(host, it)
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """One command."""
+        environment, home = self.host.environment, self.host.home
+        done = self.program.run(
+            *arguments, stdin=stdin.encode(), seconds=SECONDS, environment=environment, directory=home
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def run_anew(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One command, by the program that users start."""
         return subprocess.run(
-            [*self.enter, str(CLIENTS / "hopx-cli" / "bin" / "hopx"), *arguments],
-            input=stdin,
+            [*self.host.enter, str(CLIENTS / "hopx-cli" / "bin" / "hopx"), *arguments],
+            stdin=subprocess.DEVNULL,
             text=True,
             capture_output=True,
-            timeout=seconds,
+            timeout=SECONDS,
             check=False,
-            env=self.environment,
-            cwd=self.home,
+            env=self.host.environment,
+            cwd=self.host.home,
         )
 
 
