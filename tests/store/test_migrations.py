@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from cove.models.errors import CoveError
+from cove.models.scopes import ALL_SCOPES
 from cove.store.database import Database
 from cove.store.engine import WRITES, open_engine, sqlite_url
 from cove.store.migrate import HEAD, alembic_config, migrate
@@ -117,3 +119,28 @@ async def test_a_full_disk_is_named(tmp_path: Path) -> None:
         with pytest.raises(CoveError) as caught:
             await database.write(fill)
         assert caught.value.code == "DISK_FULL"
+
+
+async def test_rows_of_an_earlier_version_get_no_name_and_keys_all_scopes(tmp_path: Path) -> None:
+    path = tmp_path / "cove.db"
+    engine = open_engine(sqlite_url(path))
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        connection.exec_driver_sql(
+            "INSERT INTO sandboxes (id, namespace, status, template_id, template_name, template_digest, isolation,"
+            " vcpu, memory_mb, disk_mb, pids, open_files, internet_access, created_at, host_id, lease_epoch)"
+            " VALUES ('1763382095i648uu1o', 'default', 'running', '1', 'base', 'd', 'namespace', 1, 128, 256, 32, 100,"
+            " 0, 1.0, 'local', 1)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO api_keys (id, name, namespace, digest, created_at)"
+            " VALUES ('abcdefghijkl', 'old', 'default', x'00', 1.0)"
+        )
+    engine.dispose()
+    async with Database.at_path(path) as database:
+        row = await database.read(lambda unit: unit.sandboxes.get("1763382095i648uu1o"))
+        key = await database.read(lambda unit: unit.keys.get("abcdefghijkl"))
+    assert (row.name, row.client_lease) == (None, "")
+    assert (key.scopes, key.prefix) == (ALL_SCOPES, "hopx_live_")

@@ -15,6 +15,7 @@ from cove.core.keys import ApiKeys
 from cove.core.namespace_access import NamespaceAccess
 from cove.core.sessions import Sessions
 from cove.models.errors import CoveError
+from cove.models.scopes import NAMESPACE_HEADER
 from cove.models.version import VERSION
 from cove.server.api.authentication import Authentication
 from cove.server.api.document import describe
@@ -31,6 +32,12 @@ from cove.server.metrics import Metrics
 from cove.server.settings import Settings
 from cove.server.uploads import UploadShelf
 
+_DESCRIPTION = (
+    "Self-hosted code-execution sandboxes for AI agents.\n\n"
+    "A key has scopes: GET needs `read`; keys, templates and the organization are changed with `admin`; everything"
+    f" else needs `exec`. With a key that may enter any namespace, `{NAMESPACE_HEADER}` names the one that a request is"
+    " about; `*` shows sandboxes and asynchronous executions of all."
+)
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -53,7 +60,7 @@ def build_application(
     app = FastAPI(
         title="Cove",
         version=VERSION,
-        description="Self-hosted code-execution sandboxes for AI agents.",
+        description=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
