@@ -7,9 +7,10 @@ from benchmarks.samples import Distribution, Figure
 
 
 class Unit(StrEnum):
-    """What samples are counted in. MB is 10^6 bytes."""
+    """What samples are counted in. MB is 10^6 bytes, kB 10^3."""
 
     MILLISECONDS = "ms"
+    KILOBYTES = "kB"
     MEGABYTES = "MB"
 
 

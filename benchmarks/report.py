@@ -45,7 +45,7 @@ def to_markdown(report: Report) -> str:
         "Written by `make bench`. Ratios are multiples of the median of a bare `/usr/bin/python3 -c 'print(1)'`, "
         "samples of which are taken between the samples of each row (`bare`), so that noise hits both alike. Times are "
         "milliseconds on the wall clock, network on loopback; percentiles are nearest-rank, and shown from "
-        f"{_PERCENTILES_FROM} samples on. MB is 10^6 bytes.",
+        f"{_PERCENTILES_FROM} samples on. MB is 10^6 bytes, kB 10^3.",
         "## Machine\n\n" + facts,
         "## Figures\n\n" + "\n".join(lines),
         *_notes(report),
