@@ -1,7 +1,9 @@
 """A control plane that waits where a person would: while a template is being built for the first time."""
 
 import asyncio
+import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -12,10 +14,19 @@ from cove.models.sandboxes import CreatedSandbox
 from cove.sdk import AsyncControlPlane
 
 PATIENCE_SECONDS: Final = 50.0
-"""Assistants give up after a minute."""
+"""Of a whole call: assistants give up after a minute."""
 _PAUSE_SECONDS: Final = 1.0
 
-_report: ContextVar[ReportProgress | None] = ContextVar("report", default=None)
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The request that is being served: since when, and how its client hears how far it is."""
+
+    began: float
+    report: ReportProgress | None
+
+
+_call: ContextVar[_Call | None] = ContextVar("call", default=None)
 
 
 class PatientControlPlane(AsyncControlPlane):
@@ -27,15 +38,15 @@ class PatientControlPlane(AsyncControlPlane):
         Raises:
             CoveError: TEMPLATE_NOT_BUILT when it takes longer than an assistant waits; it says how far it is.
         """
-        loop = asyncio.get_running_loop()
-        last = loop.time() + PATIENCE_SECONDS
+        call = _call.get() or _Call(time.monotonic(), None)
         while True:
             try:
                 return await super().create(template, **options)
             except CoveError as problem:
-                if not is_being_built(problem) or loop.time() > last:
+                if not is_being_built(problem) or time.monotonic() > call.began + PATIENCE_SECONDS:
                     raise
-                await _tell(problem)
+                if call.report is not None:
+                    await call.report(float(problem.details["fraction"]), 1.0, problem.message)
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
@@ -46,14 +57,8 @@ def is_being_built(problem: CoveError) -> bool:
 
 async def with_progress(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """Middleware of the MCP server: lets what serves a request tell its client how far it is."""
-    token = _report.set(ctx.session.report_progress)
+    token = _call.set(_Call(time.monotonic(), ctx.session.report_progress))
     try:
         return await call_next(ctx)
     finally:
-        _report.reset(token)
-
-
-async def _tell(problem: CoveError) -> None:
-    report = _report.get()
-    if report is not None:
-        await report(float(problem.details["fraction"]), 1.0, problem.message)
+        _call.reset(token)
