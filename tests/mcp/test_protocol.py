@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 SECONDS = 30.0
 META = "io.modelcontextprotocol/"
-ENVELOPE = {META + "protocolVersion": "2026-07-28", META + "clientCapabilities": {}}
+ENVELOPE: dict[str, Any] = {META + "protocolVersion": "2026-07-28", META + "clientCapabilities": {}}
 REPLACED = ("ping", "logging/setLevel", "resources/subscribe", "no/such")
 
 

@@ -4,8 +4,8 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -49,24 +49,38 @@ def version_of(package: str) -> str:
     return json.loads((MODULES / package / "package.json").read_text(encoding="utf-8"))["version"]
 
 
-def run_suite(url: str, revision: str) -> dict[str, Scenario]:
-    """All scenarios for servers that the suite has for `revision`, by name, in its order."""
+def run_suite(url: str, revision: str, *, again: Callable[[Scenario], bool]) -> dict[str, Scenario]:
+    """All scenarios for servers that the suite has for `revision`, by name, in its order.
+
+    Args:
+        again: whether to run a scenario once more by itself. The suite waits 600 ms for some answers, and a machine
+            that is busy with other tests is late for that.
+    """
+    found = _run(url, "--requirements", revision)
+    for name, scenario in found.items():
+        if again(scenario):
+            second = _run(url, "--scenario", name, "--spec-version", revision)[name]
+            found[name] = replace(second, unscored=scenario.unscored)
+    return found
+
+
+def _run(url: str, *options: str) -> dict[str, Scenario]:
     with tempfile.TemporaryDirectory(prefix="cove-conformance-") as directory:
         done = subprocess.run(
             [
                 *(str(NODE), str(_SUITE / "dist" / "index.js"), "server", "--url", url),
-                *("--requirements", revision, "--output-dir", directory),
+                *(*options, "--output-dir", directory),
             ],
             capture_output=True,
             text=True,
             timeout=SECONDS,
             check=False,
         )
-        found = [path for path in Path(directory).iterdir() if _DIRECTORY.fullmatch(path.name)]
-        assert found, f"the suite ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         unscored = dict(_NOT_SCORED.findall(done.stdout))
-        order = re.findall(r"^=== Running scenario: (\S+) ===$", done.stdout, re.MULTILINE)
-        scenarios = {name: _read(path, name, unscored) for path in found for name in [_name_of(path)]}
+        paths = [path for path in Path(directory).iterdir() if _DIRECTORY.fullmatch(path.name)]
+        scenarios = {_name_of(path): _read(path, _name_of(path), unscored) for path in paths}
+    assert scenarios, f"the suite ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    order = re.findall(r"^=== Running scenario: (\S+) ===$", done.stdout, re.MULTILINE) or [*scenarios]
     return {name: scenarios[name] for name in order}
 
 
