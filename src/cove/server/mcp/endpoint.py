@@ -102,15 +102,15 @@ class McpEndpoint:
         self, manager: Manager, owner: str, scope: Scope, body: bytes, receive: Receive, send: Send
     ) -> None:
         """A request without session, which opens one if it is an `initialize`."""
+        with self._sessions.opening(owner, manager) as opened:
 
-        async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:
-                for name, value in message["headers"]:
-                    if name == _SESSION_ID:
-                        self._sessions.opened(value.decode("ascii"), owner, manager)
-            await send(message)
+            async def noted(message: Message) -> None:
+                if message["type"] == "http.response.start" and message["status"] < 400:
+                    for name, value in message["headers"]:
+                        if name == _SESSION_ID:
+                            opened(value.decode("ascii"))
+                await send(message)
 
-        with self._sessions.opening(owner):
             await exchange(manager, scope, body, receive, noted)
 
     async def _use(self, session_id: str, owner: str, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

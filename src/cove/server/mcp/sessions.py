@@ -6,7 +6,7 @@ there may be.
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -45,8 +45,8 @@ class McpSessions(Generic[T]):
         self._opening: dict[str, int] = {}
 
     @contextmanager
-    def opening(self, owner: str) -> Generator[None]:
-        """Room for one more, while it is being opened.
+    def opening(self, owner: str, served_by: T) -> Generator[Callable[[str], None]]:
+        """Room for one more, while it is being opened. To be called with its id when it exists.
 
         Raises:
             CoveError: RESOURCE_LIMIT_EXCEEDED.
@@ -58,16 +58,19 @@ class McpSessions(Generic[T]):
         if len(self._sessions) + sum(self._opening.values()) >= self._most:
             raise _too_many("server", self._most)
         self._opening[owner] = self._opening.get(owner, 0) + 1
-        try:
-            yield
-        finally:
-            self._opening[owner] -= 1
-            if not self._opening[owner]:
-                del self._opening[owner]
+        with ExitStack() as room:
+            room.callback(self._opened_or_not, owner)
 
-    def opened(self, session_id: str, owner: str, served_by: T) -> None:
-        """The session exists from now on."""
-        self._sessions[session_id] = _Session(owner, served_by, 0, self._clock())
+            def opened(session_id: str) -> None:
+                self._sessions[session_id] = _Session(owner, served_by, 0, self._clock())
+                room.close()
+
+            yield opened
+
+    def _opened_or_not(self, owner: str) -> None:
+        self._opening[owner] -= 1
+        if not self._opening[owner]:
+            del self._opening[owner]
 
     @contextmanager
     def used(self, session_id: str, owner: str) -> Generator[T]:
