@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mcp import Client
-from tests.e2e.running_server import RunningServer, data_directory
+from tests.e2e.running_server import RunningServer, data_directory, running_server
 
 from cove import Sandbox
 from cove.mcp.one_caller import OneCaller
@@ -19,13 +19,12 @@ Connect = Callable[..., AbstractAsyncContextManager[Client]]
 
 @pytest.fixture(scope="session")
 def mcp_server(built_data_dir: Path) -> Iterator[RunningServer]:
-    """One server without keys for all tests of tools."""
-    with data_directory(built_data_dir) as data_dir:
-        running = RunningServer.start(data_dir, "--dev")
-        try:
-            yield running
-        finally:
-            running.stop()
+    """One server without keys for all tests of tools. It may send webhooks to loopback."""
+    with (
+        data_directory(built_data_dir) as data_dir,
+        running_server(data_dir, "--dev", "--allow-webhook", "127.0.0.0/8") as running,
+    ):
+        yield running
 
 
 @pytest.fixture

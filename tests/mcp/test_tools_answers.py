@@ -268,7 +268,7 @@ async def test_a_timeout_names_the_limit_and_gives_what_was_printed(connect: Con
         assert ran["limit"] == "timeout 0.5 s"
 
 
-async def test_numbers_may_be_text_and_null_is_nothing(connect: Connect) -> None:
+async def test_numbers_may_be_text_and_what_has_no_default_may_be_null(connect: Connect) -> None:
     async with connect() as client:
         ran = await answer_of(
             client,
@@ -277,8 +277,6 @@ async def test_numbers_may_be_text_and_null_is_nothing(connect: Connect) -> None
             timeout="30",
             env=None,
             region=None,
-            language=None,
-            template_name=None,
             max_output_chars="1000",
         )
     assert ran["stdout"] == "1\n"

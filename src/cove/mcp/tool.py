@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
 from cove.mcp.callers import Caller
 from cove.models.scopes import Scope
@@ -15,20 +15,9 @@ ReportProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 
 class Arguments(BaseModel):
-    """Base of what a tool takes. An argument that does not exist is refused, so that nobody believes in its effect.
-
-    `null` means the same as nothing: clients exist that send it for all that a model has left out.
-    """
+    """Base of what a tool takes. An argument that does not exist is refused, so that nobody believes in its effect."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        named = cast("Mapping[str, Any]", given)
-        return {name: value for name, value in named.items() if value is not None or name not in cls.model_fields}
 
 
 class Result(BaseModel):

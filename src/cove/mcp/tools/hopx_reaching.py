@@ -4,11 +4,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from cove.mcp.tool import Answer, Call
-from cove.models.errors import CoveError
+from cove.models.errors import CoveError, error
 from cove.models.sandboxes import SandboxStatus
 from cove.sdk import AsyncSandbox
 
 T = TypeVar("T")
+_DOES_NOT_RUN = frozenset({"INVALID_STATE", "SANDBOX_NOT_FOUND"})
 
 
 async def inside(call: Call, sandbox_id: str, use: Callable[[AsyncSandbox], Awaitable[T]]) -> T:
@@ -22,7 +23,7 @@ async def inside(call: Call, sandbox_id: str, use: Callable[[AsyncSandbox], Awai
         return await use(await call.caller.sandbox(sandbox_id))
     except CoveError as failure:
         call.caller.forget_after(failure, sandbox_id)
-        if failure.code != "INVALID_STATE" or not await _resumed(call, sandbox_id):
+        if failure.code not in _DOES_NOT_RUN or not await _resumed(call, sandbox_id):
             raise
     return await use(await call.caller.sandbox(sandbox_id))
 
@@ -37,7 +38,14 @@ async def answered(call: Call, sandbox_id: str, use: Callable[[AsyncSandbox], Aw
 
 
 async def _resumed(call: Call, sandbox_id: str) -> bool:
+    """Whether it was paused, and is so no more.
+
+    Raises:
+        CoveError: it does not run; the control plane knows why, where the gateway does not.
+    """
     info = await call.caller.control.get(sandbox_id)
+    if info.status is SandboxStatus.STOPPED:
+        raise error("INVALID_STATE", f"Sandbox {sandbox_id} is stopped.", remedy="Start it again, or use another one.")
     if info.status is not SandboxStatus.PAUSED:
         return False
     await call.caller.control.resume(sandbox_id)
