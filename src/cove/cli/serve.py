@@ -35,6 +35,10 @@ def serve(
         list[str] | None,
         typer.Option(help="A host or network that webhooks may go to although it is not public.", show_default=False),
     ] = None,
+    allow_volume: Annotated[
+        list[Path] | None,
+        typer.Option(help="A directory here that may be copied into sandboxes (volumes).", show_default=False),
+    ] = None,
     toolset: Annotated[
         str | None, typer.Option(help="Tools of /mcp: core, hopx, microsandbox or all.", show_default="all")
     ] = None,
@@ -66,6 +70,7 @@ def serve(
         "allowed_hosts": tuple(allow_host) if allow_host else None,
         "preview_access": preview_access,
         "webhook_allow": tuple(allow_webhook) if allow_webhook else None,
+        "allowed_volumes": tuple(path.absolute() for path in allow_volume) if allow_volume else None,
         "mcp_toolset": toolset,
         "oauth_issuer": oauth_issuer,
         "log_format": log_format,

@@ -16,6 +16,7 @@ from cove.models.errors import CoveError, error
 from cove.models.files import MAX_WRITE_BYTES, MakeDirectory, WriteFile
 from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import CreateSandbox, SetTimeout
+from cove.models.volumes import CopyVolume
 from cove.sdk._retry import Retry
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,6 +25,7 @@ CONTROL_SECONDS = 60.0
 CREATE_SECONDS = 120.0
 FILE_SECONDS = 60.0
 TRANSFER_SECONDS = 3600.0
+VOLUME_SECONDS = 330.0
 GRACE_SECONDS = 30.0
 STALL_SECONDS = 60.0
 
@@ -123,6 +125,13 @@ def set_timeout(sandbox_id: str, seconds: int) -> Call:
     body = checked(SetTimeout, timeout_seconds=seconds)
     path = sandbox_path(sandbox_id, "/timeout")
     return Call(method="PUT", path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
+
+
+def copy_volume(sandbox_id: str, host_path: str, path: str) -> Call:
+    """`POST .../volumes`."""
+    body = checked(CopyVolume, host_path=checked_path(host_path), path=checked_path(path))
+    target = sandbox_path(sandbox_id, "/volumes")
+    return Call(method="POST", path=target, content=as_json(body), timeout=VOLUME_SECONDS, stall=VOLUME_SECONDS)
 
 
 def template_path(name: str) -> str:

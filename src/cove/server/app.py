@@ -35,9 +35,11 @@ from cove.server.api.presentation import Presentation
 from cove.server.api.sandboxes import sandbox_routes
 from cove.server.api.template_builds import build_routes
 from cove.server.api.templates import template_routes
+from cove.server.api.volumes import volume_routes
 from cove.server.asynchronous import AsynchronousExecutions, build_executions
 from cove.server.building import TemplateBuilding, build_building
 from cove.server.guests import AgentEnvironment
+from cove.server.host_directories import HostDirectories
 from cove.server.local_address import socket_path as local_socket_path
 from cove.server.mcp.callers import HttpCallers
 from cove.server.mcp.endpoint import McpEndpoint
@@ -178,6 +180,7 @@ def _application(
             operation_routes(store, engine.pool, metrics, host_answers=lambda: engine.reconciler.host_answers),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
             lease_routes(engine.leases),
+            volume_routes(engine.lifecycle, engine.directory, HostDirectories(settings.allowed_volumes)),
             build_routes(building.builds, building.shelf, base_url=settings.base_url),
             template_routes(engine.catalog, presentation),
             executions,

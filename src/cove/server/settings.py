@@ -63,6 +63,7 @@ class Settings(BaseSettings):
         mcp_toolset: tools that `/mcp` shows to clients that do not choose (`?toolset=`).
         webhook_allow: hosts and networks that webhooks may go to although they are not public.
         webhook_give_up_seconds: from the end of a program; its webhook is not tried again after that.
+        allowed_volumes: directories of this machine whose content may be copied into sandboxes by whoever has a key.
         microsandbox_server_key: signs keys that a microsandbox server gave out; they are honoured.
         log_format: `auto` is for people on a terminal or with `dev`, and JSON otherwise.
         log_level: the least important messages that are written.
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
     oauth_namespace_claim: str = Field(default="cove_namespace", min_length=1, max_length=200)
     mcp_toolset: Literal["core", "hopx", "microsandbox", "all"] = "all"
     webhook_give_up_seconds: float = Field(default=24 * 3600.0, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
+    allowed_volumes: tuple[Path, ...] = ()
     microsandbox_server_key: SecretStr | None = Field(default=None, min_length=MIN_SECRET_CHARACTERS)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -163,6 +165,14 @@ class Settings(BaseSettings):
             if not _HOST.fullmatch(name):
                 raise ValueError(f"allowed_hosts are names or addresses without scheme and port, and {name!r} is not")
         return names
+
+    @field_validator("allowed_volumes")
+    @classmethod
+    def _whole_paths(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        for path in paths:
+            if not path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"allowed_volumes are absolute paths of directories, and {str(path)!r} is not")
+        return paths
 
     @field_validator("isolation")
     @classmethod

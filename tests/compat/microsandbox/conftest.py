@@ -11,9 +11,16 @@ MakeKey = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def keyed(built_data_dir: Path) -> Iterator[RunningServer]:
+def allowed_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the server's operator lets be copied into sandboxes."""
+    return tmp_path_factory.mktemp("allowed")
+
+
+@pytest.fixture(scope="session")
+def keyed(built_data_dir: Path, allowed_volume: Path) -> Iterator[RunningServer]:
     """One for all tests of the route."""
-    with data_directory(built_data_dir) as data_dir, running_server(data_dir) as running:
+    options = ("--allow-volume", str(allowed_volume))
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir, *options) as running:
         yield running
 
 

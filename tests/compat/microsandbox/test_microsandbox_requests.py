@@ -106,7 +106,7 @@ async def test_errors_of_the_protocol(fields: dict[str, Any], status: int, code:
         ("sandbox.start", {"sandbox": "a b"}, "1 to 63"),
         ("sandbox.start", {"sandbox": "a", "namespace": "a b"}, "1 to 63"),
         ("sandbox.start", {"sandbox": "a", "namespace": "*"}, "1 to 63"),
-        ("sandbox.start", {"sandbox": "a", "config": {"volumes": ["/a:/b"]}}, "volumes"),
+        ("sandbox.start", {"sandbox": "a", "config": {"volumes": ["a:/b"]}}, "volumes"),
         ("sandbox.repl.run", {"sandbox": "a", "code": "1"}, "language"),
         ("sandbox.command.run", {"sandbox": "a", "command": "ls", "args": "-la"}, "args"),
         ("sandbox.metrics.get", {"namespace": 1}, "namespace"),

@@ -5,6 +5,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -152,6 +153,34 @@ def test_a_key_that_may_only_look(http: httpx2.Client, keyed: RunningServer, mak
             )
             assert (refused.status_code, refused.json()["code"]) == (403, 3001), method
             assert "exec" in refused.json()["error"]
+
+
+def test_volumes_are_copies_of_what_the_operator_allowed(
+    http: httpx2.Client, allowed_volume: Path, tmp_path: Path
+) -> None:
+    project = allowed_volume / "project"
+    (project / "below").mkdir(parents=True)
+    (project / "below" / "data.txt").write_text("seen")
+    (project / "out").symlink_to("/etc/passwd")
+    (tmp_path / "secret").write_text("hush")
+    (allowed_volume / "way-out").symlink_to(tmp_path)
+    volumes = [f"{project}:/workspace/project", f"{project}/below:/workspace/again"]
+    said = _call(http, "sandbox.start", sandbox="copied", config={"volumes": volumes})["result"]
+    assert "copied to /workspace/project" in said
+    listed = _run(
+        http,
+        "copied",
+        "import os; print(open('project/below/data.txt').read(), os.listdir('project'), os.listdir('again'))",
+    )
+    assert listed["output"][0]["text"] == "seen ['below'] ['data.txt']"
+    _run(http, "copied", "open('project/below/data.txt', 'w').write('changed')")
+    assert (project / "below" / "data.txt").read_text() == "seen"
+    for volume in (str(tmp_path), f"{allowed_volume}/../", f"{allowed_volume}/way-out:/x", "/", "/etc:/workspace/etc"):
+        refused = http.post(PATH, json=_body("sandbox.start", sandbox="refused", config={"volumes": [volume]}))
+        assert (refused.status_code, refused.json()["code"]) in {(400, 2001), (404, 4001)}, volume
+        assert "volumes" in refused.json()["error"]
+    found = _call(http, "sandbox.metrics.get")["result"]["sandboxes"]
+    assert "refused" not in {one["name"] for one in found}
 
 
 @pytest.mark.anyio

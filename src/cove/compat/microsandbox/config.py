@@ -39,7 +39,7 @@ class SandboxConfig(BaseModel):
         image: names a template (`images.template_for`).
         memory: MiB.
         cpus: processors that it may keep busy.
-        volumes: `host:guest`, or a path of both.
+        volumes: `host:guest`, or a path of both. Directories; they are copied, not mounted.
         ports: `host:guest`, or a port of both. No port of the host is opened; each has a preview URL.
         envs: `NAME=value`.
         workdir: where code and commands run.
@@ -85,6 +85,20 @@ class SandboxConfig(BaseModel):
         if path and (not path.startswith("/") or "\0" in path):
             raise ValueError("it is not an absolute path inside the sandbox")
         return path or None
+
+    @field_validator("volumes")
+    @classmethod
+    def _pairs_of_paths(cls, volumes: tuple[str, ...]) -> tuple[str, ...]:
+        for text in volumes:
+            host, _, guest = text.partition(":")
+            if not host.startswith("/") or not (guest or host).startswith("/") or "\0" in text:
+                raise ValueError(f"{text[:200]!r} is neither an absolute path nor two, HOST:SANDBOX")
+        return volumes
+
+    @property
+    def directories(self) -> tuple[tuple[str, str], ...]:
+        """The volumes: directory of the server's machine, directory of the sandbox."""
+        return tuple((host, guest or host) for host, _, guest in (text.partition(":") for text in self.volumes))
 
     @property
     def variables(self) -> dict[str, str]:

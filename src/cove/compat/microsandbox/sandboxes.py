@@ -22,7 +22,7 @@ _LIFETIME_SECONDS = 3600
 """Of such a sandbox, if it is started again all the same."""
 
 _OWN_NAMESPACE = "Leave `namespace` out to use the key's own, or name that."
-_SHOWN_PORTS = 20
+_SHOWN_ENTRIES = 20
 _KEPT = "It existed already, and its configuration stays as it was."
 
 
@@ -48,7 +48,6 @@ class NamedSandboxes:
         """
         named("sandbox", name)
         config = config or SandboxConfig()
-        _refuse_volumes(config)
         chosen = template_for(config.image)
         deadline = time.monotonic() + _STARTING_SECONDS
         while True:
@@ -56,10 +55,10 @@ class NamedSandboxes:
             try:
                 if info is None:
                     info = await self._create(name, config, chosen)
-                    notes = [chosen.note, _about_rest(config)]
+                    notes = [chosen.note, *_about_rest(config)]
                 else:
                     info = await self._resumed(info)
-                    notes = [_KEPT] if config.image else []
+                    notes = [_KEPT] if config.image or config.volumes else []
             except CoveError as failure:
                 # Somebody else started, stopped or ended it meanwhile.
                 if failure.code not in _RACES or time.monotonic() > deadline:
@@ -149,18 +148,20 @@ class NamedSandboxes:
             if failure.code != "TEMPLATE_NOT_FOUND" or config.image is None:
                 raise
             raise unknown_image(config.image, [one.name for one in await self.control.templates()]) from None
-        if config.workdir:
-            await self._begun(created, config.workdir)
-        return created
-
-    async def _begun(self, created: CreatedSandbox, directory: str) -> None:
-        sandbox = AsyncSandbox(created, self.control)
         try:
-            await sandbox.files.mkdir(directory)
-            await enter(sandbox, directory)
+            for host, guest in config.directories:
+                await self.control.copy_volume(created.id, host, guest)
+            if config.workdir:
+                await self._begin(created, config.workdir)
         except BaseException:
             await asyncio.shield(self.control.kill(created.id))
             raise
+        return created
+
+    async def _begin(self, created: CreatedSandbox, directory: str) -> None:
+        sandbox = AsyncSandbox(created, self.control)
+        await sandbox.files.mkdir(directory)
+        await enter(sandbox, directory)
 
     async def _resumed(self, info: SandboxInfo) -> SandboxInfo:
         match info.status:
@@ -196,18 +197,8 @@ class NamedSandboxes:
         sandbox = AsyncSandbox(info, self.control)
         return [
             f"Port {port} is reached at {await sandbox.get_preview_url(port)}; no port of the host is opened."
-            for port in config.guest_ports[:_SHOWN_PORTS]
+            for port in config.guest_ports[:_SHOWN_ENTRIES]
         ]
-
-
-def _refuse_volumes(config: SandboxConfig) -> None:
-    if config.volumes:
-        raise error(
-            "PATH_NOT_ALLOWED",
-            "volumes: no directory of the host may be used here.",
-            remedy="Leave volumes out and copy files in: file_write, the SDK's files.upload, or `cove sandboxes cp`.",
-            field="volumes",
-        )
 
 
 def _started(name: str, notes: list[str]) -> str:
@@ -215,6 +206,10 @@ def _started(name: str, notes: list[str]) -> str:
     return " ".join([f"Sandbox {name} started successfully.", *filter(None, notes)])
 
 
-def _about_rest(config: SandboxConfig) -> str:
+def _about_rest(config: SandboxConfig) -> list[str]:
+    copied = [
+        f"{host} was copied to {guest}; changes do not come back."
+        for host, guest in config.directories[:_SHOWN_ENTRIES]
+    ]
     unused = config.without_effect
-    return f"Without effect here: {', '.join(unused)}." if unused else ""
+    return [*copied, f"Without effect here: {', '.join(unused)}."] if unused else copied

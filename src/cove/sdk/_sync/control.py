@@ -23,6 +23,7 @@ from cove.models.sandboxes import (
     TimeoutAnswer,
 )
 from cove.models.templates import TemplateInfo, TemplatePage
+from cove.models.volumes import VolumeCopied
 from cove.sdk import _requests as requests
 from cove.sdk._endpoint import resolve_endpoint
 from cove.sdk._failures import parse, parse_object
@@ -185,6 +186,15 @@ class ControlPlane:
     def set_timeout(self, sandbox_id: str, seconds: int) -> TimeoutAnswer:
         """Move the deadline to `seconds` from now; 0 removes it."""
         return parse(TimeoutAnswer, self._send(requests.set_timeout(sandbox_id, seconds)))
+
+    def copy_volume(self, sandbox_id: str, host_path: str, path: str) -> VolumeCopied:
+        """Copy a directory of the server's machine into the directory `path` of a sandbox. Changes do not come back.
+
+        Raises:
+            PermissionRefused: the server's operator has not allowed it.
+            LimitExceeded: it is too large.
+        """
+        return parse(VolumeCopied, self._send(requests.copy_volume(sandbox_id, host_path, path)))
 
     def refresh_token(self, sandbox_id: str) -> AgentToken:
         """A new token for the sandbox's agent."""
