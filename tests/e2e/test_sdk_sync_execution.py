@@ -210,3 +210,35 @@ def _result(events: list[ExecutionEvent]) -> Execution:
     assert isinstance(last, ResultEvent)
     assert [isinstance(event, ResultEvent) for event in events].count(True) == 1
     return last.result
+
+
+def test_files_and_directories_are_read_in_parts() -> None:
+    with Sandbox.create("base") as sandbox:
+        sandbox.files.write("/tmp/parts/a.txt", "h\u00e9llo")
+        sandbox.files.write("/tmp/parts/b.txt", "")
+        part = sandbox.files.read_range("/tmp/parts/a.txt", offset=1, limit=3)
+        assert (part.content, part.encoding, part.size) == ("\u00e9l", "utf-8", 6)
+        cut = sandbox.files.read_range("/tmp/parts/a.txt", limit=2)
+        assert (cut.content, cut.encoding) == ("aMM=", "base64")
+        assert (sandbox.files.read_range("/tmp/parts/a.txt", offset=99, limit=5)).content == ""
+        first = sandbox.files.list_page("/tmp/parts", limit=1)
+        assert ([entry.name for entry in first.files], first.truncated, first.next_offset) == (["a.txt"], True, 1)
+        last = sandbox.files.list_page("/tmp/parts", offset=1, limit=1)
+        assert ([entry.name for entry in last.files], last.truncated) == (["b.txt"], False)
+        for bad in (-1, 2**60, True):
+            with pytest.raises(InvalidRequest, match="offset"):
+                sandbox.files.read_range("/tmp/parts/a.txt", offset=bad, limit=1)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_output_of_a_command_is_capped(watched: bool) -> None:
+    pieces: list[str] = []
+    with Sandbox.create("base") as sandbox:
+        result = sandbox.commands.run("seq 1000", max_output_bytes=100, on_stdout=pieces.append if watched else None)
+        assert result.stdout_truncated
+        assert result.stdout_file is not None
+        assert result.stdout.startswith("1\n2\n")
+        assert len(result.stdout) < 400
+        whole = sandbox.files.read(result.stdout_file)
+    assert whole == "".join(f"{number}\n" for number in range(1, 1001))
+    assert bool(pieces) is watched
