@@ -10,12 +10,16 @@ import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult
+from pydantic_core import from_json
 from tests.e2e.running_server import RunningServer, data_directory, running_server
 from tests.mcp.battery import answer_of, refusal_of, text_of
 from tests.mcp.conftest import Connect
 
+from cove.mcp.calling import call_tool
 from cove.mcp.one_caller import OneCaller
 from cove.mcp.server import build_server
+from cove.mcp.tool import Call
+from cove.mcp.toolsets import Toolset, tools_of
 from cove.sdk import AsyncControlPlane
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +38,16 @@ async def test_timeouts_out_of_range(connect: Connect, sandbox_id: str, tool: st
         text = await refusal_of(client, tool, timeout=timeout, **program, **place)
     assert RANGE in text
     assert text.endswith("[INVALID_REQUEST]")
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-0.0"])
+async def test_numbers_that_json_has_not(number: bytes) -> None:
+    """Python's client sends null in their place; others may send them as they are."""
+    arguments = from_json(b'{"code": "print(1)", "timeout": ' + number + b"}")
+    nobody = cast("Call", None)
+    result = await call_tool(tools_of(Toolset.ALL)["execute_code_isolated"], arguments, nobody)
+    assert result.is_error
+    assert RANGE in text_of(result)
 
 
 @pytest.mark.parametrize(
