@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from typing import Final
 
 import structlog
 
@@ -18,7 +19,8 @@ from cove.mcp.stdio import serve_stdio
 from cove.mcp.toolsets import Toolset
 from cove.models.errors import CoveError
 
-_FAREWELL_SECONDS = 2.0
+_CLEAN_UP_SECONDS: Final = 1.0
+_FAREWELL_SECONDS: Final = 2.0
 
 
 def serve(options: Options, wire: Wire, begun: Start | CoveError | None) -> int:
@@ -32,32 +34,41 @@ def serve(options: Options, wire: Wire, begun: Start | CoveError | None) -> int:
 
 
 async def _session(options: Options, wire: Wire, begun: Start | CoveError | None) -> int:
-    code = 0
-    session = asyncio.current_task()
-    assert session
+    codes: list[int] = []
+    left = asyncio.Event()
 
-    def end(signal_code: int) -> None:
-        nonlocal code
-        code = signal_code
-        session.cancel()
+    def end(code: int) -> None:
+        codes.append(code)
+        left.set()
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, end, 0)
     loop.add_signal_handler(signal.SIGINT, end, 130)
-    attach: Attach
-    if options.server_url:
-        attach = attach_named(options.server_url, api_key())
-    else:
-        attach = LocalAttacher(data_directory(options), begun).attach
-    caller = AttachedCaller(attach)
+    caller = AttachedCaller(_attach(options, begun))
     server = build_server(caller, toolset=Toolset(options.toolset))
     server.middleware.append(with_progress)
-    try:
-        await serve_stdio(server, wire)
-    except asyncio.CancelledError:
-        pass
-    finally:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                await caller.aclose()
-    return code
+    serving = asyncio.create_task(serve_stdio(server, wire, on_end=left.set))
+    leaving = asyncio.create_task(left.wait())
+    await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    await _farewell(serving, caller, at_once=bool(codes))
+    return codes[0] if codes else 0
+
+
+def _attach(options: Options, begun: Start | CoveError | None) -> Attach:
+    if options.server_url:
+        return attach_named(options.server_url, api_key())
+    return LocalAttacher(data_directory(options), begun).attach
+
+
+async def _farewell(serving: asyncio.Task[None], caller: AttachedCaller, *, at_once: bool) -> None:
+    """Let what runs clean up after itself, but not for long: what it leaves ends with the lease."""
+    if not at_once:
+        await asyncio.wait({serving}, timeout=_CLEAN_UP_SECONDS)
+    serving.cancel()
+    await asyncio.wait({serving}, timeout=_CLEAN_UP_SECONDS)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            await caller.aclose()
+    if serving.done() and not serving.cancelled() and (problem := serving.exception()) is not None:
+        raise problem

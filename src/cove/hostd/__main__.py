@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
@@ -15,6 +16,7 @@ from cove.host.claims import claim
 from cove.hostd.assembly import build_host, clean_after_dead
 from cove.hostd.daemon import Daemon
 from cove.hostd.wire import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
+from cove.linux.process import descendants_of
 from cove.models.errors import CoveError
 
 _log = structlog.get_logger("cove.hostd")
@@ -74,6 +76,17 @@ async def _run(arguments: argparse.Namespace) -> None:
         await daemon.close()
         await host.close(destroy=not arguments.keep_sandboxes, keep_stopped=True)
         _log.info("hostd_ended")
+        _end_at_once()
+
+
+def _end_at_once() -> NoReturn:
+    """A template may be being built, in a thread that would be waited for, by programs that would go on: nobody needs
+    them any more, and the next build begins where this one was. Sandboxes and warm processes are no descendants."""
+    for pid in descendants_of(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

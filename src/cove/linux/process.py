@@ -31,6 +31,25 @@ def set_parent_death_signal(signal_number: int) -> None:
     _prctl(PR_SET_PDEATHSIG, signal_number)
 
 
+def descendants_of(pid: int) -> frozenset[int]:
+    """Children of `pid`, their children, and so on, as far as they have not been given to another parent
+    (proc_pid_stat(5), field 4)."""
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as file:
+                    parents[int(entry)] = int(file.read().rpartition(b") ")[2].split()[1])
+            except OSError:
+                continue  # it has ended meanwhile
+    found = frozenset[int]()
+    level = {pid}
+    while level:
+        level = {child for child, parent in parents.items() if parent in level} - found
+        found |= level
+    return found
+
+
 def close_range(first: int, last: int = 2**32 - 1) -> None:
     """Close every descriptor from `first` to `last`, both included (close_range(2), Linux 5.9)."""
     if last < first:

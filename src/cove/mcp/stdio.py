@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import anyio
@@ -38,13 +38,18 @@ _log = structlog.get_logger("cove.mcp.stdio")
 Inbound = SessionMessage | Exception
 
 
-async def serve_stdio(server: Server[Any], wire: Wire) -> None:
-    """Serve one client until its end of input."""
+async def serve_stdio(server: Server[Any], wire: Wire, *, on_end: Callable[[], None] = lambda: None) -> None:
+    """Serve one client until its end of input, and until what it asked for is cancelled.
+
+    Args:
+        on_end: called at the end of input, when what can be answered at once has been.
+    """
     requests, for_server = anyio.create_memory_object_stream[Inbound]()
     from_server, answers = anyio.create_memory_object_stream[SessionMessage]()
     async with _streams(wire) as (reader, writer), asyncio.TaskGroup() as group:
         output = _Output(writer, answered=wire.answered)
-        group.create_task(_read(reader, requests, output))
+        reading = group.create_task(_read(reader, requests, output))
+        reading.add_done_callback(lambda _: on_end())
         group.create_task(_write(output, answers))
         await server.run(for_server, from_server, server.create_initialization_options())
 
