@@ -34,6 +34,8 @@ NEVER_SUCCEED = {
         *("upload_archive", "build_template", "build_status", "build_logs", "delete_template"),
         # It takes a token of a session. Nobody can be invited.
         *("refresh_session", "invite_member"),
+        # It takes a directory that the operator has allowed.
+        "copy_volume",
         # Its answer has no end, so it is not asked for.
         WITHOUT_END,
         # Programs that have not ended, or whose webhook is on its way.

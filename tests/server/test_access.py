@@ -30,6 +30,7 @@ MATRIX: dict[tuple[str, str], Scope] = {
     ("POST", "/v1/sandboxes/{sandbox_id}/resume"): EXEC,
     ("POST", "/v1/sandboxes/{sandbox_id}/stop"): EXEC,
     ("POST", "/v1/sandboxes/{sandbox_id}/start"): EXEC,
+    ("POST", "/v1/sandboxes/{sandbox_id}/volumes"): EXEC,
     ("POST", "/v1/client-leases"): EXEC,
     ("GET", "/v1/executions"): READ,
     ("GET", "/v1/executions/{execution_id}"): READ,

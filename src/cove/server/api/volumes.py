@@ -30,10 +30,10 @@ _MAX_ANSWER_BYTES = 64 * 1024
 
 
 def volume_routes(lifecycle: Lifecycle, directory: LiveDirectory, host: HostDirectories) -> APIRouter:
-    """The route. It is not in the OpenAPI document: it serves the words of other products."""
+    """The route, over these objects."""
     router, slots = APIRouter(tags=["sandboxes"]), asyncio.Semaphore(_AT_ONCE)
 
-    @router.post("/v1/sandboxes/{sandbox_id}/volumes", response_model=VolumeCopied, include_in_schema=False)
+    @router.post("/v1/sandboxes/{sandbox_id}/volumes", response_model=VolumeCopied)
     async def copy_volume(request: Request, sandbox_id: str, body: CopyVolume) -> Response:
         """Copy a directory that the operator of the server allowed into the sandbox. Changes do not come back."""
         row = await lifecycle.get(principal_of(request.scope), sandbox_id)

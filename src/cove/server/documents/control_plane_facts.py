@@ -163,6 +163,11 @@ _SANDBOXES: Final[dict[str, Facts]] = {
         _CHANGES,
     ),
     "refresh_token": Facts({"auth_token": _TOKEN, "token_expires_at": _LATER}, errors=_CHANGES),
+    "copy_volume": Facts(
+        {"id": _SANDBOX_ID, "path": "/workspace/project", "entries": 3, "bytes": 4096, **_REQUEST},
+        {"host_path": "/srv/projects/one", "path": "/workspace/project"},
+        (*_CHANGES, "PATH_NOT_ALLOWED", "DIRECTORY_NOT_FOUND", "INVALID_PATH", "AGENT_UNREACHABLE", "REQUEST_TOO_LARGE"),
+    ),
     "pause_sandbox": Facts(_status("paused"), errors=_STATES),
     "resume_sandbox": Facts(_status("running"), errors=_STATES),
     "stop_sandbox": Facts(_status("stopped"), errors=_STATES),
