@@ -16,17 +16,21 @@ from typing import Self
 
 FORKER = Path(__file__).with_name("warm_program.py")
 START_SECONDS = 60.0
+DESCRIPTOR = "<descriptor>"
 
 
 class WarmProgram:
     """Runs `entry` (`module:function`), each time in a process of its own."""
 
-    def __init__(self, orders: socket.socket) -> None:
-        self._orders = orders
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command = command
+        self._environment = environment
+        self._forker: subprocess.Popen[bytes] | None = None
+        self._orders = -1
 
     @classmethod
     @contextmanager
-    def started(
+    def ready(
         cls,
         entry: str,
         *modules: str,
@@ -34,21 +38,34 @@ class WarmProgram:
         before: Sequence[str] = (),
         environment: Mapping[str, str],
     ) -> Generator[Self]:
-        """`modules` are imported at once; `before` goes before the command."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
+        """`modules` are imported first; `before` goes before the command."""
+        program = cls((*before, python, str(FORKER), DESCRIPTOR, entry, *modules), environment)
+        try:
+            yield program
+        finally:
+            program._end()
+
+    def _started(self) -> int:
+        """Where orders go. What programs are forked from starts when it is needed, and again if somebody ended it."""
+        if self._forker is None or self._forker.poll() is not None:
+            self._end()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                forker = subprocess.Popen(
-                    [*before, python, str(FORKER), str(theirs.fileno()), entry, *modules],
+                self._orders = ours.detach()
+                self._forker = subprocess.Popen(
+                    [word if word != DESCRIPTOR else str(theirs.fileno()) for word in self._command],
                     stdin=subprocess.DEVNULL,
-                    env=environment,
+                    env=self._environment,
                     pass_fds=[theirs.fileno()],
                 )
-            try:
-                yield cls(ours)
-            finally:
-                forker.kill()
-                forker.wait(START_SECONDS)
+        return self._orders
+
+    def _end(self) -> None:
+        if self._forker is not None:
+            os.close(self._orders)
+            self._forker.kill()
+            self._forker.wait(START_SECONDS)
+            self._forker = None
 
     def run(
         self, *arguments: str, stdin: bytes, seconds: float, environment: Mapping[str, str], directory: Path
@@ -58,7 +75,8 @@ class WarmProgram:
         deadline = time.monotonic() + seconds
         (given, giving), (hearing, out), (noting, err), (reading, report) = (os.pipe() for _ in range(4))
         try:
-            socket.send_fds(self._orders, [json.dumps(order).encode()], [given, out, err, report])
+            with socket.fromfd(self._started(), socket.AF_UNIX, socket.SOCK_SEQPACKET) as orders:
+                socket.send_fds(orders, [json.dumps(order).encode()], [given, out, err, report])
         finally:
             for descriptor in (given, out, err, report):
                 os.close(descriptor)

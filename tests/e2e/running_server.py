@@ -1,5 +1,6 @@
 """A real `cove serve` in a process of its own, and what it leaves on the machine."""
 
+import atexit
 import hashlib
 import json
 import os
@@ -11,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import pytest
 from tests.conftest import loop_devices_of, mounted_below
+from tests.warm_processes import WarmProgram
 
 from cove.host.cgroups import Cgroups, detect
 from cove.host.templates.store import TemplateStore
@@ -29,6 +32,8 @@ SETTLE_SECONDS = 10.0
 
 TEMPLATES = ("base", "code-interpreter")
 COVE = (sys.executable, "-m", "cove.cli.main")
+HERE = Path.cwd()
+IMPORTED = ("cove.cli.app", "cove.sdk", "cove.store.database", "cove.server.app", "cove.cli.embedded_run")
 
 _READY = re.compile(r"Cove serves (https?://\S+?),")
 _T = TypeVar("_T")
@@ -58,15 +63,17 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 def run_cove(*arguments: str, stdin: bytes = b"", seconds: float = 60.0) -> subprocess.CompletedProcess[bytes]:
-    """One `cove` command, as a script would call it."""
-    return subprocess.run(
-        [*COVE, *arguments],
-        input=stdin,
-        capture_output=True,
-        timeout=seconds,
-        check=False,
-        env=clean_environment(),
-    )
+    """One `cove` command in a process of its own, which need not import everything first."""
+    return warm_cove().run(*arguments, stdin=stdin, seconds=seconds, environment=clean_environment(), directory=HERE)
+
+
+@cache
+def warm_cove() -> WarmProgram:
+    """It ends with pytest."""
+    warm = WarmProgram.ready("cove.cli.main:main", *IMPORTED, environment=clean_environment())
+    ending = ExitStack()
+    atexit.register(ending.close)
+    return ending.enter_context(warm)
 
 
 @contextmanager

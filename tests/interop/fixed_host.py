@@ -71,7 +71,7 @@ class HopxCli(NamedTuple):
         """What it imports at each start takes longer than any of its commands: here it is imported once."""
         python = str(CLIENTS / "hopx-cli" / "bin" / "python")
         entry, before = "hopx_cli.main:app", host.enter
-        with WarmProgram.started(
+        with WarmProgram.ready(
             entry, "hopx_cli.main", python=python, before=before, environment=host.environment
         ) as it:
             yield cls(host, it)
