@@ -187,7 +187,7 @@ def _kill_server(own: Assistants, assistant: Assistant, sandbox: str) -> None:
     assert own.starts() == 2
     told = assistant.refused("execute_code", sandbox_id=sandbox, code="1")
     assert "has ended" in told
-    assert "SANDBOX_NOT_FOUND" in told
+    assert "SANDBOX_EXPIRED" in told
 
 
 def test_a_host_daemon_that_is_killed_is_replaced(shared: Assistants) -> None:

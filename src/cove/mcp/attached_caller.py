@@ -91,7 +91,7 @@ class _Remembering(Caller):
         """As inherited; says what became of those of an earlier server."""
         if sandbox_id in self._lost:
             raise error(
-                "SANDBOX_NOT_FOUND",
+                "SANDBOX_EXPIRED",
                 f"Sandbox {sandbox_id} is no more: the local server that ran it has ended.",
                 remedy="Create a new one; a new server runs already.",
             )
