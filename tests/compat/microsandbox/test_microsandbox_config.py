@@ -75,3 +75,9 @@ def test_names() -> None:
         assert named("sandbox", name) == name
     assert made_up_by_client("sandbox-0123abcd")
     assert not made_up_by_client("sandbox-mine")
+
+
+def test_limits_that_nobody_chose() -> None:
+    assert SandboxConfig(memory=512, cpus=1).limits_are_the_clients_own
+    assert not SandboxConfig(memory=256, cpus=1).limits_are_the_clients_own
+    assert not SandboxConfig().limits_are_the_clients_own

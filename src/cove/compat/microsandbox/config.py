@@ -13,6 +13,7 @@ MAX_ENTRIES = 1000
 _PORT = re.compile(r"(?:([0-9]{1,5}):)?([0-9]{1,5})(?:/tcp)?")
 _MAX_PORT = 65535
 _MAX_CPUS = 256
+_LIMITS_OF_CLIENT = (512, 1)
 
 
 def none_to_empty(value: Any) -> Any:
@@ -117,6 +118,11 @@ class SandboxConfig(BaseModel):
         if self.memory is None and self.cpus is None:
             return None
         return ResourcesRequest(vcpu=self.cpus, memory_mb=self.memory)
+
+    @property
+    def limits_are_the_clients_own(self) -> bool:
+        """Whether they are those that the Python client sends when its user names none: nobody insists on them."""
+        return (self.memory, self.cpus) == _LIMITS_OF_CLIENT
 
     @property
     def without_effect(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 from cove.compat.microsandbox.config import SandboxConfig
 from cove.compat.microsandbox.directories import WORKDIR_VARIABLE, enter
@@ -23,6 +24,7 @@ _LIFETIME_SECONDS = 3600
 
 _OWN_NAMESPACE = "Leave `namespace` out to use the key's own, or name that."
 _SHOWN_ENTRIES = 20
+_NOT_ENFORCED = "Its limits of memory and processors are not in force: this machine cannot enforce them."
 _KEPT = "It existed already, and its configuration stays as it was."
 
 
@@ -54,8 +56,8 @@ class NamedSandboxes:
             info = await self._find(name)
             try:
                 if info is None:
-                    info = await self._create(name, config, chosen)
-                    notes = [chosen.note, *_about_rest(config)]
+                    info, lost = await self._create(name, config, chosen)
+                    notes = [chosen.note, lost, *_about_rest(config)]
                 else:
                     info = await self._resumed(info)
                     notes = [_KEPT] if config.image or config.volumes else []
@@ -136,14 +138,19 @@ class NamedSandboxes:
             raise
         return page.data[0] if page.data else None
 
-    async def _create(self, name: str, config: SandboxConfig, chosen: Choice) -> SandboxInfo:
+    async def _create(self, name: str, config: SandboxConfig, chosen: Choice) -> tuple[SandboxInfo, str]:
+        """The new sandbox, and which limits do not hold, in words."""
         variables = config.variables
         if config.workdir:
             variables[WORKDIR_VARIABLE] = config.workdir
+        lost, create = "", partial(self.control.create, chosen.template, name=name, env_vars=variables or None)
         try:
-            created = await self.control.create(
-                chosen.template, name=name, env_vars=variables or None, resources=config.resources
-            )
+            try:
+                created = await create(resources=config.resources)
+            except CoveError as failure:
+                if failure.code != "LIMIT_NOT_ENFORCEABLE" or not config.limits_are_the_clients_own:
+                    raise
+                created, lost = await create(), _NOT_ENFORCED
         except CoveError as failure:
             if failure.code != "TEMPLATE_NOT_FOUND" or config.image is None:
                 raise
@@ -156,7 +163,7 @@ class NamedSandboxes:
         except BaseException:
             await asyncio.shield(self.control.kill(created.id))
             raise
-        return created
+        return created, lost
 
     async def _begin(self, created: CreatedSandbox, directory: str) -> None:
         sandbox = AsyncSandbox(created, self.control)
