@@ -54,7 +54,8 @@ def arguments_text(tool: str, problem: ValidationError, known: Mapping[str, Any]
 
 
 def _remedy(failure: CoveError) -> str:
-    return _NEXT_CALLS.get(failure.code, failure.remedy)
+    # What is found by name has tools of its own, which its remedies name.
+    return failure.remedy if failure.details.get("names_tools") else _NEXT_CALLS.get(failure.code, failure.remedy)
 
 
 def _line(detail: ErrorDetails, known: Mapping[str, Any]) -> str:

@@ -46,4 +46,5 @@ def unknown_image(image: str, templates: list[str]) -> CoveError:
         "TEMPLATE_NOT_FOUND",
         f"The image {image[:100]!r} is not available: this server fetches none.",
         remedy=f"Leave it out, or name one of: {', '.join([*_OWN_IMAGES, *templates])}.",
+        names_tools=True,
     )

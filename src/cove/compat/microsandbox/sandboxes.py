@@ -102,6 +102,7 @@ class NamedSandboxes:
                 "SANDBOX_NOT_FOUND",
                 f"There is no sandbox {name!r}{where}.",
                 remedy="sandbox_start (sandbox.start) starts one; it may have reached the end of its time.",
+                names_tools=True,
             )
         return info
 
