@@ -26,6 +26,11 @@ def id_map(slot: int) -> str:
     return f"0 {TEMPLATE_OWNER} 1\n1 {start + 1} {_RANGE - 1}\n"
 
 
+def host_id(slot: int, inside: int) -> int:
+    """The host's id of an id inside: what `id_map` maps it to."""
+    return TEMPLATE_OWNER if inside == 0 else FIRST + slot * _RANGE + inside
+
+
 class SlotAllocator:
     """Hands out id slots; a slot is used by at most one sandbox at a time, and the least recently used comes first."""
 

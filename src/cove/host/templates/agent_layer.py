@@ -33,6 +33,8 @@ GUEST_CODE = (
     "linux",
     "agent",
     "drivers/__init__.py",
+    "drivers/gvisor/__init__.py",
+    "drivers/gvisor/guest",
     "drivers/namespace/__init__.py",
     "drivers/namespace/forkserver.py",
     "drivers/namespace/forkserver",

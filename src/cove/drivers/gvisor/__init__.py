@@ -1,0 +1,1 @@
+"""Sandboxes behind a kernel of their own in user space: gVisor's `runsc` (https://gvisor.dev/docs)."""

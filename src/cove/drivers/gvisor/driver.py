@@ -1,0 +1,363 @@
+"""The gVisor driver: sandboxes restored from a checkpoint, each behind a kernel of its own in user space.
+
+Nothing that answers a request goes through `runsc`: it is called to start a sandbox, and for nothing else. A sandbox's
+life is that of its kernel's process.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from cove.drivers.base import cannot_stop
+from cove.drivers.gvisor.checkpoints import Checkpoints
+from cove.drivers.gvisor.guest.protocol import Birth
+from cove.drivers.gvisor.kernels import Kernel, Kernels
+from cove.drivers.gvisor.members import Member, MemberShelves
+from cove.drivers.gvisor.probe import probe
+from cove.drivers.gvisor.runsc import Runsc, find_runsc, unavailable
+from cove.drivers.gvisor.workshop import Workshop
+from cove.drivers.namespace.kits import KitShelf
+from cove.drivers.namespace.parts import Stopped, driver_state, groups_in, kit_in, slot_in
+from cove.host.cgroups import Cgroups
+from cove.host.disks import LoopDisks
+from cove.host.identities import SLOTS, SlotAllocator
+from cove.linux.clone import pid_of_pidfd, start_time_of
+from cove.models.agent import AgentBoot
+from cove.models.errors import CoveError, error
+from cove.models.hosts import HostState, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.isolation import ISOLATION_SUMMARY, Capabilities, DriverReport, Isolation
+from cove.models.limits import Limits
+from cove.models.templates import TemplateManifest
+
+_FREEZE_SECONDS: Final = 5.0
+_FREEZE_PAUSE: Final = 0.002
+_READY_MEMBERS: Final = 2
+_STOPS_AT_ONCE: Final = 3
+_LONGEST_SOCKET_PATH: Final = 107  # unix(7)
+
+
+class GvisorDriver:
+    """Implements `RuntimeDriver`. See ARCHITECTURE.md, "How a gVisor sandbox starts"."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        checkpoints: Path,
+        cgroups: Cgroups,
+        disks: LoopDisks | None,
+        slots: SlotAllocator | None = None,
+        outlive_host: bool = True,
+    ) -> None:
+        """
+        Args:
+            run_dir: takes sockets and a directory for each sandbox; no other driver's.
+            checkpoints: takes memory images of templates; several hosts may share it.
+            disks: bounded disks; without, a tmpfs charged to memory is the disk.
+            slots: ranges of user ids, shared with other drivers of this host.
+            outlive_host: sandboxes go on when this process dies; otherwise they die with it.
+        """
+        self._run_dir = run_dir
+        self._cgroups = cgroups
+        self._has_disks = disks is not None
+        self._outlive_host = outlive_host
+        self._slots = slots or SlotAllocator(first=1 + secrets.randbelow(SLOTS))
+        self._kits = KitShelf(cgroups, disks, size=0)  # members have theirs already
+        self._workshop = Workshop(
+            run_dir / "boxes", cgroups=cgroups, kits=self._kits, slots=self._slots, outlive_host=outlive_host
+        )
+        self._checkpoints = Checkpoints(checkpoints)
+        self._members = MemberShelves(
+            self._restored, self._workshop.discard, size=_READY_MEMBERS if outlive_host else 0
+        )
+        self._kernels = Kernels()
+        self._stopped: dict[str, Stopped] = {}
+        self._stopping = asyncio.Semaphore(_STOPS_AT_ONCE)
+        self._probing = asyncio.Lock()
+        self._report: DriverReport | None = None
+        self._runsc: Runsc | None = None
+
+    @property
+    def isolation(self) -> Isolation:
+        """A kernel of its own in user space."""
+        return Isolation.GVISOR
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this driver can do on this host."""
+        limits = self._cgroups.enforceable | {"disk_mb", "pids", "open_files"}
+        return Capabilities(pause=self._cgroups.can_freeze, stop_start=self._has_disks, limits=frozenset(limits))
+
+    async def check(self) -> DriverReport:
+        """Boot a kernel with a tiny program, and hear from it."""
+        async with self._probing:
+            if self._report is None:
+                self._report = await self._probed()
+            return self._report
+
+    async def _probed(self) -> DriverReport:
+        started = time.monotonic()
+        problem: CoveError | None = None
+        try:
+            await probe(await self._usable_runsc(), self._workshop, self._run_dir / "probe")
+        except CoveError as failed:
+            problem = failed
+        except OSError as failed:
+            problem = error("SANDBOX_START_FAILED", f"The boot probe failed: {failed}.")
+        return DriverReport(
+            isolation=self.isolation,
+            available=problem is None,
+            summary=ISOLATION_SUMMARY[self.isolation],
+            seconds=round(time.monotonic() - started, 3),
+            capabilities=self.capabilities,
+            problems=(problem.message,) if problem else (),
+            remedies=(problem.remedy,) if problem and problem.remedy else (),
+            lost=() if problem else self._lost(),
+        )
+
+    def _lost(self) -> tuple[str, ...]:
+        """What works only partly here."""
+        lost: list[str] = []
+        missing = {"memory_mb", "vcpu"} - self._cgroups.enforceable
+        if missing:
+            names = ", ".join(sorted(missing))
+            lost.append(f"no limit on {names}: no writable cgroup controller (delegate cgroups)")
+        lost.append("a sandbox's memory and process limits include its own kernel's (25 MB, some 30 threads)")
+        return tuple(lost)
+
+    async def _usable_runsc(self) -> Runsc:
+        if self._runsc is None:
+            runsc = await asyncio.to_thread(find_runsc)
+            if os.geteuid() != 0:
+                raise unavailable("gVisor sandboxes need Cove to run as root.", "Run Cove as root.")
+            self._runsc = runsc
+            for name in ("sockets", "boxes"):
+                (self._run_dir / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        return self._runsc
+
+    async def warm(self, template: TemplateManifest) -> None:
+        """Make the template's memory image, and have members restored from it."""
+        await self._checkpoints.image(await self._usable_runsc(), template, self._workshop.fresh)
+        self._members.want(template, template.limits or Limits())
+
+    async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
+        """Take a member, or restore one; then it is born."""
+        if spec.sandbox_id in self._kernels or spec.sandbox_id in self._stopped:
+            raise error("CONFLICT", f"Sandbox {spec.sandbox_id} exists already.")
+        self._expect_room_for_socket(spec.sandbox_id)
+        member = None if spec.owned_directories else self._members.take(template, spec.limits)
+        if member:
+            with contextlib.suppress(CoveError):  # it may have died while it waited: then one is made
+                return await self._born(spec, template, member)
+        member = await self._restored(template, spec.limits, owned=spec.owned_directories)
+        return await self._born(spec, template, member)
+
+    async def stop(self, record: SandboxRecord) -> SandboxRecord:
+        """End it as `destroy` does, but leave the disk and the user ids that own what is on it."""
+        if not self._has_disks:
+            raise cannot_stop(self.isolation)
+        # First: from here on the end of the process gives its user ids to nobody else.
+        self._stopped.setdefault(record.sandbox_id, Stopped(kit_in(record), slot_in(record)))
+        await self._end_processes(record)
+        async with self._stopping:
+            await asyncio.to_thread(self._workshop.clean, kit_in(record), groups_in(record), keep_disk=True)
+        return record.model_copy(update={"state": HostState.STOPPED, "pid": 0, "pid_started": 0})
+
+    async def start(
+        self, record: SandboxRecord, template: TemplateManifest, env_vars: Mapping[str, str]
+    ) -> SandboxRecord:
+        """Restore anew, onto the disk that is there."""
+        stopped = self._stopped.get(record.sandbox_id)
+        if stopped is None:
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} is not stopped on this host.")
+        if stopped.slot is None:
+            raise error(
+                "CONFLICT",
+                f"The user ids of sandbox {record.sandbox_id} are another sandbox's.",
+                remedy="Delete one of the two.",
+            )
+        spec = SandboxSpec(
+            sandbox_id=record.sandbox_id,
+            template=record.template,
+            limits=record.limits,
+            env_vars=dict(env_vars),
+            deadline=record.deadline,
+        )
+        member = await self._restored(template, spec.limits, stopped=stopped)
+        started = await self._born(spec, template, member)
+        self._stopped.pop(record.sandbox_id, None)
+        return started.model_copy(update={"created": record.created})
+
+    async def destroy(self, record: SandboxRecord) -> None:
+        """End all processes, then remove what they held."""
+        await self._end_processes(record)
+        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        await asyncio.to_thread(self._workshop.clean, kit_in(record), groups_in(record))
+        stopped = self._stopped.pop(record.sandbox_id, None)
+        if stopped and stopped.slot is not None:
+            self._slots.release(stopped.slot)
+
+    async def pause(self, record: SandboxRecord) -> None:
+        """Freeze the cgroup, kernel and all, and wait until every process in it has stopped."""
+        self._kernels.runs(record)
+        groups = groups_in(record)
+        self._cgroups.freeze(groups, frozen=True)
+        deadline = time.monotonic() + _FREEZE_SECONDS
+        while not self._cgroups.is_frozen(groups):
+            if time.monotonic() > deadline:
+                self._cgroups.freeze(groups, frozen=False)
+                raise error("INTERNAL_ERROR", f"Sandbox {record.sandbox_id} did not freeze in {_FREEZE_SECONDS:.0f} s.")
+            await asyncio.sleep(_FREEZE_PAUSE)
+
+    async def resume(self, record: SandboxRecord) -> None:
+        """Thaw the cgroup."""
+        self._kernels.runs(record)
+        self._cgroups.freeze(groups_in(record), frozen=False)
+
+    async def adopt(self, record: SandboxRecord) -> bool:
+        """Hold a sandbox of an earlier daemon by its kernel's pid and start time; of a stopped one, its user ids."""
+        if record.state is HostState.STOPPED:
+            return await self._adopt_stopped(record)
+        if self._kernels.find(record):
+            self._slots.occupy(slot_in(record))
+            return True
+        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        await asyncio.to_thread(self._workshop.clean, kit_in(record), groups_in(record))
+        return False
+
+    async def wait(self, record: SandboxRecord) -> None:
+        """Return at the end of the kernel; at once for a stopped sandbox."""
+        kernel = self._kernels.get(record.sandbox_id)
+        if kernel:
+            await kernel.ended.wait()
+
+    async def usage(self, record: SandboxRecord) -> HostUsage:
+        """From the cgroups, and the size of the disk image; the sandbox's own kernel is included."""
+        if record.sandbox_id not in self._stopped:
+            self._kernels.runs(record)
+        return self._kits.usage(kit_in(record), groups_in(record))
+
+    async def sweep(self, known: frozenset[str]) -> None:
+        """Remove sockets, disks, boxes and cgroups (with whatever still runs in them) of unknown sandboxes."""
+        for path in (self._run_dir / "sockets").glob("*.sock"):
+            if path.stem not in known and path.stem not in self._kernels:
+                path.unlink(missing_ok=True)
+        mine = self._kernels.kits() | self._members.names() | self._workshop.making
+        used = mine | {stopped.kit for stopped in self._stopped.values()}
+        for kit in (self._kits.unused_names(used) | self._workshop.remains()) - used:
+            await asyncio.to_thread(self._workshop.clean, kit, self._cgroups.groups_of(kit))
+
+    async def close(self) -> None:
+        """End the members; sandboxes go on."""
+        await self._members.close()
+        await self._kits.close()
+        for sandbox_id in self._kernels.names():
+            self._kernels.release(sandbox_id)
+
+    async def _restored(
+        self,
+        template: TemplateManifest,
+        limits: Limits,
+        *,
+        owned: tuple[str, ...] = (),
+        stopped: Stopped | None = None,
+    ) -> Member:
+        """A new member. An image that cannot be restored any more is made anew, once."""
+        runsc = await self._usable_runsc()
+        image = await self._checkpoints.image(runsc, template, self._workshop.fresh)
+        return await self._workshop.make(runsc, template, limits, image=image, owned=owned, stopped=stopped)
+
+    async def _born(self, spec: SandboxSpec, template: TemplateManifest, member: Member) -> SandboxRecord:
+        try:
+            await self._workshop.bear(member, _birth_of(spec, template), self._socket_file(spec.sandbox_id))
+            record = self._record(spec, template, member)
+        except BaseException:
+            self._socket_file(spec.sandbox_id).unlink(missing_ok=True)
+            await self._workshop.discard_finally(member)
+            raise
+        self._kernels.hold(spec.sandbox_id, Kernel(member.pidfd, member.kit.name, member.slot, member.lifeline))
+        return record
+
+    def _record(self, spec: SandboxSpec, template: TemplateManifest, member: Member) -> SandboxRecord:
+        pid = pid_of_pidfd(member.pidfd)
+        try:
+            started = start_time_of(pid)
+        except OSError as problem:
+            raise error("SANDBOX_START_FAILED", "A new sandbox ended at its start.") from problem
+        return SandboxRecord(
+            sandbox_id=spec.sandbox_id,
+            template=template.name,
+            template_digest=template.digest,
+            isolation=Isolation.GVISOR,
+            limits=spec.limits,
+            state=HostState.RUNNING,
+            socket_path=str(self._socket_file(spec.sandbox_id)),
+            pid=pid,
+            pid_started=started,
+            created=time.time(),
+            deadline=spec.deadline,
+            pooled=spec.pooled,
+            driver_state=driver_state(member.slot, member.kit),
+        )
+
+    async def _end_processes(self, record: SandboxRecord) -> None:
+        """Kill the kernel and whatever serves it. A killed process that is frozen has to be thawed to end."""
+        groups = groups_in(record)
+        kernel = self._kernels.find(record)
+        if kernel is None:
+            return
+        self._cgroups.kill(groups)
+        with contextlib.suppress(CoveError, OSError):
+            self._cgroups.freeze(groups, frozen=False)
+        # Once: soon the ids may be another sandbox's.
+        if await self._kernels.end(record.sandbox_id, kernel) and record.sandbox_id not in self._stopped:
+            self._slots.release(kernel.slot)
+
+    async def _adopt_stopped(self, record: SandboxRecord) -> bool:
+        """Its stop, or its start, may have been cut off: it may have processes."""
+        kit = kit_in(record)
+        if not self._kits.has_disk(kit):
+            await self.destroy(record)
+            return False
+        free = record.sandbox_id in self._stopped or self._slots.occupy(slot_in(record))
+        self._stopped.setdefault(record.sandbox_id, Stopped(kit, slot_in(record) if free else None))
+        with contextlib.suppress(CoveError):  # it stays stopped; its start tries again and says what is wrong
+            await self._end_processes(record)
+            await asyncio.to_thread(self._workshop.clean, kit, groups_in(record), keep_disk=True)
+        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        return True
+
+    def _socket_file(self, sandbox_id: str) -> Path:
+        return self._run_dir / "sockets" / f"{sandbox_id}.sock"
+
+    def _expect_room_for_socket(self, sandbox_id: str) -> None:
+        path = str(self._socket_file(sandbox_id))
+        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+            raise error(
+                "SANDBOX_START_FAILED",
+                f"The path {path} is too long for a unix socket.",
+                remedy="Choose a shorter data directory (--data-dir).",
+            )
+
+
+def _birth_of(spec: SandboxSpec, template: TemplateManifest) -> Birth:
+    return Birth(
+        hostname=f"sandbox-{spec.sandbox_id[-8:]}",
+        open_files=spec.limits.open_files,
+        processes=spec.limits.pids,
+        boot=AgentBoot(
+            sandbox_id=spec.sandbox_id,
+            template=template.name,
+            isolation=Isolation.GVISOR,
+            env_vars=spec.env_vars,
+            base_environment=template.environment,
+            languages=template.languages,
+            limits=spec.limits,
+            start_command=template.start_command,
+        ),
+    )
