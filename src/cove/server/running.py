@@ -18,7 +18,7 @@ from cove.models.errors import CoveError, error
 from cove.server.app import ControlPlane, build_control_plane
 from cove.server.claiming import claim_server
 from cove.server.gateway.certificate import ServerCertificate
-from cove.server.gateway.gateway import Gateway
+from cove.server.gateway.gateway import BACKLOG, Gateway
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.host_process import HostProcess
 from cove.server.local_address import socket_path as local_socket_path
@@ -133,6 +133,8 @@ def _bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        # Connections wait from here on; nobody who is told of the port is refused.
+        listener.listen(BACKLOG)
     except OSError as problem:
         if listener is not None:
             listener.close()
