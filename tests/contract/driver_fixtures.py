@@ -22,10 +22,12 @@ from tests.conftest import loop_devices_of, mounted_below
 
 from cove.drivers.base import RuntimeDriver
 from cove.drivers.fake import FakeDriver
+from cove.drivers.gvisor.driver import GvisorDriver
+from cove.drivers.gvisor.runsc import find_runsc
 from cove.drivers.namespace.driver import NamespaceDriver
 from cove.host.cgroups import Cgroups, detect
 from cove.host.disks import LoopDisks
-from cove.host.identities import TEMPLATE_OWNER
+from cove.host.identities import TEMPLATE_OWNER, host_id
 from cove.host.templates.store import TemplateStore
 from cove.linux.clone import is_alive, start_time_of
 from cove.models.errors import CoveError
@@ -58,6 +60,8 @@ class Subject(ABC):
         runs_programs: whether there is a real agent inside; otherwise just something that answers `GET /health`.
         has_processes: whether a sandbox is made of processes of its own.
         can_outlive: whether sandboxes go on without the driver that made them.
+        has_fork_server: whether one process is kept for all sandboxes of a template.
+        burst: how many sandboxes at once are many.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Subject(ABC):
     runs_programs = True
     has_processes = True
     can_outlive = True
+    has_fork_server = False
+    burst = 20
 
     @abstractmethod
     def open(self, directory: Path | None = None, *, outlive_host: bool = True) -> RuntimeDriver:
@@ -83,11 +89,20 @@ class Subject(ABC):
     def launchers(self) -> list[str]:
         """Processes that the driver itself keeps, in words."""
 
+    def kept(self, records: list[SandboxRecord]) -> list[Process]:
+        """Those of them that end with the driver, while `records` are all of its sandboxes."""
+        return []
+
+    def user_of(self, record: SandboxRecord) -> int:
+        """The user on the host that a sandbox's programs are."""
+        return host_user(record)
+
 
 class NamespaceSubject(Subject):
     """The namespace driver with all limits, as root."""
 
     name = "namespace"
+    has_fork_server = True
 
     def __init__(self, directory: Path, template: TemplateManifest, *, mark: str = "test") -> None:
         """`mark` starts the names of its cgroups; with an empty one they are those of a daemon on `directory`."""
@@ -119,6 +134,65 @@ class NamespaceSubject(Subject):
     def launchers(self) -> list[str]:
         mark = json.dumps(str(self.directory))[:-1].encode()
         return [f"process {pid}: {line!r}" for pid, line in _command_lines() if mark in line]
+
+    def kept(self, records: list[SandboxRecord]) -> list[Process]:
+        return fork_servers(self)
+
+
+class GvisorSubject(Subject):
+    """The gVisor driver, as root. Memory images of templates are shared with whoever else runs Cove here."""
+
+    name = "gvisor"
+    burst = 5
+
+    def __init__(self, directory: Path, template: TemplateManifest, *, checkpoints: Path, mark: str = "test") -> None:
+        """`mark`: see `NamespaceSubject`."""
+        self.directory = directory
+        self.template = template
+        self._checkpoints = checkpoints
+        digest = hashlib.blake2b(str(directory).encode(), digest_size=4).hexdigest()
+        self.prefix = f"{mark}{digest}-"
+        self.cgroups = Cgroups(detect(), prefix=self.prefix)
+        self.disks = LoopDisks(directory / "disks", owner=TEMPLATE_OWNER)
+
+    def open(self, directory: Path | None = None, *, outlive_host: bool = True) -> GvisorDriver:
+        return GvisorDriver(
+            directory or self.directory,
+            checkpoints=self._checkpoints,
+            cgroups=self.cgroups,
+            disks=self.disks,
+            outlive_host=outlive_host,
+        )
+
+    def remains(self) -> list[str]:
+        return [
+            *(f"cgroup {name}" for name in sorted(self.cgroups.names())),
+            *(f"disk {name}" for name in sorted(self.disks.names())),
+            *(f"socket {path.name}" for path in sorted((self.directory / "sockets").glob("*"))),
+            *(f"box {path.name}" for path in sorted((self.directory / "boxes").glob("*"))),
+            *(f"mount {path}" for path in mounted_below(self.directory)),
+            *(f"loop device {line}" for line in loop_devices_of(self.directory)),
+        ]
+
+    def remains_of(self, record: SandboxRecord) -> list[str]:
+        names = {record.sandbox_id, record.driver_state["kit"]}
+        return [line for line in self.remains() if any(name in line for name in names)]
+
+    def launchers(self) -> list[str]:
+        mark = str(self.directory).encode()
+        return [f"process {pid}: {line!r}" for pid, line in _command_lines() if mark in line]
+
+    def kept(self, records: list[SandboxRecord]) -> list[Process]:
+        used = {record.driver_state["kit"] for record in records}
+        lines = (line for line in self.launchers() if not any(kit in line for kit in used))
+        found: list[Process] = []
+        for pid in (int(line.split()[1].rstrip(":")) for line in lines):
+            with contextlib.suppress(OSError):  # it has ended
+                found.append(Process(pid, start_time_of(pid)))
+        return found
+
+    def user_of(self, record: SandboxRecord) -> int:
+        return host_id(int(record.driver_state["slot"]), 1000)
 
 
 class FakeSubject(Subject):
@@ -155,6 +229,16 @@ def built_template(data_dir: Path, name: str) -> TemplateManifest:
         return TemplateStore(data_dir, owner=None).get(name)
     except CoveError:
         pytest.skip(f"the template {name} is not built: run `make setup`")
+
+
+def need_runsc() -> None:
+    """Skips the test where gVisor is not installed, or this is not root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    try:
+        find_runsc()
+    except CoveError as problem:
+        pytest.skip(f"{problem.message} {problem.remedy}")
 
 
 @contextmanager

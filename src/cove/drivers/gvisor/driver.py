@@ -164,6 +164,7 @@ class GvisorDriver:
         # First: from here on the end of the process gives its user ids to nobody else.
         self._stopped.setdefault(record.sandbox_id, Stopped(kit_in(record), slot_in(record)))
         await self._end_processes(record)
+        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
         async with self._stopping:
             await asyncio.to_thread(self._workshop.clean, kit_in(record), groups_in(record), keep_disk=True)
         return record.model_copy(update={"state": HostState.STOPPED, "pid": 0, "pid_started": 0})
