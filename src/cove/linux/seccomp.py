@@ -24,6 +24,7 @@ _ERRNO: Final = 0x00050000
 _KILL_PROCESS: Final = 0x80000000
 _EPERM: Final = 1
 _ENOSYS: Final = 38
+_EPROTONOSUPPORT: Final = 93
 _EAFNOSUPPORT: Final = 97
 
 # struct seccomp_data: nr, arch, instruction_pointer, args[6]; low words on a little-endian machine.
@@ -34,10 +35,12 @@ _NEWEST_KNOWN: Final = 466
 
 _NAMESPACE_FLAGS: Final = 0x7E020080
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
-_SOCK_RAW: Final = 3
+_SOCK_STREAM, _SOCK_DGRAM = 1, 2
 _SOCK_TYPE_MASK: Final = 0xF
+_INTERNET_PROTOCOLS: Final = (0, 6, 17)  # the default one, TCP, UDP
 _SOL_SOCKET, _SO_LINGER = 1, 13
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_ATTACH_TO_SOCKET: Final = (26, 50, 51, 52)  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
+_FORBIDDEN_IOCTLS: Final = (0x5412, 0x541C, 0x5423)  # TIOCSTI, TIOCLINUX, TIOCSETD
 _PERSONALITIES: Final = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 
 _SECCOMP_SET_MODE_FILTER: Final = 1
@@ -73,6 +76,13 @@ def _clone() -> list[Instruction]:
     ]
 
 
+def _any_of(values: Iterable[int], answer: Instruction) -> Iterator[Instruction]:
+    """`answer` when the loaded word is one of `values`; otherwise go on."""
+    for value in values:
+        yield (_JUMP_EQUAL, 0, 1, value)
+        yield answer
+
+
 def _socket() -> list[Instruction]:
     return [
         (_LOAD, 0, 0, _argument(0)),
@@ -88,38 +98,37 @@ def _socket() -> list[Instruction]:
         _deny(_EAFNOSUPPORT),
         (_LOAD, 0, 0, _argument(1)),
         (_AND, 0, 0, _SOCK_TYPE_MASK),
-        (_JUMP_EQUAL, 0, 1, _SOCK_RAW),
+        (_JUMP_EQUAL, 2, 0, _SOCK_STREAM),
+        (_JUMP_EQUAL, 1, 0, _SOCK_DGRAM),
         _deny(_EPERM),
-        _allow(),
+        (_LOAD, 0, 0, _argument(2)),
+        *_any_of(_INTERNET_PROTOCOLS, _allow()),
+        _deny(_EPROTONOSUPPORT),
     ]
+
+
+def _socketpair() -> list[Instruction]:
+    return [(_LOAD, 0, 0, _argument(0)), *_any_of((_AF_UNIX,), _allow()), _deny(_EAFNOSUPPORT)]
 
 
 def _setsockopt() -> list[Instruction]:
     return [
         (_LOAD, 0, 0, _argument(1)),
-        (_JUMP_EQUAL, 0, 3, _SOL_SOCKET),
+        (_JUMP_EQUAL, 1, 0, _SOL_SOCKET),
+        _allow(),
         (_LOAD, 0, 0, _argument(2)),
-        (_JUMP_EQUAL, 0, 1, _SO_LINGER),
-        _deny(0),  # error 0: reported as done
+        *_any_of((_SO_LINGER,), _deny(0)),  # error 0: reported as done
+        *_any_of(_ATTACH_TO_SOCKET, _deny(_EPERM)),
         _allow(),
     ]
 
 
 def _ioctl() -> list[Instruction]:
-    return [
-        (_LOAD, 0, 0, _argument(1)),
-        (_JUMP_EQUAL, 1, 0, _TIOCSTI),
-        (_JUMP_EQUAL, 0, 1, _TIOCLINUX),
-        _deny(_EPERM),
-        _allow(),
-    ]
+    return [(_LOAD, 0, 0, _argument(1)), *_any_of(_FORBIDDEN_IOCTLS, _deny(_EPERM)), _allow()]
 
 
 def _personality() -> list[Instruction]:
-    body: list[Instruction] = [(_LOAD, 0, 0, _argument(0))]
-    for value in _PERSONALITIES:
-        body += [(_JUMP_EQUAL, 0, 1, value), _allow()]
-    return [*body, _deny(_EPERM)]
+    return [(_LOAD, 0, 0, _argument(0)), *_any_of(_PERSONALITIES, _allow()), _deny(_EPERM)]
 
 
 def _conditions(numbers: dict[str, int]) -> Iterator[Instruction]:
@@ -127,6 +136,7 @@ def _conditions(numbers: dict[str, int]) -> Iterator[Instruction]:
         "clone": _clone(),
         "clone3": [_deny(_ENOSYS)],
         "socket": _socket(),
+        "socketpair": _socketpair(),
         "setsockopt": _setsockopt(),
         "ioctl": _ioctl(),
         "personality": _personality(),

@@ -1,9 +1,6 @@
-"""Which system calls code in a sandbox may make: one readable table.
+"""Which system calls code in a sandbox may make: one readable table, from which docs/seccomp.md is generated.
 
-What is not listed fails with EPERM. Left out on purpose, as they reach far into the kernel or beyond the sandbox:
-bpf, perf_event_open, keyctl and relatives, userfaultfd, io_uring, kernel modules, kexec, open_by_handle_at,
-mount and its relatives, new namespaces, ptrace and process_vm_*, pidfd_getfd, kcmp, quotactl, acct, reboot,
-swapon, settimeofday and relatives, iopl, syslog, legacy AIO, lookup_dcookie, NUMA page moves.
+What is not listed fails with EPERM; `REFUSED` says why, for what is left out on purpose.
 """
 
 from dataclasses import dataclass
@@ -26,7 +23,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family(
         "memory of the process itself",
         "brk mmap munmap mprotect mremap madvise msync mincore mlock mlock2 munlock mlockall munlockall"
-        " membarrier memfd_create pkey_alloc pkey_free pkey_mprotect mseal map_shadow_stack remap_file_pages",
+        " membarrier memfd_create pkey_alloc pkey_free pkey_mprotect mseal map_shadow_stack",
     ),
     _family(
         "files by path and descriptor; the kernel checks permissions as for any unprivileged user",
@@ -34,7 +31,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         " close_range stat fstat lstat newfstatat statx lseek access faccessat faccessat2 readlink readlinkat"
         " rename renameat renameat2 link linkat symlink symlinkat unlink unlinkat mkdir mkdirat rmdir mknod mknodat"
         " chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat truncate ftruncate fallocate fsync fdatasync"
-        " sync syncfs sync_file_range fadvise64 readahead sendfile splice tee vmsplice copy_file_range getdents"
+        " sync syncfs sync_file_range fadvise64 readahead sendfile splice tee copy_file_range getdents"
         " getdents64 getcwd chdir fchdir umask statfs fstatfs utime utimes utimensat futimesat flock fcntl dup dup2"
         " dup3 pipe pipe2 cachestat setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr"
         " flistxattr removexattr lremovexattr fremovexattr setxattrat getxattrat listxattrat removexattrat",
@@ -75,7 +72,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     _family(
         "sockets in the sandbox's own network namespace (which families: see CONDITIONAL)",
-        "socketpair connect bind listen accept accept4 getsockname getpeername sendto recvfrom sendmsg recvmsg"
+        "connect bind listen accept accept4 getsockname getpeername sendto recvfrom sendmsg recvmsg"
         " sendmmsg recvmmsg shutdown getsockopt",
     ),
     _family(
@@ -96,9 +93,57 @@ FAMILIES: Final[tuple[Family, ...]] = (
 CONDITIONAL: Final[dict[str, str]] = {
     "clone": "allowed without CLONE_NEW*: threads and children, no new namespaces",
     "clone3": "ENOSYS, so that the C library falls back to clone: its flags cannot be seen by a filter",
-    "socket": "unix, IPv4, IPv6 (not raw), and netlink's routing family; everything else EAFNOSUPPORT",
-    "setsockopt": "allowed; SO_LINGER is accepted and ignored: a descriptor passed out of the sandbox and dropped there"
-    " must not make whoever drops it wait (socket(7))",
-    "ioctl": "allowed but for typing into the terminal (TIOCSTI, TIOCLINUX)",
-    "personality": "only the values that run ordinary Linux programs",
+    "socket": "unix; IPv4 and IPv6 for TCP and UDP (raw and other kinds EPERM, other protocols such as SCTP and MPTCP"
+    " EPROTONOSUPPORT); netlink's routing family; everything else EAFNOSUPPORT, before the kernel loads a module",
+    "socketpair": "unix only; everything else EAFNOSUPPORT",
+    "setsockopt": "allowed, but for programs that are attached to sockets (SO_ATTACH_*: EPERM). SO_LINGER is accepted"
+    " and ignored: a descriptor passed out of the sandbox and dropped there must not make whoever drops it wait"
+    " (socket(7))",
+    "ioctl": "allowed, but for typing into a terminal (TIOCSTI, TIOCLINUX) and for line disciplines (TIOCSETD), which"
+    " load drivers into the kernel: EPERM",
+    "personality": "only the values that run ordinary Linux programs; EPERM for others (address layout)",
 }
+
+REFUSED: Final[tuple[Family, ...]] = (
+    _family("loads programs into the kernel, or watches it and all processes", "bpf perf_event_open"),
+    _family("keys are not in a namespace of the sandbox's", "keyctl add_key request_key"),
+    _family("stops the kernel in the middle of its work: makes races easy to win", "userfaultfd"),
+    _family(
+        "does the work of other calls behind the filter's back, and was a common way out",
+        "io_uring_setup io_uring_enter io_uring_register io_setup io_submit io_getevents io_pgetevents io_cancel"
+        " io_destroy",
+    ),
+    _family(
+        "changes the running kernel",
+        "init_module finit_module delete_module create_module kexec_load kexec_file_load reboot syslog iopl ioperm"
+        " modify_ldt lookup_dcookie",
+    ),
+    _family(
+        "opens files by number instead of by path: reaches what is not below the root",
+        "open_by_handle_at name_to_handle_at",
+    ),
+    _family(
+        "changes what is mounted, the old way and the new one",
+        "mount umount2 pivot_root chroot fsopen fsconfig fsmount fspick move_mount open_tree open_tree_attr"
+        " mount_setattr statmount listmount quotactl quotactl_fd swapon swapoff",
+    ),
+    _family("makes or enters namespaces, where a process has all capabilities", "unshare setns"),
+    _family(
+        "reads or changes other processes: also the agent runs as the sandbox's user",
+        "ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp",
+    ),
+    _family(
+        "gives pages of a process to a pipe by reference: part of several ways to write to files that are open for"
+        " reading only",
+        "vmsplice",
+    ),
+    _family(
+        "the machine's clock, names, accounting, memory placement",
+        "settimeofday clock_settime clock_adjtime clock_adjtime64 adjtimex sethostname setdomainname acct"
+        " move_pages migrate_pages set_mempolicy_home_node vhangup nfsservctl",
+    ),
+    _family("watches files of the whole machine", "fanotify_init fanotify_mark"),
+    _family("memory that the kernel itself cannot see, against debugging and limits", "memfd_secret"),
+    _family("replaced long ago, and seldom tested since", "uselib ustat sysfs _sysctl remap_file_pages"),
+)
+"""Left out on purpose, with the reason. The filter does not use this: whatever is not allowed is refused."""
