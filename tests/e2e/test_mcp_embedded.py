@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from tests.e2e.assistant import Assistant, Assistants, assistants_on
 from tests.e2e.conftest import Serve
@@ -86,8 +88,41 @@ def test_only_the_owner_can_come_in(shared: Assistants) -> None:
     for path in (address_path(shared.data_dir), socket_path(shared.data_dir)):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert json.loads(address_path(shared.data_dir).read_text())["on_demand"]
-    listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=False).stdout
-    assert f"pid={shared.server().pid}," not in listening
+    assistant = shared.greeted()
+    url: str = assistant.call("get_agent_url", sandbox_id=create(assistant))["agent_url"]
+    parts = urlsplit(url)
+    assert parts.hostname == "127.0.0.1"
+    answer = httpx2.get(f"http://127.0.0.1:{parts.port}/v1/sandboxes", timeout=10, trust_env=False)
+    assert answer.status_code == 401
+    assert httpx2.get(f"{url}/info", timeout=10, trust_env=False).status_code == 401
+    assistant.leave()
+
+
+def test_a_page_that_a_program_serves_can_be_looked_at(shared: Assistants) -> None:
+    assistant = shared.greeted()
+    sandbox = create(assistant)
+    assistant.call("file_write", sandbox_id=sandbox, path="/workspace/index.html", content="<h1>Hello</h1>")
+    assistant.call("run_command_background", sandbox_id=sandbox, command="python3 -m http.server 8000 -d /workspace")
+    url: str = assistant.call("get_preview_url", sandbox_id=sandbox, port=8000)["preview_url"]
+    until(lambda: httpx2.get(url, timeout=10, trust_env=False).status_code == 200, seconds=10, what="it listens")
+    assert httpx2.get(url, timeout=10, trust_env=False).text == "<h1>Hello</h1>"
+    assistant.leave()
+
+
+def test_sandboxes_of_another_server_stay(own: Assistants, serve: Serve) -> None:
+    server = serve("--keep-sandboxes")
+    sandbox = Sandbox.create(base_url=server.url)
+    sandbox.run_code("kept = 1")
+    sandbox.close()
+    server.stop()
+    assistant = own.greeted()
+    own_sandbox = own.traces(create(assistant))
+    on_demand = own.server_process()
+    assert assistant.leave() == 0
+    until(lambda: not lives(on_demand), seconds=20, what="the server ends")
+    assert not own_sandbox.present()
+    with Sandbox.connect(sandbox.sandbox_id, base_url=serve().url) as again:
+        assert again.run_code("print(kept)").stdout == "1\n"
 
 
 @pytest.mark.parametrize("end", ["stdin", "SIGTERM", "SIGINT", "SIGKILL"])

@@ -31,7 +31,10 @@ def main() -> int:
     parser.add_argument("--keep-sandboxes", action="store_true", help="leave sandboxes running at a graceful end")
     parser.add_argument("--ready-fd", type=int, default=-1, help="descriptor that gets one byte when all is ready")
     parser.add_argument(
-        "--tether-fd", type=int, default=-1, help="end, sandboxes included, when this descriptor reads its end"
+        "--tether-fd",
+        type=int,
+        default=-1,
+        help="end when this descriptor reads its end, with the sandboxes started meanwhile; those found stay",
     )
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -74,7 +77,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         if arguments.tether_fd >= 0:
             loop.remove_reader(arguments.tether_fd)
         await daemon.close()
-        await host.close(destroy=not arguments.keep_sandboxes, keep_stopped=True)
+        await host.close(destroy=not arguments.keep_sandboxes, keep_stopped=True, keep_adopted=arguments.tether_fd >= 0)
         _log.info("hostd_ended")
         _end_at_once()
 

@@ -66,6 +66,7 @@ class LocalHost:
         self._max_sandboxes = max_sandboxes
         self._builds = builds
         self._records: dict[str, SandboxRecord] = {}
+        self._adopted: set[str] = set()
         self._creating: set[str] = set()
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._starts = asyncio.Semaphore(_AT_ONCE)
@@ -81,6 +82,8 @@ class LocalHost:
             driver = self._drivers.get(record.isolation)
             if driver and await driver.adopt(record):
                 self._register(record)
+                if not record.pooled:
+                    self._adopted.add(record.sandbox_id)
             else:
                 self._store.remove(record.sandbox_id)
         known = frozenset(self._records)
@@ -89,13 +92,19 @@ class LocalHost:
             await driver.sweep(known)
         self._sweeper = asyncio.create_task(self._watch_deadlines())
 
-    async def close(self, *, destroy: bool, keep_stopped: bool = False) -> None:
-        """Stop watching; with `destroy`, end every sandbox first (`keep_stopped`: but for those that are stopped)."""
+    async def close(self, *, destroy: bool, keep_stopped: bool = False, keep_adopted: bool = False) -> None:
+        """Stop watching; with `destroy`, end every sandbox first (`keep_stopped`: but for those that are stopped;
+        `keep_adopted`: but for those that an earlier daemon started)."""
         if self._sweeper:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         if destroy:
-            doomed = [name for name, record in self._records.items() if not (keep_stopped and _stopped(record))]
+            kept = self._adopted if keep_adopted else frozenset[str]()
+            doomed = [
+                name
+                for name, record in self._records.items()
+                if name not in kept and not (keep_stopped and _stopped(record))
+            ]
             await asyncio.gather(*(self.destroy(name) for name in doomed), return_exceptions=True)
         for watcher in self._watchers.values():
             watcher.cancel()

@@ -1,4 +1,4 @@
-"""The server that an assistant starts when there is none: without a port, and gone when the last assistant is.
+"""The server that an assistant starts when there is none, and that is gone when the last assistant is.
 
 A program of its own, `python -m cove.server.on_demand`: it leaves its parent at once, so that it outlives the
 assistant that came first, and tells through a pipe what became of its start.
@@ -57,7 +57,8 @@ def _run(data_dir: Path, ready: int) -> None:
 
 
 def settings_on_demand(data_dir: Path) -> "Settings":
-    """As the variables `COVE_...` say, but for what belongs to a port: there is none, and only its owner comes in.
+    """As the variables `COVE_...` say, but for what belongs to a port: it is a free one of the loopback address, for
+    previews; all else needs a key there, and the only one that is made is in `run/local.json`.
 
     Raises:
         CoveError: INVALID_REQUEST for a variable that does not fit.
@@ -67,11 +68,11 @@ def settings_on_demand(data_dir: Path) -> "Settings":
     from cove.models.errors import error
     from cove.server.settings import Settings
 
-    portless: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "public_url": "http://localhost", "dev": False}
-    portless |= dict.fromkeys(("domain", "tls_cert", "tls_key"))
-    portless |= {"request_rate": 0, "create_rate": 0, "log_format": "json"}
+    local: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "public_url": None, "dev": False}
+    local |= dict.fromkeys(("domain", "tls_cert", "tls_key"))
+    local |= {"request_rate": 0, "create_rate": 0, "log_format": "json"}
     try:
-        return Settings(data_dir=data_dir, **portless)
+        return Settings(data_dir=data_dir, **local)
     except pydantic.ValidationError as problem:
         first = problem.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"]).upper()
@@ -137,10 +138,13 @@ async def _serve(
     from cove.server.bounded_log import keep_short
     from cove.server.local_address import log_path
     from cove.server.local_door import published
-    from cove.server.running import everything, stop_signal
+    from cove.server.running import bind, everything, stop_signal
 
     stop = stop_signal()
-    running = await stack.enter_async_context(everything(settings, daemon))
+    listener = bind(settings.host, settings.port)
+    stack.callback(listener.close)
+    settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+    running = await stack.enter_async_context(everything(settings, daemon, listeners=[listener]))
     plane = running.plane
     builds = FirstBuilds(running.host, plane.engine.catalog, settings.pool_templates)
     for work in (builds.run(), keep_short(log_path(settings.data_dir))):

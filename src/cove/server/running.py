@@ -44,7 +44,7 @@ async def serve(
             start, the store cannot be opened.
     """
     certificate = _certificate(settings)
-    listener = _bind(settings.host, settings.port)
+    listener = bind(settings.host, settings.port)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     stop = stop_signal()
     async with contextlib.AsyncExitStack() as stack:
@@ -126,7 +126,12 @@ async def everything(
         yield Running(plane, host, control_plane)
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """A listening address; port 0 takes a free one.
+
+    Raises:
+        CoveError: CONFLICT when it is taken, or not of this machine.
+    """
     listener: socket.socket | None = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -166,7 +166,10 @@ _SANDBOXES: Final[dict[str, Facts]] = {
     "copy_volume": Facts(
         {"id": _SANDBOX_ID, "path": "/workspace/project", "entries": 3, "bytes": 4096, **_REQUEST},
         {"host_path": "/srv/projects/one", "path": "/workspace/project"},
-        (*_CHANGES, "PATH_NOT_ALLOWED", "DIRECTORY_NOT_FOUND", "INVALID_PATH", "AGENT_UNREACHABLE", "REQUEST_TOO_LARGE"),
+        (
+            *_CHANGES,
+            *("PATH_NOT_ALLOWED", "DIRECTORY_NOT_FOUND", "INVALID_PATH", "AGENT_UNREACHABLE", "REQUEST_TOO_LARGE"),
+        ),
     ),
     "pause_sandbox": Facts(_status("paused"), errors=_STATES),
     "resume_sandbox": Facts(_status("running"), errors=_STATES),
