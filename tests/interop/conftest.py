@@ -36,7 +36,14 @@ def collected_after_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server(built_data_dir: Path) -> Iterator[RunningServer]:
-    """A server without keys, whose webhooks may go to loopback; it leaves nothing on the machine."""
+    """A server without keys, which leaves nothing on the machine when it has ended."""
+    with data_directory(built_data_dir) as data_dir, running_server(data_dir, "--dev") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def allowing(built_data_dir: Path) -> Iterator[RunningServer]:
+    """A server whose webhooks may go to loopback."""
     options = ("--dev", "--allow-webhook", "127.0.0.1")
     with data_directory(built_data_dir) as data_dir, running_server(data_dir, *options) as running:
         yield running

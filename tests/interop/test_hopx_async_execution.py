@@ -4,12 +4,23 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.e2e.running_server import RunningServer
 from tests.e2e.webhook_receiver import WebhookReceiver
 from tests.interop import hopx
 
 from cove.models.callbacks import sign
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def server(allowing: RunningServer) -> RunningServer:
+    return allowing
+
+
+@pytest.fixture(scope="module")
+def there(server: RunningServer) -> dict[str, Any]:
+    return {"base_url": server.url, "api_key": hopx.KEY}
 
 
 def check_signature(receiver: WebhookReceiver, execution_id: str, secret: str) -> None:

@@ -49,6 +49,16 @@ SERVE = r"""
 
 
 @pytest.fixture(scope="module")
+def server(allowing: RunningServer) -> RunningServer:
+    return allowing
+
+
+@pytest.fixture(scope="module")
+def there(server: RunningServer) -> There:
+    return {"base_url": server.url, "api_key": hopx.KEY}
+
+
+@pytest.fixture(scope="module")
 def node(server: RunningServer) -> JavaScript:
     require_javascript()
     return JavaScript(server.url)
