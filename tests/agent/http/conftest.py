@@ -123,11 +123,15 @@ class RunningAgent:
 
 
 @pytest.fixture
-async def agent(tmp_path: Path) -> AsyncIterator[RunningAgent]:
+async def agent(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[RunningAgent]:
+    """The parameter, if there is one, is the isolation that it is told."""
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     boot = AgentBoot(
-        sandbox_id="1763382095i648uu1o", template="code-interpreter", isolation="none", workspace=str(workspace)
+        sandbox_id="1763382095i648uu1o",
+        template="code-interpreter",
+        isolation=getattr(request, "param", "none"),
+        workspace=str(workspace),
     )
     engine = ProgramEngine()
     with tempfile.TemporaryDirectory(prefix="agent-") as directory:

@@ -96,3 +96,95 @@ async def test_what_names_no_port_is_refused(agent: RunningAgent, target: str) -
 async def test_without_the_upgrade_it_is_no_path(agent: RunningAgent) -> None:
     answer = await agent.client.get("/ports/80/socket")
     assert answer.status_code == 404
+
+
+OWN_KERNEL = pytest.mark.parametrize("agent", ["gvisor"], indirect=True)
+CARRYING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: cove-stream\r\n\r\n"
+
+
+async def carried(agent: RunningAgent, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_unix_connection(agent.address)
+    writer.write(
+        b"GET /ports/%d/socket HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: cove-socket\r\n\r\n" % port
+    )
+    return reader, writer
+
+
+@OWN_KERNEL
+@pytest.mark.anyio
+async def test_behind_its_own_kernel_the_agent_carries_the_bytes(agent: RunningAgent) -> None:
+    much = bytes(range(256)) * 20_000
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"first")  # before it was asked anything
+        writer.write(await reader.read())  # until the asker's end
+        writer.close()
+
+    async with asyncio.timeout(SECONDS), await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        reader, writer = await carried(agent, server.sockets[0].getsockname()[1])
+        assert await reader.readexactly(len(CARRYING)) == CARRYING
+        assert await reader.readexactly(5) == b"first"
+        writer.write(much)
+        writer.write_eof()
+        assert await reader.read() == much
+        writer.close()
+
+
+@OWN_KERNEL
+@pytest.mark.anyio
+async def test_a_program_sees_the_end_of_an_asker_that_goes(agent: RunningAgent) -> None:
+    ended = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        ended.set()
+        writer.close()
+
+    async with asyncio.timeout(SECONDS), await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        reader, writer = await carried(agent, server.sockets[0].getsockname()[1])
+        await reader.readexactly(len(CARRYING))
+        writer.transport.abort()
+        await ended.wait()
+
+
+@OWN_KERNEL
+@pytest.mark.anyio
+async def test_an_asker_that_does_not_read_makes_the_program_wait(agent: RunningAgent) -> None:
+    sent = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(bytes(65536))
+                await writer.drain()
+                sent += 65536
+        writer.close()
+
+    async with asyncio.timeout(SECONDS), await asyncio.start_server(flood, "127.0.0.1", 0) as server:
+        reader, writer = await carried(agent, server.sockets[0].getsockname()[1])
+        await reader.readexactly(len(CARRYING))
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.to_thread(_answers, agent.address)  # many turns of the loop
+        assert sent < 64 * 1024 * 1024
+        writer.transport.abort()
+
+
+def _answers(address: str) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(SECONDS)
+        client.connect(address)
+        for _ in range(20):
+            client.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            client.recv(65536)
+
+
+@OWN_KERNEL
+@pytest.mark.anyio
+async def test_nothing_listens_behind_its_own_kernel(agent: RunningAgent) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        answer, _ = await asked(agent, f"/ports/{bound.getsockname()[1]}/socket")
+    assert answer.startswith(b"HTTP/1.1 502 ")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.server.gateway.conftest import Handler, Harness
 
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: cove-socket\r\n\r\n"
+CARRYING = SWITCHING.replace(b"cove-socket", b"cove-stream")
 REFUSED = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\n{}"
 
 _ASKED = re.compile(rb"GET /ports/([0-9]+)/socket HTTP/1.1\r\n.*\r\n\r\n", re.DOTALL)
@@ -41,6 +42,33 @@ async def honest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             await writer.drain()
         else:
             send(writer, SWITCHING, [sock.fileno()])
+
+
+async def carrying(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What the real agent does that shares no kernel with the gateway."""
+    asked = _ASKED.fullmatch(await reader.readuntil(b"\r\n\r\n"))
+    assert asked
+    try:
+        from_program, to_program = await asyncio.open_connection("127.0.0.1", int(asked[1]))
+    except OSError:
+        writer.write(REFUSED)
+        await writer.drain()
+        return
+    writer.write(CARRYING)
+    try:
+        async with asyncio.TaskGroup() as ways:
+            ways.create_task(_carry(reader, to_program))
+            ways.create_task(_carry(from_program, writer))
+    finally:
+        to_program.close()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
 
 
 def handing(data: bytes, make: Callable[[], Sequence[socket.socket | int]]) -> Handler:

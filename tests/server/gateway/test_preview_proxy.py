@@ -83,11 +83,11 @@ def web_application() -> Starlette:
     )
 
 
-@pytest.fixture
-async def world(start: Start) -> Harness:
-    """A gateway with a domain, and a sandbox with an honest agent."""
+@pytest.fixture(params=[ports.honest, ports.carrying], ids=["handed", "carried"])
+async def world(start: Start, request: pytest.FixtureRequest) -> Harness:
+    """A gateway with a domain, and a sandbox with an honest agent, of either kind."""
     gw = await start(domain=DOMAIN, max_agent_body_bytes=MIB)
-    await gw.raw(gw.agent(A), ports.honest)
+    await gw.raw(gw.agent(A), request.param)
     return gw
 
 

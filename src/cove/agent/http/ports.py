@@ -3,18 +3,25 @@
 The host asks `GET /ports/{port}/socket` with `Upgrade: cove-socket`. Programs listen in the sandbox's own network
 namespace, where only the agent can connect to them: it does, and passes the connected socket with `101 Switching
 Protocols` as SCM_RIGHTS (unix(7)). From then on the host talks to the program, and the agent is not on the path.
+
+Behind a kernel of its own a sandbox has no descriptors for the host: then the answer names `cove-stream`, and this very
+connection carries the bytes to the program and back from there on.
 """
 
 import asyncio
 import re
 import socket
 from asyncio.trsock import TransportSocket
+from collections.abc import Callable
 from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from cove.agent.http.errors import error_body, status_of
+from cove.agent.http.relaying import RelayEnd, relay
+from cove.models.agent import AgentBoot
 from cove.models.errors import CoveError, error
+from cove.models.isolation import Isolation
 
 UPGRADE = b"cove-socket"
 CONNECT_SECONDS = 1.5
@@ -23,6 +30,12 @@ CONNECT_SECONDS = 1.5
 _PATH = re.compile(rb"/ports/([1-9][0-9]{0,4})/socket")
 _LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: cove-socket\r\n\r\n"
+_CARRYING = _SWITCHING.replace(UPGRADE, b"cove-stream")
+
+
+def shares_kernel(boot: AgentBoot) -> bool:
+    """Whether the host has the kernel of this sandbox, so that descriptors can be passed."""
+    return boot.isolation not in (Isolation.GVISOR, Isolation.MICROVM)
 
 
 async def hand_over(transport: asyncio.Transport, target: bytes) -> None:
@@ -35,6 +48,22 @@ async def hand_over(transport: asyncio.Transport, target: bytes) -> None:
     except OSError:  # the asker has gone
         transport.abort()
     transport.close()
+
+
+async def carry(transport: asyncio.Transport, target: bytes, forget: Callable[[RelayEnd], None]) -> RelayEnd | None:
+    """The same where no descriptor can be passed: carry the bytes until either side ends.
+
+    Returns:
+        The asker's end; None when there is no connection and it was told so.
+    """
+    try:
+        sock = await _connected(_port_of(target))
+    except CoveError as failure:
+        transport.write(_refusal(failure))
+        transport.close()
+        return None
+    transport.write(_CARRYING)
+    return await relay(transport, sock, forget)
 
 
 def _port_of(target: bytes) -> int:

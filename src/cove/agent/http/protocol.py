@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from cove.agent.http import ports
 from cove.agent.http.errors import error_body, status_of
 from cove.agent.http.joining import JoiningTransport
+from cove.agent.http.relaying import RelayEnd
 from cove.agent.http.websocket import WebSocket
 from cove.agent.http.websocket_handshake import Handshake, answer
 from cove.agent.http.websocket_routes import WebSocketRoute, serve
@@ -77,9 +78,20 @@ class AgentProtocol(HttpToolsProtocol):
 
     def _hand_over_port(self) -> None:
         self._refused = True  # nothing more is read from it
-        handing = self.loop.create_task(ports.hand_over(self.transport, self.url))
+        if ports.shares_kernel(self._agent.boot):
+            handing = self.loop.create_task(ports.hand_over(self.transport, self.url))
+        else:
+            handing = self.loop.create_task(self._carry_port())
         handing.add_done_callback(self.tasks.discard)
         self.tasks.add(handing)
+
+    async def _carry_port(self) -> None:
+        transport = cast(JoiningTransport, self.transport).detach()
+        end = await ports.carry(transport, self.url, self._forget)
+        if end is not None:
+            self.connections.discard(self)
+            # The server only closes what is in there.
+            self.connections.add(cast(HttpToolsProtocol, end))
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
@@ -145,8 +157,8 @@ class AgentProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         socket.start(received)
 
-    def _forget(self, socket: WebSocket) -> None:
-        self.connections.discard(cast(HttpToolsProtocol, socket))
+    def _forget(self, successor: WebSocket | RelayEnd) -> None:
+        self.connections.discard(cast(HttpToolsProtocol, successor))
 
     def _refuse(self, failure: CoveError, *, path: str = "") -> None:
         request_id = f"req_{secrets.token_hex(8)}"

@@ -1,7 +1,8 @@
 """Connections to programs inside a sandbox.
 
 Programs listen in the sandbox's own network namespace. `AgentDialer` has the agent connect there and hand over the
-connected socket as a descriptor (SCM_RIGHTS, unix(7)): after that the gateway talks to the program directly.
+connected socket as a descriptor (SCM_RIGHTS, unix(7)): after that the gateway talks to the program directly. An agent
+that shares no kernel with the gateway cannot do that: it carries the bytes on the connection that it was asked on.
 
 The agent is not trusted, and neither is what it hands over. A descriptor may be of anything, and the last one to drop a
 file does the kernel's work of releasing it, which may take long: descriptors are received, checked and dropped on
@@ -9,6 +10,7 @@ threads of their own, never on the event loop.
 """
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -24,7 +26,9 @@ DIAL_SECONDS: Final = 2.0
 
 _BACKLOG_RETRY_SECONDS: Final = 0.005
 _THREADS: Final = 2
-_MAX_ANSWER: Final = 4096
+_CARRYING: Final = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: cove-stream\r\n\r\n"
+"""The whole answer of an agent that carries the bytes itself."""
+
 _INT: Final = struct.calcsize("i")
 # Room for two: one too many is seen, and the kernel drops further ones.
 _ANCILLARY: Final = socket.CMSG_SPACE(2 * _INT)
@@ -53,7 +57,7 @@ class PortDialer(Protocol):
 
 
 class AgentDialer:
-    """Implements `PortDialer` for agents that share a kernel with the gateway, and so can pass descriptors."""
+    """Implements `PortDialer`: for agents that pass descriptors, and for those that cannot."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dial")
@@ -113,9 +117,11 @@ async def _readable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Non
 
 
 def _received(channel: socket.socket, port: int) -> socket.socket:
-    """The connection in the agent's answer, which an honest agent sends in one piece."""
-    with channel:
-        data, ancillary, flags, _ = channel.recvmsg(_MAX_ANSWER, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    """The connection in the agent's answer, which an honest agent sends in one piece; or the very one it came on."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(channel)
+        # Not a byte more: what follows is the program's.
+        data, ancillary, flags, _ = channel.recvmsg(len(_CARRYING), _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         descriptors = [
             descriptor
             for level, kind, content in ancillary
@@ -127,6 +133,9 @@ def _received(channel: socket.socket, port: int) -> socket.socket:
             return _checked(descriptors[0])
         for descriptor in descriptors:
             os.close(descriptor)
+        if data == _CARRYING and not descriptors:
+            stack.pop_all()
+            return channel
         if status and status[1] == b"502" and not descriptors:
             raise error("PORT_NOT_OPEN", f"Nothing in the sandbox accepts connections on port {port}.", port=port)
     raise ConnectionError("The agent handed over no connection.")
