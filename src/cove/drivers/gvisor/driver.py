@@ -127,7 +127,7 @@ class GvisorDriver:
         if missing:
             names = ", ".join(sorted(missing))
             lost.append(f"no limit on {names}: no writable cgroup controller (delegate cgroups)")
-        lost.append("a sandbox's memory and process limits include its own kernel's (25 MB, some 30 threads)")
+        lost.append("a sandbox that is out of memory ends as a whole: its kernel is what the host ends then")
         return tuple(lost)
 
     async def _usable_runsc(self) -> Runsc:

@@ -29,6 +29,12 @@ from cove.models.templates import TemplateManifest
 
 _BIRTH_SECONDS: Final = 20.0
 _END_SECONDS: Final = 5.0
+_KERNEL_MB: Final = 64
+"""What a sandbox's own kernel, and the process that serves its files, may take beside the sandbox's memory."""
+
+_KERNEL_PIDS: Final = 128
+_PIDS_FOR_EACH: Final = 4
+"""Threads of the host for a process inside; measured: 2.1."""
 
 
 class Workshop:
@@ -78,7 +84,9 @@ class Workshop:
         """
         slot = stopped.slot if stopped and stopped.slot is not None else self._slots.take()
         try:
-            kit = await (self._kits.reopen(stopped.kit, limits) if stopped else self._kits.take(limits))
+            kit = await (
+                self._kits.reopen(stopped.kit, around(limits)) if stopped else self._kits.take(around(limits))
+            )
         except BaseException:
             if not stopped:
                 self._slots.release(slot)
@@ -214,6 +222,17 @@ class Workshop:
     def remains(self) -> set[str]:
         """Names of all boxes."""
         return {path.name for path in self._boxes.iterdir()} if self._boxes.is_dir() else set()
+
+
+def around(limits: Limits) -> Limits:
+    """The limits of the host for a kernel and the sandbox in it. Processes are counted inside: the host's limit is a
+    second wall, at which the kernel ends."""
+    return limits.model_copy(
+        update={
+            "memory_mb": limits.memory_mb + _KERNEL_MB,
+            "pids": _KERNEL_PIDS + _PIDS_FOR_EACH * limits.pids,
+        }
+    )
 
 
 def _take_socket(box: Box, target: Path) -> None:

@@ -18,6 +18,7 @@ from cove.agent.execution.prepare import prepare
 from cove.agent.main import preload, run
 from cove.drivers.gvisor.guest import protocol
 from cove.drivers.gvisor.guest.privileges import become_user, drop_all, raise_kept
+from cove.drivers.gvisor.guest.processes import limit_processes
 from cove.drivers.gvisor.guest.protocol import USER_ID, Birth
 from cove.linux.privileges import forbid_new_privileges
 from cove.linux.process import set_dumpable
@@ -42,6 +43,7 @@ def main() -> NoReturn:
         ("draw new random seeds", _reseed),
         ("take up privileges", raise_kept),
         ("set the host name", lambda: socket.sethostname(birth.hostname)),
+        ("limit processes", lambda: limit_processes(birth.processes)),
         ("set resource limits", lambda: _limit_resources(birth)),
         ("give up privileges", _give_up_privileges),
         ("enter the workspace", lambda: _enter(birth.boot.workspace)),
@@ -93,7 +95,6 @@ def _reseed() -> None:
 def _limit_resources(birth: Birth) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (birth.open_files, birth.open_files))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (birth.processes, birth.processes))
 
 
 def _give_up_privileges() -> None:

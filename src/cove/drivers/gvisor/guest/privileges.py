@@ -13,13 +13,14 @@ from cove.linux.calls import libc_call, syscall
 _PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_DROP: Final = 24
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_CAP_DAC_OVERRIDE: Final = 1
 _CAP_SETGID: Final = 6
 _CAP_SETUID: Final = 7
 _CAP_SETPCAP: Final = 8
 _CAP_SYS_ADMIN: Final = 21
-_NEEDED_AT_BIRTH: Final = 1 << _CAP_SETPCAP | 1 << _CAP_SYS_ADMIN
+_NEEDED_AT_BIRTH: Final = 1 << _CAP_DAC_OVERRIDE | 1 << _CAP_SETPCAP | 1 << _CAP_SYS_ADMIN
 
-NAMES: Final = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN")
+NAMES: Final = ("CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN")
 """What the program is started with."""
 
 
@@ -32,13 +33,13 @@ def become_user(user: int) -> None:
 
 
 def raise_kept() -> None:
-    """Put in force what `become_user` kept: to name the host, and to empty the bounding set."""
+    """Put in force what `become_user` kept: to name the host, to limit processes, and to empty the bounding set."""
     _set_capabilities(_NEEDED_AT_BIRTH)
 
 
 def drop_all() -> None:
     """Empty every set. There is no ambient set in gVisor, and the bounding set holds what it was started with."""
-    for capability in (_CAP_SETUID, _CAP_SETGID, _CAP_SYS_ADMIN, _CAP_SETPCAP):
+    for capability in (_CAP_DAC_OVERRIDE, _CAP_SETUID, _CAP_SETGID, _CAP_SYS_ADMIN, _CAP_SETPCAP):
         libc_call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
     _set_capabilities(0)
 
