@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from tests.e2e.running_server import HERE, warm_cove
 
 from cove.cli import output
 from cove.models.errors import error
@@ -109,14 +110,9 @@ def environment(server: Server) -> dict[str, str]:
 @pytest.fixture
 def run(environment: dict[str, str]) -> Run:
     def run(module: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", PROGRAM.format(module=module), *arguments],
-            env=environment | changes,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=WAIT_SECONDS,
-        )
+        given = environment | changes
+        done = warm_cove().run(module, *arguments, stdin=b"", seconds=WAIT_SECONDS, environment=given, directory=HERE)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
 
@@ -127,7 +123,7 @@ def test_list_shows_a_table(server: Server, run: Run) -> None:
     done = run("sandboxes", "list")
     assert done.returncode == 0, done.stderr
     header, *rows = [line for line in done.stdout.splitlines() if line.strip(" ─")]
-    assert header.split() == ["ID", "TEMPLATE", "STATUS", "ISOLATION", "AGE", "EXPIRES"]
+    assert header.split() == ["ID", "NAME", "TEMPLATE", "STATUS", "ISOLATION", "AGE", "EXPIRES"]
     assert [row.split()[0] for row in rows] == [first, second]
     assert "never" in rows[0]
     assert "evil [bold]\N{REPLACEMENT CHARACTER}[2J" in rows[1]
