@@ -265,6 +265,16 @@ def _expect_used(own: Assistants, server: RunningServer, operators: str) -> None
     assert records_of(own) == [operators]
 
 
+def test_a_server_whose_public_address_is_elsewhere(own: Assistants, serve: Serve) -> None:
+    serve("--public-url", "https://sandboxes.example")
+    assistant = own.greeted()
+    sandbox = create(assistant)
+    assert assistant.call("execute_code_persistent", sandbox_id=sandbox, code="print(6 * 7)")["stdout"] == "42\n"
+    url = assistant.call("get_preview_url", sandbox_id=sandbox, port=8000)["preview_url"]
+    assert url == f"https://sandboxes.example/sandboxes/{sandbox}/ports/8000/"
+    assistant.leave()
+
+
 def test_a_server_of_another_version_is_named(own: Assistants) -> None:
     (own.data_dir / "run").mkdir()
     mine = LocalAddress.own(socket=socket_path(own.data_dir), key="cove_delegated_x", on_demand=False)

@@ -25,7 +25,7 @@ class AsyncAgentLink:
     def __init__(self, control: AsyncControlPlane, info: SandboxInfo) -> None:
         self.control = control
         self.sandbox_id = info.id
-        self.url = info.public_host.rstrip("/")
+        self.url = control.wire.origin(info.public_host)
         self._token = ""
         self._expires = -math.inf
         if isinstance(info, CreatedSandbox):

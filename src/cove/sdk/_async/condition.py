@@ -37,7 +37,7 @@ class AsyncCondition:
     @property
     def agent_url(self) -> str:
         """Where the agent's HTTP API is; requests there need `get_token()`."""
-        return self._link.url
+        return self.info.public_host.rstrip("/")
 
     async def get_info(self) -> SandboxInfo:
         """What the server knows of it now; `info` is updated too."""

@@ -58,6 +58,13 @@ class AsyncWire:
         endpoint = self.endpoint if api_key is None else replace(self.endpoint, api_key=api_key)
         return AsyncWire(endpoint, given=self._given)
 
+    def origin(self, public_url: str) -> str:
+        """How requests name an address that the server gave out. What goes through a unix socket is not encrypted:
+        TLS, where the public address has it, is spoken by something that stands before the server's port."""
+        origin = public_url.rstrip("/")
+        plain = self.endpoint.socket_path is not None and origin.startswith("https:")
+        return f"http:{origin.removeprefix('https:')}" if plain else origin
+
     @property
     def has_given_transport(self) -> bool:
         """Whether requests go through something of the caller's instead of sockets."""

@@ -39,7 +39,7 @@ class Condition:
     @property
     def agent_url(self) -> str:
         """Where the agent's HTTP API is; requests there need `get_token()`."""
-        return self._link.url
+        return self.info.public_host.rstrip("/")
 
     def get_info(self) -> SandboxInfo:
         """What the server knows of it now; `info` is updated too."""
