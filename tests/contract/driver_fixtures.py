@@ -61,6 +61,7 @@ class Subject(ABC):
         has_processes: whether a sandbox is made of processes of its own.
         can_outlive: whether sandboxes go on without the driver that made them.
         has_fork_server: whether one process is kept for all sandboxes of a template.
+        survives_oom: whether a sandbox goes on when the host has ended a program of it that took too much memory.
         burst: how many sandboxes at once are many.
     """
 
@@ -71,6 +72,7 @@ class Subject(ABC):
     has_processes = True
     can_outlive = True
     has_fork_server = False
+    survives_oom = True
     burst = 20
 
     @abstractmethod
@@ -143,6 +145,7 @@ class GvisorSubject(Subject):
     """The gVisor driver, as root. Memory images of templates are shared with whoever else runs Cove here."""
 
     name = "gvisor"
+    survives_oom = False  # what the host sees, and ends, is the sandbox's kernel
     burst = 5
 
     def __init__(self, directory: Path, template: TemplateManifest, *, checkpoints: Path, mark: str = "test") -> None:
