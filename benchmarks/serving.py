@@ -42,8 +42,9 @@ class Server:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without anything that changes what Cove does."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("COVE_", "HOPX_", "PYTHON"))}
+    """The environment without anything that changes what Cove does; figures are those of one driver."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COVE_", "HOPX_", "PYTHON"))}
+    return {**kept, "COVE_ISOLATION": "namespace"}
 
 
 @contextlib.contextmanager

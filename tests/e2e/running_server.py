@@ -57,9 +57,10 @@ def until(check: Callable[[], _T], *, seconds: float, what: str) -> _T:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """The environment without anything that would change how Cove behaves."""
+    """The environment without anything that would change how Cove behaves: sandboxes are those of one driver,
+    whatever others this machine has."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COVE_", "HOPX_"))}
-    return {**kept, "PYTHONWARNINGS": "default", **more}
+    return {**kept, "PYTHONWARNINGS": "default", "COVE_ISOLATION": "namespace", **more}
 
 
 def run_cove(*arguments: str, stdin: bytes = b"", seconds: float = 60.0) -> subprocess.CompletedProcess[bytes]:
@@ -228,7 +229,8 @@ def left_behind(data_dir: Path) -> list[str]:
     """Everything on this machine that belongs to `data_dir` while nothing should, in words."""
     prefixes = [
         hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest() + "-"
-        for path in (data_dir / "run", *data_dir.glob("embedded-*"))
+        for run in (data_dir / "run", *data_dir.glob("embedded-*"))
+        for path in (run, run / "gvisor")
     ]
     run = data_dir / "run"
     return [
@@ -238,7 +240,8 @@ def left_behind(data_dir: Path) -> list[str]:
         *(f"cgroup {prefix}{name}" for prefix in prefixes for name in Cgroups(detect(), prefix=prefix).names()),
         *(f"socket {path}" for path in run.rglob("*.sock")),
         *(f"record {path}" for path in (run / "sandboxes").glob("*")),
-        *(f"disk {path}" for path in (run / "disks").glob("*") if not path.name.startswith("blank-")),
+        *(f"disk {path}" for path in run.glob("**/disks/*") if not path.name.startswith("blank-")),
+        *(f"box {path}" for path in (run / "gvisor" / "boxes").glob("*")),
         *(f"embedded host's files {path}" for path in data_dir.glob("embedded-*")),
     ]
 

@@ -113,15 +113,17 @@ async def test_a_default_isolation_is_insisted_on(setting: Setting) -> None:
     assert len(weak.sandboxes) == 1
 
 
-async def test_when_nothing_works_the_reasons_are_told(setting: Setting) -> None:
-    drivers = [
-        LastingDriver(setting.sockets, level, problem=f"no {level}") for level in (Isolation.GVISOR, Isolation.FAKE)
-    ]
-    host = await setting.host(*drivers)
+async def test_without_a_stronger_one_the_weakest_is_taken_and_says_itself_what_is_wrong(setting: Setting) -> None:
+    strong = LastingDriver(setting.sockets, Isolation.GVISOR, problem="no gvisor")
+    weak = LastingDriver(setting.sockets, Isolation.FAKE, problem="not probed")
+    host = await setting.host(weak, strong)
+    weak.failures.append(error("SANDBOX_START_FAILED", "no namespaces"))
     with pytest.raises(CoveError) as caught:
         await host.create(spec())
-    assert caught.value.code == "ISOLATION_UNAVAILABLE"
-    assert "no gvisor no fake" in caught.value.message
+    assert (caught.value.code, caught.value.message) == ("SANDBOX_START_FAILED", "no namespaces")
+    assert strong.sandboxes == {}
+    await host.create(spec())
+    assert len(weak.sandboxes) == 1
 
 
 async def test_pool_members_are_claimed_once(setting: Setting) -> None:

@@ -21,7 +21,9 @@ def run(
         list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, may be repeated.", show_default=False)
     ] = None,
     template: Annotated[str, typer.Option(help="What the sandbox is made from.")] = "code-interpreter",
-    isolation: Annotated[str, typer.Option(help="auto, or a level to insist on.")] = "auto",
+    isolation: Annotated[
+        str, typer.Option(envvar="COVE_ISOLATION", help="auto, or a level to insist on, e.g. gvisor.")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all results.")] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Say on stderr where the time went.")] = False,
     data_dir: DataDir = None,

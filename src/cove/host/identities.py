@@ -5,6 +5,7 @@ The ids from 1879048192 on are given to nothing by systemd's and the distributio
 namespaces would own nothing of another sandbox's.
 """
 
+import secrets
 from typing import Final
 
 from cove.models.errors import error
@@ -61,3 +62,9 @@ class SlotAllocator:
     def release(self, slot: int) -> None:
         """Give a slot back, after the last process that used it is gone."""
         self._taken.discard(slot)
+
+
+def new_slots() -> SlotAllocator:
+    """The slots of one host. Another host on this machine has its own: they begin at different places, so as not to
+    share ids."""
+    return SlotAllocator(first=1 + secrets.randbelow(SLOTS))

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from cove.drivers.base import RuntimeDriver
+from cove.drivers.gvisor.driver import GvisorDriver
 from cove.drivers.namespace.driver import NamespaceDriver
 from cove.host.cgroups import Cgroups, detect
 from cove.host.disks import LoopDisks
-from cove.host.identities import TEMPLATE_OWNER
+from cove.host.identities import TEMPLATE_OWNER, new_slots
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.local_host import LocalHost
@@ -78,15 +79,15 @@ async def clean_after_dead(data_dir: Path) -> None:
     """Remove what embedded hosts left behind that were killed: files, empty cgroups."""
     for run_dir in data_dir.glob(f"{_EMBEDDED}*"):
         if not Path(f"/proc/{run_dir.name.removeprefix(_EMBEDDED)}").exists():
-            driver = _namespace_driver(run_dir, embedded=True)
-            await driver.sweep(frozenset())
+            for driver in _drivers(data_dir, run_dir, embedded=True).values():
+                await driver.sweep(frozenset())
             await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
 
 
 def _build(data_dir: Path, run_dir: Path, isolation: str, max_sandboxes: int, *, embedded: bool) -> LocalHost:
     run_dir = run_dir.absolute()  # helper programs work in another directory
     _prepare(run_dir)
-    drivers: dict[Isolation, RuntimeDriver] = {Isolation.NAMESPACE: _namespace_driver(run_dir, embedded=embedded)}
+    drivers = _drivers(data_dir, run_dir, embedded=embedded)
     return LocalHost(
         host_id=socket.gethostname(),
         drivers=drivers,
@@ -100,11 +101,37 @@ def _build(data_dir: Path, run_dir: Path, isolation: str, max_sandboxes: int, *,
     )
 
 
-def _namespace_driver(run_dir: Path, *, embedded: bool) -> NamespaceDriver:
-    disks = LoopDisks(run_dir / "disks", owner=TEMPLATE_OWNER) if os.geteuid() == 0 else None
+def _drivers(data_dir: Path, run_dir: Path, *, embedded: bool) -> dict[Isolation, RuntimeDriver]:
+    """All that this version has; whether they work here is for their probes to say."""
+    slots = new_slots()
+    own = gvisor_directory(run_dir)
+    return {
+        Isolation.GVISOR: GvisorDriver(
+            own,
+            checkpoints=data_dir.absolute() / "checkpoints",
+            cgroups=_cgroups(own),
+            disks=_disks(own),
+            slots=slots,
+            outlive_host=not embedded,
+        ),
+        Isolation.NAMESPACE: NamespaceDriver(
+            run_dir, cgroups=_cgroups(run_dir), disks=_disks(run_dir), slots=slots, outlive_host=not embedded
+        ),
+    }
+
+
+def gvisor_directory(run_dir: Path) -> Path:
+    """What the gVisor driver keeps of what runs now: each driver removes what it does not know."""
+    return run_dir / "gvisor"
+
+
+def _disks(run_dir: Path) -> LoopDisks | None:
+    return LoopDisks(run_dir / "disks", owner=TEMPLATE_OWNER) if os.geteuid() == 0 else None
+
+
+def _cgroups(run_dir: Path) -> Cgroups:
     prefix = hashlib.blake2b(str(run_dir.absolute()).encode(), digest_size=4).hexdigest() + "-"
-    cgroups = Cgroups(detect(), prefix=prefix)
-    return NamespaceDriver(run_dir, cgroups=cgroups, disks=disks, outlive_host=not embedded)
+    return Cgroups(detect(), prefix=prefix)
 
 
 def _wanted(isolation: str, drivers: dict[Isolation, RuntimeDriver]) -> Isolation | None:

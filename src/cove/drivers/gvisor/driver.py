@@ -7,7 +7,6 @@ life is that of its kernel's process.
 import asyncio
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ from cove.drivers.namespace.kits import KitShelf
 from cove.drivers.namespace.parts import Stopped, driver_state, groups_in, kit_in, slot_in
 from cove.host.cgroups import Cgroups
 from cove.host.disks import LoopDisks
-from cove.host.identities import SLOTS, SlotAllocator
+from cove.host.identities import SlotAllocator, new_slots
 from cove.linux.clone import pid_of_pidfd, start_time_of
 from cove.models.agent import AgentBoot
 from cove.models.errors import CoveError, error
@@ -66,7 +65,7 @@ class GvisorDriver:
         self._cgroups = cgroups
         self._has_disks = disks is not None
         self._outlive_host = outlive_host
-        self._slots = slots or SlotAllocator(first=1 + secrets.randbelow(SLOTS))
+        self._slots = slots or new_slots()
         self._kits = KitShelf(cgroups, disks, size=0)  # members have theirs already
         self._workshop = Workshop(
             run_dir / "boxes", cgroups=cgroups, kits=self._kits, slots=self._slots, outlive_host=outlive_host

@@ -84,9 +84,7 @@ class Workshop:
         """
         slot = stopped.slot if stopped and stopped.slot is not None else self._slots.take()
         try:
-            kit = await (
-                self._kits.reopen(stopped.kit, around(limits)) if stopped else self._kits.take(around(limits))
-            )
+            kit = await (self._kits.reopen(stopped.kit, around(limits)) if stopped else self._kits.take(around(limits)))
         except BaseException:
             if not stopped:
                 self._slots.release(slot)

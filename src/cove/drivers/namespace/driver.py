@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import time
@@ -19,7 +18,7 @@ from cove.drivers.namespace.probe import probe_template, read_facts
 from cove.drivers.namespace.warm import WarmProcess, start_warm_process
 from cove.host.cgroups import Cgroups, prime_attach
 from cove.host.disks import LoopDisks
-from cove.host.identities import SLOTS, TEMPLATE_OWNER, SlotAllocator
+from cove.host.identities import TEMPLATE_OWNER, SlotAllocator, new_slots
 from cove.linux.clone import open_process, pid_of_pidfd, signal_process, start_time_of
 from cove.linux.privileges import last_capability
 from cove.models.errors import CoveError, error
@@ -39,15 +38,27 @@ _STOPS_AT_ONCE: Final = 3
 _BACKLOG: Final = 128
 _LONGEST_SOCKET_PATH: Final = 107  # unix(7)
 
+_AS_ROOT: Final = "`sudo cove serve`"
+_MORE_CGROUPS: Final = f"`systemd-run --user --scope -p Delegate=yes cove serve` (cgroup v2), or {_AS_ROOT}"
+
 
 class NamespaceDriver:
     """Implements `RuntimeDriver`. See ARCHITECTURE.md, "How a namespace sandbox starts"."""
 
-    def __init__(self, run_dir: Path, *, cgroups: Cgroups, disks: LoopDisks | None, outlive_host: bool = True) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        cgroups: Cgroups,
+        disks: LoopDisks | None,
+        slots: SlotAllocator | None = None,
+        outlive_host: bool = True,
+    ) -> None:
         """
         Args:
             run_dir: takes sockets, mount points and logs.
             disks: bounded disks; without, a tmpfs charged to memory is the disk.
+            slots: ranges of user ids, shared with other drivers of this host.
             outlive_host: sandboxes go on when this process dies, for a daemon that adopts them; otherwise they
                 die with it.
         """
@@ -57,8 +68,7 @@ class NamespaceDriver:
         self._has_disks = disks is not None
         self._kits = KitShelf(cgroups, disks, size=_READY_KITS if outlive_host else 0)
         self._privileged = os.geteuid() == 0
-        # Another host on this machine has its own: they begin at different places, so as not to share ids.
-        self._slots = SlotAllocator(first=1 + secrets.randbelow(SLOTS))
+        self._slots = slots or new_slots()
         self._warm: dict[str, WarmProcess] = {}
         self._warming: dict[str, asyncio.Lock] = {}
         self._held: dict[str, Held] = {}
@@ -123,16 +133,16 @@ class NamespaceDriver:
                 warm.close()
 
     def _lost(self) -> tuple[str, ...]:
-        """What works only partly here."""
+        """What works only partly here, and what to type to have it."""
         lost: list[str] = []
         missing = {"memory_mb", "vcpu"} - self._cgroups.enforceable
         if missing:
             names = ", ".join(sorted(missing))
-            lost.append(f"no limit on {names}: no writable cgroup controller (run as root, or delegate cgroups)")
+            lost.append(f"no limit on {names}: no writable cgroup controller; {_MORE_CGROUPS}")
         if not self._has_disks:
-            lost.append("a sandbox's disk is memory (tmpfs), so it cannot be stopped: bounded images need root")
+            lost.append(f"a sandbox's disk is memory (tmpfs), so it cannot be stopped: {_AS_ROOT}")
         if not self._privileged:
-            lost.append("all sandboxes run as your own user on the host: separate id ranges need root")
+            lost.append(f"all sandboxes run as your own user on the host, without id ranges of their own: {_AS_ROOT}")
         return tuple(lost)
 
     async def warm(self, template: TemplateManifest) -> None:
