@@ -9,6 +9,7 @@ from tests.docs.documents import ROOT
 
 from cove.core import client_leases
 from cove.mcp import bounds, output, pictures, prompts, resources, stdio
+from cove.mcp.clients.table import ClientName
 from cove.mcp.schemas import schema_of
 from cove.mcp.tool import AnyTool
 from cove.mcp.tools.hopx_arguments import MAX_WAITED_SECONDS
@@ -45,6 +46,15 @@ def test_sets_have_the_tools_that_the_page_counts(toolset: Toolset) -> None:
         row = re.search(r"^\| `core` \|.*$", PAGE, re.M)
         assert row
         assert re.findall(r"`(\w+)`", row[0])[1:] == list(tools_of(toolset))
+
+
+def test_the_readme_sets_up_every_assistant_and_has_what_the_registry_looks_for() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for client in ClientName:
+        assert f"cove mcp install --client {client}\n" in readme
+        assert f"(docs/clients/{client}.md)" in readme
+    entry = json.loads((ROOT / "packaging" / "mcp" / "server.json").read_text(encoding="utf-8"))
+    assert f"<!-- mcp-name: {entry['name']} -->" in readme
 
 
 def test_prompts_are_on_the_page() -> None:

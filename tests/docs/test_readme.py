@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(200)
 
 
 @pytest.fixture(scope="module")
-def environment(built_data_dir: Path) -> Iterator[dict[str, str]]:
+def environment(built_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What a reader's shell knows after `cove serve` and `cove keys create`."""
     options = ("--allow-webhook", "127.0.0.0/8")
     with data_directory(built_data_dir) as data_dir, running_server(data_dir, *options) as server:
@@ -28,6 +28,8 @@ def environment(built_data_dir: Path) -> Iterator[dict[str, str]]:
             COVE_BASE_URL=server.url,
             COVE_API_KEY=server.new_key("reader"),
             COVE_DATA_DIR=str(data_dir),
+            # `cove mcp install` writes into files below it.
+            HOME=str(tmp_path_factory.mktemp("home")),
             PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         )
 
