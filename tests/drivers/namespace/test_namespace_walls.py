@@ -9,6 +9,7 @@ import pytest
 from tests.contract.driver_fixtures import Inside, host_user
 from tests.drivers.namespace.conftest import SECRET, Ground
 
+from cove.drivers.namespace.forkserver.kernel_files import COVERED_DIRECTORIES, COVERED_FILES, READ_ONLY
 from cove.host.identities import FIRST, TEMPLATE_OWNER
 
 pytestmark = pytest.mark.anyio
@@ -175,10 +176,58 @@ async def test_template_layers_do_not_change(pair: tuple[Inside, Inside], ground
 
 async def test_mounts_are_harmless(inside: Inside) -> None:
     mounts = [line.split() for line in (await inside.output("cat /proc/self/mountinfo")).splitlines()]
+    covers = {f"/proc/{name}" for name in (*COVERED_FILES, *COVERED_DIRECTORIES, *READ_ONLY)}
+    null = {f"/proc/{name}" for name in COVERED_FILES}
     for fields in mounts:
         assert "nosuid" in fields[5].split(","), fields
-        assert "nodev" in fields[5].split(",") or fields[4] in ("/dev", "/dev/pts"), fields
-    assert sorted(fields[4] for fields in mounts) == ["/", "/dev", "/dev/pts", "/dev/shm", "/proc"]
+        assert "nodev" in fields[5].split(",") or fields[4] in {"/dev", "/dev/pts", *null}, fields
+        assert "ro" in fields[5].split(",") or fields[4] not in covers - null, fields
+    places = {fields[4] for fields in mounts}
+    assert places - covers == {"/", "/dev", "/dev/pts", "/dev/shm", "/proc", "/proc/sys/kernel/random/boot_id"}
+    assert len(places) == len(mounts)
+
+
+async def test_proc_does_not_tell_about_the_machine(inside: Inside) -> None:
+    names = [name for name in COVERED_FILES if Path("/proc", name).exists()]
+    places = [*names, *(name for name in COVERED_DIRECTORIES if Path("/proc", name).is_dir())]
+    code = "cd /proc; for f in %s; do [ -d $f ] && ls -A $f || head -c 100 $f; done 2>&1"
+    assert await inside.output(code % " ".join(places)) == ""
+    assert {"cmdline", "interrupts", "bus"} <= {*places}
+    assert all(Path("/proc", name).read_bytes() for name in ("cmdline", "interrupts")), "the control"
+    assert list(Path("/proc/bus").iterdir())
+    assert "MemTotal" in await inside.output("cat /proc/meminfo"), "what programs need is there"
+
+
+async def test_settings_of_the_machine_cannot_be_changed(inside: Inside) -> None:
+    code = """
+import os
+for path in ("sys/kernel/ns_last_pid", "pressure/memory", "sys/kernel/core_pattern", "sysrq-trigger", "irq/0/smp"):
+    try:
+        os.close(os.open(f"/proc/{path}", os.O_WRONLY))
+        print("open", path)
+    except OSError as problem:
+        print(problem.errno)
+writable = [f"{top}/{name}" for place in ("/proc/sys", "/proc/pressure", "/proc/fs", "/proc/irq", "/proc/bus")
+            for top, _, names in os.walk(place) for name in names if os.access(f"{top}/{name}", os.W_OK)]
+print(writable)
+"""
+    answers = (await inside.output(code, "python")).split("\n")
+    if Path("/proc/sysrq-trigger").exists():
+        answers[3] = "2"  # covered by /dev/null: to write to it does nothing
+    assert answers == ["30", "30", "13", "2", "2", "[]"]
+    assert os.access("/proc/sys/kernel/ns_last_pid", os.W_OK), "the control"
+
+
+async def test_each_has_names_of_its_own(pair: tuple[Inside, Inside]) -> None:
+    files = ("/etc/hostname", "/etc/machine-id", "/proc/sys/kernel/random/boot_id")
+    names = [(await inside.output(f"cat {' '.join(files)}")).split() for inside in pair]
+    here = [Path(file).read_text().strip() if Path(file).exists() else "" for file in files]
+    for first, second, host in zip(*names, here, strict=True):
+        assert len({first, second, host, ""}) == 4
+    assert all(len(machine) == 32 and int(machine, 16) for _, machine, _ in names)
+    assert names[0][0] == await pair[0].output("hostname")
+    lookup = "import socket; print(socket.gethostbyname(socket.gethostname()))"
+    assert await pair[0].output(lookup, "python") == "127.0.0.1"
 
 
 async def test_set_uid_programs_give_nothing(inside: Inside) -> None:

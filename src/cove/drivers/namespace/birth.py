@@ -8,7 +8,7 @@ from typing import Final
 
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.forkserver.birth import Birth
-from cove.drivers.namespace.warm import receive_packet, start_failure
+from cove.drivers.namespace.warm import close_all, receive_packet, start_failure
 from cove.host.identities import id_map
 from cove.models.agent import AgentBoot
 from cove.models.errors import error
@@ -93,7 +93,8 @@ async def be_born(
             await _send(channel, birth.model_dump_json().encode() + b"\n", disk)
             await attach()
             await loop.sock_sendall(channel, protocol.LIMITS_IN_FORCE)
-            answer, _ = await receive_packet(channel)
+            answer, descriptors = await receive_packet(channel)
+        close_all(descriptors)
     except TimeoutError as problem:
         raise error("SANDBOX_START_FAILED", f"A new sandbox was not ready in {_BIRTH_SECONDS:.0f} s.") from problem
     except OSError as problem:
@@ -101,7 +102,7 @@ async def be_born(
         answer = await _last_words(channel, problem)
     if answer is None:
         raise error("SANDBOX_START_FAILED", "A new sandbox ended before it was ready.")
-    if "error" in answer:
+    if not answer.get("ok"):
         raise start_failure(answer)
 
 
@@ -115,7 +116,8 @@ async def _send(channel: socket.socket, message: bytes, disk: int | None) -> Non
 async def _last_words(channel: socket.socket, problem: OSError) -> dict[str, object] | None:
     try:
         async with asyncio.timeout(_LAST_WORDS_SECONDS):
-            answer, _ = await receive_packet(channel)
+            answer, descriptors = await receive_packet(channel)
+        close_all(descriptors)
     except (OSError, TimeoutError):
         raise error("SANDBOX_START_FAILED", f"A new sandbox ended at its start: {problem}.") from problem
     return answer

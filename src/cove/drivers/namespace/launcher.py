@@ -115,8 +115,9 @@ def _build_root(launch: Launch) -> None:
         bind(first, root, MS_RDONLY | MS_NOSUID | MS_NODEV)
     stage = root + protocol.STAGE
     mount("tmpfs", stage, "tmpfs", MS_NOSUID, "mode=755,size=32m")
-    for path in (protocol.LAYERS, protocol.DISK, protocol.ROOT, protocol.DEVICES):
+    for path in (protocol.LAYERS, protocol.DISK, protocol.ROOT, protocol.DEVICES, protocol.EMPTY):
         os.mkdir(root + path, 0o755)
+    bind(root + protocol.EMPTY, root + protocol.EMPTY, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for index, layer in enumerate(launch.layers):
         target = f"{root}{protocol.LAYERS}/{index}"
         os.mkdir(target, 0o755)

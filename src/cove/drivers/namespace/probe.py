@@ -71,13 +71,15 @@ async def read_facts(socket_path: str) -> dict[str, Any]:
                 facts = json.loads(await reader.read(65536))
             finally:
                 writer.close()
-    except (OSError, TimeoutError, ValueError) as problem:
+        broken = _broken(facts)
+    except (OSError, TimeoutError, ValueError, KeyError, TypeError, RecursionError) as problem:
         raise error("SANDBOX_START_FAILED", f"The probe's sandbox does not answer: {problem}.") from problem
-    _judge(facts)
+    if broken:
+        raise error("SANDBOX_START_FAILED", f"A probe sandbox started, but it is not true that it {broken[0]}.")
     return facts
 
 
-def _judge(facts: dict[str, Any]) -> None:
+def _broken(facts: dict[str, Any]) -> list[str]:
     status = facts["status"]
     expectations = {
         "is the first process of its own pid namespace": facts["pid"] == 1,
@@ -87,9 +89,7 @@ def _judge(facts: dict[str, Any]) -> None:
         "cannot gain privileges": status["NoNewPrivs"] == "1",
         "runs behind a seccomp filter": status["Seccomp"] == "2",
     }
-    broken = [text for text, holds in expectations.items() if not holds]
-    if broken:
-        raise error("SANDBOX_START_FAILED", f"A probe sandbox started, but it is not true that it {broken[0]}.")
+    return [text for text, holds in expectations.items() if not holds]
 
 
 def _may_unshare() -> bool:

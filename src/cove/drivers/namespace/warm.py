@@ -1,10 +1,12 @@
 """The driver's side of a fork server: start it, ask it for new processes, end it."""
 
 import asyncio
+import json
+import os
 import socket
 import sys
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.launcher import Launch
@@ -15,6 +17,7 @@ from cove.models.templates import TemplateManifest
 
 _READY_SECONDS: Final = 120.0
 _SPAWN_SECONDS: Final = 20.0
+_LONGEST_NAME: Final = 200
 
 
 class WarmProcess:
@@ -54,10 +57,18 @@ class WarmProcess:
                 raise error(
                     "SANDBOX_START_FAILED", f"The template's warm process does not answer: {problem}"
                 ) from problem
+            except CoveError:
+                self._broken = True
+                raise
+        if len(descriptors) > 1:
+            self._broken = True
+            close_all(descriptors)
+            raise error("SANDBOX_START_FAILED", "The template's warm process sent more than was asked for.")
         if message is None:
             self._broken = True
             raise error("SANDBOX_START_FAILED", "The template's warm process has ended.")
         if "error" in message:
+            close_all(descriptors)
             raise start_failure(message)
         if not descriptors:
             raise error(
@@ -104,7 +115,8 @@ async def start_warm_process(
             await _launch(launch, theirs, output)
         theirs.close()
         async with asyncio.timeout(_READY_SECONDS):
-            message, _ = await receive_packet(ours)
+            message, descriptors = await receive_packet(ours)
+        close_all(descriptors)
     except BaseException as problem:
         ours.close()
         theirs.close()
@@ -116,12 +128,13 @@ async def start_warm_process(
     if message is None or "error" in message:
         ours.close()
         raise start_failure(message) if message else _died(log)
-    if message["threads"] != 1:
+    if message.get("threads") != 1:
         ours.close()
         raise error(
             "SANDBOX_START_FAILED", "A module of the template starts threads at import; it cannot be preloaded."
         )
-    return WarmProcess(template, ours, tuple(message["failed"]))
+    failed: list[Any] = message["failed"] if isinstance(message.get("failed"), list) else []
+    return WarmProcess(template, ours, tuple(str(name)[:_LONGEST_NAME] for name in failed))
 
 
 async def _launch(launch: Launch, theirs: socket.socket, output: IO[bytes]) -> None:
@@ -177,19 +190,43 @@ _REMEDIES: Final = {
 
 
 async def receive_packet(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """`protocol.receive` without blocking the loop."""
-    loop = asyncio.get_running_loop()
+    """`protocol.receive` without blocking the loop, from a sender that is not trusted.
+
+    Raises:
+        CoveError: SANDBOX_START_FAILED, when it is not a message.
+    """
     while True:
         try:
-            return protocol.receive(channel)
+            data, descriptors = protocol.receive_raw(channel, protocol.MAX_PACKET)
+            break
         except BlockingIOError:
-            pass
-        ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(channel.fileno(), _wake, ready)
-        try:
-            await ready
-        finally:
-            loop.remove_reader(channel.fileno())
+            await _readable(channel)
+    try:
+        if not data:
+            return None, descriptors
+        message: Any = json.loads(data)
+        if isinstance(message, dict):
+            return cast("dict[str, Any]", message), descriptors
+    except (ValueError, RecursionError):
+        pass
+    close_all(descriptors)
+    raise error("SANDBOX_START_FAILED", "A process of the template sent something that is not a message.")
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Descriptors come whether they are wanted or not; nobody else closes them."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+async def _readable(channel: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(channel.fileno(), _wake, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(channel.fileno())
 
 
 def _wake(ready: asyncio.Future[None]) -> None:

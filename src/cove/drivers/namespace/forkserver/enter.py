@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from cove.drivers.namespace.forkserver.birth import Birth
+from cove.drivers.namespace.forkserver.identity import cover_boot_id, write_identity
+from cove.drivers.namespace.forkserver.kernel_files import mount_proc
 from cove.drivers.namespace.forkserver.protocol import DEVICES, DISK, LAYERS, ROOT, USER_ID
 from cove.linux.clone import CLONE_NEWCGROUP, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, attach, bind, mount, pivot_root, remount
@@ -107,8 +109,10 @@ def _mount_disk(birth: Birth, disk: int | None) -> None:
     else:
         attach(disk, DISK)
         os.close(disk)
-    for name in ("upper", "work"):
-        os.makedirs(f"{DISK}/{name}", mode=0o755, exist_ok=True)
+    if not os.path.lexists(f"{DISK}/work"):  # a new one
+        os.mkdir(f"{DISK}/upper", 0o755)
+        write_identity(birth, f"{DISK}/upper")
+        os.mkdir(f"{DISK}/work", 0o755)
 
 
 def _mount_root(birth: Birth) -> None:
@@ -118,7 +122,8 @@ def _mount_root(birth: Birth) -> None:
 
 
 def _mount_kernel_filesystems() -> None:
-    mount("proc", f"{ROOT}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount_proc()
+    cover_boot_id()
     bind(DEVICES, f"{ROOT}/dev", recursive=True)
     remount(f"{ROOT}/dev", MS_RDONLY | MS_NOSUID | MS_NOEXEC)
     mount("devpts", f"{ROOT}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")

@@ -28,6 +28,8 @@ LAYERS: Final = f"{STAGE}/layers"
 DISK: Final = f"{STAGE}/disk"
 ROOT: Final = f"{STAGE}/root"
 DEVICES: Final = f"{STAGE}/dev"
+EMPTY: Final = f"{STAGE}/empty"
+"""A read-only directory with nothing in it."""
 
 USER_ID: Final = 1000
 
