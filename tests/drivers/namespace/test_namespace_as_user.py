@@ -2,19 +2,15 @@
 
 import json
 import os
-import shutil
-import site
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.contract.driver_fixtures import built_template, short_directory
+from tests.ordinary_user import USER, ordinary_python
 
-USER = 12345
-SOURCE = Path(__file__).parents[3] / "src"
 PROGRAM = """
 import asyncio, json, os, sys
 from pathlib import Path
@@ -57,11 +53,6 @@ async def main(run_dir, data_dir):
 
 asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
 """
-# The first exec may still be allowed to what the user is not: the interpreter has to start itself.
-TRIAL = """
-import subprocess, sys
-subprocess.run([sys.executable, "-c", "import cove.cli.main, httpx2"], check=True)
-"""
 CODE = {
     "python": ("python", "print(6 * 7)"),
     "status": ("bash", "cat /proc/self/status"),
@@ -83,30 +74,12 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def python(directory: Path) -> list[str]:
-    """A Python for an ordinary user, with all that this one can import; skips where there is none."""
-    if os.geteuid() != 0:
-        return [sys.executable]
-    become = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
-    if not shutil.which("setpriv"):
-        pytest.skip("needs setpriv (util-linux) to become an ordinary user")
-    problem = ""
-    for number, base in enumerate(dict.fromkeys((str(Path(sys.executable).resolve()), "/usr/bin/python3"))):
-        target = directory / f"python{number}"
-        made = subprocess.run([base, "-m", "venv", "--without-pip", str(target)], capture_output=True, check=False)
-        if made.returncode == 0:
-            packages = next(target.glob("lib/python3*/site-packages"))
-            (packages / "all.pth").write_text("\n".join([str(SOURCE), *site.getsitepackages()]) + "\n")
-            command = [*become, str(target / "bin/python")]
-            tried = subprocess.run([*command, "-c", TRIAL], capture_output=True, check=False, timeout=30)
-            if tried.returncode == 0:
-                return command
-            problem = tried.stderr.decode(errors="replace").strip()[-300:]
-    pytest.skip(f"no Python here can be used by an ordinary user: {problem}")
+def python(directory: Path) -> tuple[str, ...]:
+    return ordinary_python(directory)
 
 
 @pytest.fixture(scope="module")
-def facts(python: list[str], directory: Path, built_data_dir: Path) -> dict[str, Any]:
+def facts(python: tuple[str, ...], directory: Path, built_data_dir: Path) -> dict[str, Any]:
     """What an ordinary user's sandbox said, and what the driver said of itself."""
     built_template(built_data_dir, "base")
     done = subprocess.run(

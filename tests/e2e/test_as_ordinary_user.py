@@ -1,0 +1,105 @@
+"""A whole server of an ordinary user: programs, previews, terminals, watches, and what `cove doctor` says there."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.e2e.running_server import RunningServer, clean_environment, data_directory
+from tests.ordinary_user import USER, ordinary_python
+
+from cove import Sandbox
+from cove.models.frames import ChangeFrame
+
+PROGRAM = """
+import http.server, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"a page of the sandbox")
+server = http.server.HTTPServer(("127.0.0.1", 3000), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+"""
+
+
+@pytest.fixture(scope="module")
+def place(built_data_dir: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
+    """The user's Python, and a data directory of theirs."""
+    with data_directory(built_data_dir) as data_dir:
+        program = (*ordinary_python(data_dir), "-m", "cove.cli.main")
+        if os.geteuid() == 0:
+            os.chown(data_dir, USER, USER)
+        yield program, data_dir
+
+
+@pytest.fixture(scope="module")
+def diagnosis(place: tuple[tuple[str, ...], Path]) -> dict[str, Any]:
+    program, data_dir = place
+    done = subprocess.run(
+        [*program, "doctor", "--json", "--data-dir", str(data_dir)],
+        capture_output=True,
+        timeout=60,
+        cwd="/",
+        env=clean_environment(),
+        check=False,
+    )
+    found = json.loads(done.stdout)
+    namespace = next(driver for driver in found["drivers"] if driver["isolation"] == "namespace")
+    if not namespace["available"]:
+        assert namespace["remedies"], namespace
+        pytest.skip(f"ordinary users cannot start sandboxes here: {namespace['problems']}")
+    assert done.returncode == 0
+    return {**found, "namespace": namespace}
+
+
+@pytest.fixture(scope="module")
+def sandbox(place: tuple[tuple[str, ...], Path], diagnosis: dict[str, Any]) -> Iterator[Sandbox]:
+    program, data_dir = place
+
+    class UsersServer(RunningServer):
+        pass
+
+    UsersServer.program = program
+    server = UsersServer.start(data_dir, "--dev")
+    try:
+        assert os.stat(f"/proc/{server.process.pid}").st_uid == (USER if os.geteuid() == 0 else os.geteuid())
+        with Sandbox.create("base", base_url=server.url) as made:
+            yield made
+    finally:
+        server.stop()
+
+
+def test_a_program_runs(sandbox: Sandbox) -> None:
+    assert sandbox.run_code("print(6 * 7)").stdout == "42\n"
+
+
+def test_a_page_of_a_program_is_seen(sandbox: Sandbox) -> None:
+    assert sandbox.run_code(PROGRAM).success
+    answer = httpx2.get(sandbox.get_preview_url(3000), timeout=20, follow_redirects=True, trust_env=False)
+    assert (answer.status_code, answer.text) == (200, "a page of the sandbox")
+
+
+def test_a_terminal_has_a_screen(sandbox: Sandbox) -> None:
+    with sandbox.terminal.connect(cols=100, rows=30) as terminal:
+        terminal.send("stty size; exit 7\n")
+        assert "30 100" in "".join(terminal)
+        assert terminal.exit_code == 7
+
+
+def test_changes_of_files_are_seen(sandbox: Sandbox) -> None:
+    with sandbox.files.watch(timeout=20) as changes:
+        sandbox.files.write("/workspace/new.txt", "x")
+        seen = next(change for change in changes if isinstance(change, ChangeFrame))
+    assert seen.path == "/workspace/new.txt"
+
+
+def test_what_this_user_lacks_is_said_with_the_command_that_helps(diagnosis: dict[str, Any]) -> None:
+    lost = " ".join(diagnosis["namespace"]["lost"])
+    assert "sudo cove serve" in lost, "what needs root"
+    enforced = diagnosis["namespace"]["capabilities"]["limits"]
+    assert ("memory_mb" in enforced) != ("systemd-run --user --scope -p Delegate=yes" in lost)
