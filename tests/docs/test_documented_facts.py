@@ -87,6 +87,7 @@ def test_bounds_are_those_of_the_code(row: str, words: str) -> None:
         ("`hopx-ai`, synchronous", re.search(r"^hopx-ai==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)),
         ("`hopx-cli`", re.search(r"^hopx-cli==(\S+)", (CLIENTS / "hopx-cli.txt").read_text(), re.M)),
         ("`hopx-mcp`", re.search(r"^hopx-mcp==(\S+)", (CLIENTS / "hopx-mcp.txt").read_text(), re.M)),
+        ("`microsandbox`", re.search(r"^microsandbox==(\S+)", (CLIENTS / "microsandbox.txt").read_text(), re.M)),
     ],
 )
 def test_versions_are_those_that_are_driven(client: str, version: re.Match[str] | None) -> None:
