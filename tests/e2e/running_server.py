@@ -58,9 +58,10 @@ def until(check: Callable[[], _T], *, seconds: float, what: str) -> _T:
 
 def clean_environment(**more: str) -> dict[str, str]:
     """The environment without anything that would change how Cove behaves: sandboxes are those of one driver,
-    whatever others this machine has."""
+    whatever others this machine has. COVE_TEST_ISOLATION is for running the tests on another one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COVE_", "HOPX_"))}
-    return {**kept, "PYTHONWARNINGS": "default", "COVE_ISOLATION": "namespace", **more}
+    isolation = os.environ.get("COVE_TEST_ISOLATION", "namespace")
+    return {**kept, "PYTHONWARNINGS": "default", "COVE_ISOLATION": isolation, **more}
 
 
 def run_cove(*arguments: str, stdin: bytes = b"", seconds: float = 60.0) -> subprocess.CompletedProcess[bytes]:
@@ -87,7 +88,8 @@ def data_directory(built: Path) -> Generator[Path]:
             pytest.skip(f"the template {name} is not built: run `make setup`")
     path = Path(tempfile.mkdtemp(prefix="cove-", dir="/tmp"))
     path.chmod(0o755)
-    for name in ("templates", "layers"):
+    (built / "checkpoints").mkdir(mode=0o700, exist_ok=True)
+    for name in ("templates", "layers", "checkpoints"):
         (path / name).symlink_to(built / name)
     try:
         yield path
