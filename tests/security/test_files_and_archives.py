@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def test_names_and_links_that_lead_out(ground: Ground) -> None:
     attacker = ground.attacker
     attacker.command(
         f"mkdir -p /tmp/lead; cd /tmp/lead; ln -sfn {secret} one; ln -sfn {secret.parent} two; ln -sfn one three; "
-        f"ln -sfn / four; ln -sfn /proc/1/root five; ln -sfn ../../../../../..{secret} six; ln -sfn /proc/self/cwd seven"
+        f"ln -sfn / four; ln -sfn /proc/1/root five; ln -sfn ../../../../../..{secret} six; "
+        "ln -sfn /proc/self/cwd seven"
     )
     paths = [str(secret), f"/workspace/../../../..{secret}", f"/proc/1/root{secret}", f"/proc/self/root{secret}"]
     paths += [f"/tmp/lead/{name}" for name in ("one", "two/secret", "three", f"four{secret}", f"five{secret}", "six")]
@@ -81,7 +83,7 @@ def test_a_directory_that_is_exchanged_for_a_link(ground: Ground) -> None:
 import os, time
 os.makedirs("/workspace/race/real", exist_ok=True)
 os.chdir("/workspace/race")
-end = time.monotonic() + 8
+end = time.monotonic() + 15
 count = 0
 while time.monotonic() < end and not os.path.exists("stop"):
     for target in ("/etc", "{secret.parent}", "/proc/1/root"):
@@ -97,23 +99,26 @@ print(count)
     started = attacker.http.post("/commands/background", json={"command": "python3 /tmp/race.py", "timeout": 20})
     process = started.json()["process_id"]
     kinds: set[str] = set()
-    for _ in range(40):
+    end = time.monotonic() + 10
+    for turn in range(400):
+        if (len(kinds) == 2 and turn >= 20) or time.monotonic() > end:
+            break
         attacker.http.post("/files/write", json={"path": "/workspace/race/link/new", "content": "attack"})
         read = attacker.http.get("/files/read", params={"path": "/workspace/race/link/secret"})
         listed = attacker.http.get("/files/list", params={"path": "/workspace/race/link"})
         packed = attacker.http.get("/files/archive", params={"path": "/workspace/race"})
-        kinds.add("real" if "fine" in read.text else "link")
+        kinds.add("real" if "fine" in read.text else "link" if read.status_code != 200 else "other")
         for answer in (read, listed, packed):
             assert HOST_SECRET.encode() not in answer.content
     attacker.command("touch /workspace/race/stop")
-    assert attacker.http.get(f"/execute/processes/{process}", params={"wait": 10}).status_code == 200
-    assert kinds == {"real", "link"}
+    ended = attacker.http.get(f"/execute/processes/{process}", params={"wait": 10})
+    assert kinds >= {"real", "link"}, ended.text
     assert not (secret.parent / "new").exists()
     assert attacker.command("test -e /etc/new || echo none")["stdout"] == "none\n"
 
 
 @attack(
-    "Files without end or end of patience: /dev/zero, FIFOs, a sparse terabyte, a loop of links, a deep tree, long names",
+    "Files without end: /dev/zero, FIFOs, a sparse terabyte, a loop of links, a deep tree, long names",
     expected="refused or cut off at once; the server's memory does not grow",
     control="the sparse file says that it is a terabyte",
 )
@@ -167,7 +172,7 @@ def archive_of(*members: tarfile.TarInfo) -> bytes:
 
 
 @attack(
-    "Archives that write elsewhere: `..`, absolute names, a file through a link (absolute, relative), hard links, devices",
+    "Archives that write elsewhere: `..`, absolute names, files through links, hard links, devices",
     expected="refused or kept inside; the host and system files are as they were",
     control="a naive unpacker writes outside with the same archive",
 )
@@ -200,7 +205,8 @@ def test_archives_that_write_elsewhere(ground: Ground) -> None:
     for archive in hostile:
         answer = attacker.http.put("/files/archive", params={"path": "/workspace/in"}, content=archive)
         assert answer.status_code < 500, answer.text
-    look = "ls /etc/out 2>/dev/null; find /workspace/in -type b -o -type c -o -type p -o -perm /6000; grep -c attack /etc/passwd"
+    look = "ls /etc/out 2>/dev/null; find /workspace/in -type b -o -type c -o -type p -o -perm /6000; "
+    look += "grep -c attack /etc/passwd"
     assert attacker.command(look)["stdout"].split() == ["0"]
     assert not (place / "out").exists()
     suid = archive_of(member("program", mode=0o6777))
@@ -246,7 +252,7 @@ def test_archives_that_are_bombs(ground: Ground) -> None:
 
 
 @attack(
-    "Gaining the next sandbox: start-up files, `sitecustomize`, PYTHONPATH, the agent's own files, the template's layers",
+    "Gaining the next sandbox: start-up files, `sitecustomize`, PYTHONPATH, the agent's own files",
     expected="the agent's files cannot be written; a new sandbox has nothing of it",
     control="in the attacker's own sandbox the start-up file runs",
 )
@@ -254,9 +260,10 @@ def test_start_up_files_reach_no_other_sandbox(ground: Ground) -> None:
     first = ground.make()
     try:
         planted = first.command(
-            "echo 'echo planted-55e1' | tee /home/user/.bashrc /home/user/.profile /home/user/.bash_profile > /dev/null; "
+            "cd; echo 'echo planted-55e1' | tee .bashrc .profile .bash_profile > /dev/null; "
             "mkdir -p $(python3 -m site --user-site); "
-            "echo \"print('planted-55e1')\" > $(python3 -m site --user-site)/sitecustomize.py; bash -ic true; python3 -c ''"
+            "echo \"print('planted-55e1')\" > $(python3 -m site --user-site)/sitecustomize.py; "
+            "bash -ic true; python3 -c ''"
         )
         assert planted["stdout"].count("planted-55e1") >= 2
         writable = """

@@ -29,10 +29,10 @@ def test_files_are_no_pages_of_the_server(ground: Ground) -> None:
             kind = answer.headers["content-type"]
             attached = answer.headers.get("content-disposition", "").startswith("attachment")
             policy = answer.headers.get("content-security-policy", "")
-            assert attached or kind.startswith("application/json") or "sandbox" in policy, (route, dict(answer.headers))
+            assert attached or kind.startswith("application/json") or policy == "sandbox", (route, dict(answer.headers))
         download = ground.attacker.http.get("/files/download", params={"path": path})
         assert download.text == MARKUP
-        assert "\n" not in download.headers["content-disposition"]
+        assert download.headers["content-security-policy"] == "sandbox"
 
 
 @attack(
@@ -48,7 +48,7 @@ def test_names_do_not_become_headers(ground: Ground) -> None:
     assert answer.status_code == 200
     assert answer.text == "content"
     assert "set-cookie" not in answer.headers
-    assert "\x1b" not in answer.headers["content-disposition"]
+    assert not [value for value in answer.headers.values() if "\x1b" in value or "owned" in value]
     missing = ground.attacker.http.get("/files/read", params={"path": path + "-missing"})
     assert missing.status_code == 404
     assert missing.headers["content-type"].startswith("application/json")

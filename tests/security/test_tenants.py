@@ -194,8 +194,9 @@ async def test_mcp_tools_on_another_sandbox(ground: Ground) -> None:
     control="they are there in the first",
 )
 def test_recycled_sandboxes(ground: Ground) -> None:
-    leave = "for d in /workspace /tmp /dev/shm /home/user /var/tmp; do echo recycled-7a1c > $d/left; done; sleep 1000.7711 &"
-    look = "cat /workspace/left /tmp/left /dev/shm/left /home/user/left /var/tmp/left /proc/[0-9]*/cmdline 2>/dev/null; env"
+    places = ("/workspace", "/tmp", "/dev/shm", "/home/user", "/var/tmp")
+    leave = f"for d in {' '.join(places)}; do echo recycled-7a1c > $d/left; done; sleep 1000.7711 &"
+    look = f"cat {'/left '.join(places)}/left /proc/[0-9]*/cmdline 2>/dev/null; env"
     first = make_sandbox(ground.server, ground.blue, ground.driver, env_vars={"LEFT": "recycled-7a1c"})
     try:
         first.command(leave)

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from cove.linux.process import (
     close_range,
+    end_first_without_memory,
     set_child_subreaper,
     set_dumpable,
     set_parent_death_signal,
@@ -75,6 +76,7 @@ def _run_child(main: Callable[[], object], parent: int) -> NoReturn:
         if os.getppid() == parent:
             set_child_subreaper(True)
             set_dumpable(True)
+            end_first_without_memory()  # a flood of small processes must not cost the agent its life
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             main()
     except BaseException as problem:
