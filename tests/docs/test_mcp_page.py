@@ -9,7 +9,10 @@ from tests.docs.documents import ROOT
 
 from cove.core import client_leases
 from cove.mcp import bounds, output, pictures, prompts, resources, stdio
-from cove.mcp.clients.table import ClientName
+from cove.mcp.clients import snippets
+from cove.mcp.clients.entries import Wanted, addition
+from cove.mcp.clients.programs import DISTRIBUTION, Program
+from cove.mcp.clients.table import CLIENTS, ClientName
 from cove.mcp.schemas import schema_of
 from cove.mcp.tool import AnyTool
 from cove.mcp.tools.hopx_arguments import MAX_WAITED_SECONDS
@@ -55,6 +58,14 @@ def test_the_readme_sets_up_every_assistant_and_has_what_the_registry_looks_for(
         assert f"(docs/clients/{client}.md)" in readme
     entry = json.loads((ROOT / "packaging" / "mcp" / "server.json").read_text(encoding="utf-8"))
     assert f"<!-- mcp-name: {entry['name']} -->" in readme
+
+
+@pytest.mark.parametrize("client", [ClientName.CURSOR, ClientName.VSCODE])
+def test_links_of_the_readme_install_what_the_command_prints(client: ClientName) -> None:
+    # By name, not by the path that this machine may have.
+    uvx = Program("uvx", ("--from", DISTRIBUTION, "cove"))
+    _, link = snippets.links(CLIENTS[client], addition(CLIENTS[client], Wanted(program=uvx)))
+    assert f"({link})" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_prompts_are_on_the_page() -> None:
