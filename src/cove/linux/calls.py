@@ -18,6 +18,9 @@ _COMMON: Final[dict[str, int]] = {
     "fsmount": 432,
     "clone3": 435,
     "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
+    "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
 }
 
 # PyDLL keeps the interpreter lock: a call that forks must not come back to a lock in an unknown state.
