@@ -8,7 +8,7 @@ import array
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class FakeAgent:
         self._threads: list[threading.Thread] = []
 
     @contextmanager
-    def serving(self) -> Iterator["FakeAgent"]:
+    def serving(self) -> Generator["FakeAgent"]:
         """In place of the socket that is there."""
         real = self._path.with_name("real.sock")
         self._path.rename(real)

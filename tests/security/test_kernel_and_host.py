@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.e2e.running_server import until
 from tests.security.attacks import attack
 from tests.security.ground import HOST_SECRET, Ground, markers
 from tests.security.programs import control, done, program
@@ -243,7 +244,7 @@ attempt("on /dev", lambda: open("/dev/new", "w"))
         "urandom",
         "zero",
     }
-    assert set(ground.attacker.command("ls /dev")["stdout"].split()) <= known | {"fuse", "net"}
+    assert set(ground.attacker.command("ls /dev")["stdout"].split()) <= known | {"fuse", "net", "pids"}
 
 
 REMOUNT = """
@@ -370,7 +371,7 @@ def test_the_agent_cannot_be_taken_over(ground: Ground) -> None:
     # gVisor shows what a process has open and was started with to its own user also when it is not dumpable.
     reached = set(done(attacker.attack(program(TAKE_OVER, pid=1))))
     assert reached <= ({"descriptors", "environment"} if ground.own_kernel else set[str]())
-    attacker.command("for name in KILL STOP TERM INT HUP SEGV USR1; do kill -$name 1; done")
+    _signals_from_inside(ground)
     fake = """
 import http.server, os, sys
 class Fake(http.server.BaseHTTPRequestHandler):
@@ -398,6 +399,18 @@ server.serve_forever()
     assert info.json()["vm_id"] == attacker.sandbox_id
     assert b"fake" not in attacker.http.get("/ports/7777/health").content
     assert attacker.execute("print('answers')")["stdout"] == "answers\n"
+
+
+def _signals_from_inside(ground: Ground) -> None:
+    """gVisor's first process can be ended by its own sandbox: then all of that sandbox has ended, and nothing else."""
+    doomed = ground.make() if ground.own_kernel else ground.attacker
+    body = {"command": "for name in STOP HUP USR1 INT TERM SEGV KILL; do kill -$name 1; done", "timeout": 10}
+    assert doomed.http.post("/commands/run", json=body).status_code in (
+        (200, 404, 502) if ground.own_kernel else (200,)
+    )
+    if ground.own_kernel:
+        doomed.kill()
+        until(lambda: ground.server.record(doomed.sandbox_id) is None, seconds=10, what="it is gone")
 
 
 @attack(
@@ -534,9 +547,9 @@ def test_cgroups_cannot_be_changed(ground: Ground) -> None:
     source = """
 def find():
     found = []
-    for top in ("/sys", "/proc/self", "/tmp", "/mnt"):
+    for top in ("/sys", "/dev", "/proc/self", "/tmp", "/mnt"):
         for directory, _, names in os.walk(top):
-            wanted = {"release_agent", "cgroup.procs", "notify_on_release"}.intersection(names)
+            wanted = {"release_agent", "cgroup.procs", "notify_on_release", "pids.max"}.intersection(names)
             found += [f"{directory}/{name}" for name in wanted]
             if len(found) > 200:
                 break

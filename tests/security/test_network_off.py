@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 
 from tests.security.attacks import attack
@@ -58,7 +58,7 @@ for name in ("localhost.example.org", "example.com", "metadata.google.internal",
 
 
 @contextmanager
-def listeners() -> Iterator[list[tuple[str, str, tuple[str, int]]]]:
+def listeners() -> Generator[list[tuple[str, str, tuple[str, int]]]]:
     """Services of the host that answer `host`: on loopback, and on its address where it has one."""
     with ExitStack() as stack:
         targets: list[tuple[str, str, tuple[str, int]]] = []

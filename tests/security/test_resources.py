@@ -139,25 +139,24 @@ def test_floods_end_at_the_limit(ground: Ground, small: list[Inside], kind: str)
 
 
 OUTPUTS = {
-    "one huge line": "while True: sys.stdout.write('x' * (1 << 20))",
-    "binary": "while True: sys.stdout.buffer.write(bytes(range(256)) * 4096)",
-    "many lines": "while True: print('x\\n' * 10000)",
-    "errors": "while True: sys.stderr.write('e' * (1 << 20))",
+    "one huge line": "sys.stdout.write('x' * (1 << 20))",
+    "binary": "sys.stdout.buffer.write(bytes(range(256)) * 4096)",
+    "many lines": "print('x\\n' * (1 << 19))",
+    "errors": "sys.stderr.write('e' * (1 << 20))",
 }
 
 
 @attack(
     "Floods of output: one huge line, binary, many lines, errors",
     expected="cut off and marked; the server does not grow",
-    control="the programs print without end",
+    control="the programs print 64 MiB each",
 )
 def test_floods_of_output(ground: Ground, small: list[Inside]) -> None:
     sandbox = standing(ground, small)
     for kind, source in OUTPUTS.items():
         before = resident_bytes(ground.server.process.pid)
-        sandbox.write("/tmp/flood.py", f"import sys\n{source}\n")
-        result = sandbox.command("python3 /tmp/flood.py", timeout=1)
-        assert result["timed_out"] or result["exit_code"] != 0, kind
+        sandbox.write("/tmp/flood.py", f"import sys\nfor _ in range(64):\n    {source}\n")
+        result = sandbox.command("python3 /tmp/flood.py", timeout=20)
         assert result["stdout_truncated"] or result["stderr_truncated"], kind
         assert len(result["stdout"]) + len(result["stderr"]) < 16 * MIB, kind
         assert resident_bytes(ground.server.process.pid) - before < 48 * MIB, kind
