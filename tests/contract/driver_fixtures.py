@@ -152,7 +152,7 @@ class GvisorSubject(Subject):
         """`mark`: see `NamespaceSubject`."""
         self.directory = directory
         self.template = template
-        self._checkpoints = checkpoints
+        self.checkpoints = checkpoints
         digest = hashlib.blake2b(str(directory).encode(), digest_size=4).hexdigest()
         self.prefix = f"{mark}{digest}-"
         self.cgroups = Cgroups(detect(), prefix=self.prefix)
@@ -161,7 +161,7 @@ class GvisorSubject(Subject):
     def open(self, directory: Path | None = None, *, outlive_host: bool = True) -> GvisorDriver:
         return GvisorDriver(
             directory or self.directory,
-            checkpoints=self._checkpoints,
+            checkpoints=self.checkpoints,
             cgroups=self.cgroups,
             disks=self.disks,
             outlive_host=outlive_host,

@@ -53,11 +53,20 @@ def host_user(slot: int) -> int:
     return host_id(slot, protocol.USER_ID)
 
 
+class RestoreFailedError(Exception):
+    """`runsc` itself could not restore; `cause` is for whoever asked."""
+
+    def __init__(self, cause: CoveError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 async def boot(what: Boot, pipes: GuestPipes) -> None:
     """Start `runsc` and wait until the kernel runs.
 
     Raises:
         CoveError: SANDBOX_START_FAILED. Processes may be left in the kit's cgroups then.
+        RestoreFailedError: the checkpoint may be broken.
     """
     kit = what.kit
     process = await asyncio.create_subprocess_exec(
@@ -82,6 +91,8 @@ async def boot(what: Boot, pipes: GuestPipes) -> None:
             raise error("SANDBOX_START_FAILED", f"gVisor did not start in {_LAUNCH_SECONDS:.0f} s.") from problem
         raise
     if code != 0:
+        if what.image is not None and code != FAILED:
+            raise RestoreFailedError(_failed(code, pipes.errors))
         raise _failed(code, pipes.errors)
 
 

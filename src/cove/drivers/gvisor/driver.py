@@ -6,6 +6,7 @@ life is that of its kernel's process.
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from cove.drivers.base import cannot_stop
+from cove.drivers.gvisor.boot import RestoreFailedError
 from cove.drivers.gvisor.checkpoints import Checkpoints
 from cove.drivers.gvisor.guest.protocol import Birth
 from cove.drivers.gvisor.kernels import Kernel, Kernels
@@ -85,6 +87,11 @@ class GvisorDriver:
     def isolation(self) -> Isolation:
         """A kernel of its own in user space."""
         return Isolation.GVISOR
+
+    @property
+    def ready_members(self) -> int:
+        """How many sandboxes wait for their birth."""
+        return len(self._members.names())
 
     @property
     def capabilities(self) -> Capabilities:
@@ -267,10 +274,22 @@ class GvisorDriver:
         owned: tuple[str, ...] = (),
         stopped: Stopped | None = None,
     ) -> Member:
-        """A new member. An image that cannot be restored any more is made anew, once."""
+        """A new member. An image that cannot be restored any more, after a crash of the machine for example, is made
+        anew, once; not for a disk that a sandbox has written to, which may be the reason."""
         runsc = await self._usable_runsc()
         image = await self._checkpoints.image(runsc, template, self._workshop.fresh)
-        return await self._workshop.make(runsc, template, limits, image=image, owned=owned, stopped=stopped)
+        make = functools.partial(self._workshop.make, runsc, template, limits, owned=owned, stopped=stopped)
+        try:
+            return await make(image=image)
+        except RestoreFailedError as failed:
+            if stopped:
+                raise failed.cause from None
+        await asyncio.to_thread(self._checkpoints.forget, image)
+        image = await self._checkpoints.image(runsc, template, self._workshop.fresh)
+        try:
+            return await make(image=image)
+        except RestoreFailedError as failed:
+            raise failed.cause from None
 
     async def _born(self, spec: SandboxSpec, template: TemplateManifest, member: Member) -> SandboxRecord:
         try:

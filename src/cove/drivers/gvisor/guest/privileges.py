@@ -6,6 +6,8 @@ They are about gVisor's kernel, not the host's.
 import ctypes
 import os
 import struct
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final
 
 from cove.linux.calls import libc_call, syscall
@@ -18,7 +20,7 @@ _CAP_SETGID: Final = 6
 _CAP_SETUID: Final = 7
 _CAP_SETPCAP: Final = 8
 _CAP_SYS_ADMIN: Final = 21
-_NEEDED_AT_BIRTH: Final = 1 << _CAP_DAC_OVERRIDE | 1 << _CAP_SETPCAP | 1 << _CAP_SYS_ADMIN
+_NEEDED_AT_BIRTH: Final = 1 << _CAP_DAC_OVERRIDE | 1 << _CAP_SETUID | 1 << _CAP_SETPCAP | 1 << _CAP_SYS_ADMIN
 
 NAMES: Final = ("CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN")
 """What the program is started with."""
@@ -35,6 +37,18 @@ def become_user(user: int) -> None:
 def raise_kept() -> None:
     """Put in force what `become_user` kept: to name the host, to limit processes, and to empty the bounding set."""
     _set_capabilities(_NEEDED_AT_BIRTH)
+
+
+@contextmanager
+def as_root() -> Generator[None]:
+    """What is made in the block belongs to root. Takes `raise_kept` before, and again afterwards."""
+    user = os.geteuid()
+    os.seteuid(0)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        raise_kept()
 
 
 def drop_all() -> None:

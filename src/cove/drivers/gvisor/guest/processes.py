@@ -6,6 +6,7 @@ gVisor knows RLIMIT_NPROC but does not heed it, and its kernel ends when the hos
 import os
 from typing import Final
 
+from cove.drivers.gvisor.guest.privileges import as_root
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 
 _MOUNT_POINT: Final = "/dev/pids"
@@ -14,11 +15,12 @@ _GROUP: Final = f"{_MOUNT_POINT}/sandbox"
 
 def limit_processes(maximum: int) -> None:
     """Put this process, and so all its children, into a group with that limit. Its files are root's."""
-    os.mkdir(_MOUNT_POINT, 0o755)
-    mount("none", _MOUNT_POINT, "cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, "pids")
-    os.mkdir(_GROUP, 0o755)
-    _write("pids.max", maximum)
-    _write("cgroup.procs", os.getpid())
+    with as_root():
+        os.mkdir(_MOUNT_POINT, 0o755)
+        mount("none", _MOUNT_POINT, "cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, "pids")
+        os.mkdir(_GROUP, 0o755)
+        _write("pids.max", maximum)
+        _write("cgroup.procs", os.getpid())
 
 
 def _write(name: str, number: int) -> None:
