@@ -11,6 +11,8 @@ import pytest
 from tests.contract.driver_fixtures import built_template, short_directory
 from tests.ordinary_user import USER, ordinary_python
 
+from cove.linux import landlock
+
 PROGRAM = """
 import asyncio, json, os, sys
 from pathlib import Path
@@ -58,6 +60,8 @@ CODE = {
     "status": ("bash", "cat /proc/self/status"),
     "write": ("bash", "for d in /workspace /home/user /tmp /var/tmp; do echo x > $d/f && cat $d/f; done"),
     "system": ("bash", "(echo x > /usr/f) 2>/dev/null || (rm -f /usr/bin/env) 2>/dev/null || echo refused"),
+    "owner of /etc": ("bash", "stat -c %u /etc"),
+    "etc": ("bash", "(echo x > /etc/new) 2>/dev/null || (echo x >> /etc/hosts) 2>/dev/null || echo refused"),
     "processes": ("bash", "ls /proc | grep -cE '^[0-9]+$'"),
     "interfaces": ("python", "import socket; print([name for _, name in socket.if_nameindex()])"),
     "disk": ("bash", "head -c 100000000 /dev/zero > /workspace/big || echo full; rm /workspace/big"),
@@ -117,6 +121,14 @@ def test_the_walls_are_the_same(facts: dict[str, Any]) -> None:
     assert printed(facts, "interfaces") == "['lo']"
     assert int(printed(facts, "processes")) < 12
     assert printed(facts, "system") == "refused"
+
+
+def test_landlock_stands_where_permissions_do_not(facts: dict[str, Any]) -> None:
+    """Here the user owns what the sandbox was given at its start: only Landlock keeps it."""
+    if landlock.abi() < landlock.OLDEST_ABI:
+        pytest.skip("this kernel has no Landlock in force that is new enough")
+    assert printed(facts, "owner of /etc") == "1000", "the control: permissions would allow it"
+    assert printed(facts, "etc") == "refused"
 
 
 def test_the_users_directories_can_be_written_and_are_bounded(facts: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from cove.drivers.namespace.warm import WarmProcess, start_warm_process
 from cove.host.cgroups import Cgroups, prime_attach
 from cove.host.disks import LoopDisks
 from cove.host.identities import TEMPLATE_OWNER, SlotAllocator, new_slots
+from cove.linux import landlock
 from cove.linux.clone import open_process, pid_of_pidfd, signal_process, start_time_of
 from cove.linux.privileges import last_capability
 from cove.models.errors import CoveError, error
@@ -38,6 +39,7 @@ _STOPS_AT_ONCE: Final = 3
 _BACKLOG: Final = 128
 _LONGEST_SOCKET_PATH: Final = 107  # unix(7)
 
+_LANDLOCK: Final = "Linux 6.2 or later, started with `landlock` in the `lsm=` boot parameter, has it"
 _AS_ROOT: Final = "`sudo cove serve`"
 _MORE_CGROUPS: Final = f"`systemd-run --user --scope -p Delegate=yes cove serve` (cgroup v2), or {_AS_ROOT}"
 
@@ -143,6 +145,8 @@ class NamespaceDriver:
             lost.append(f"a sandbox's disk is memory (tmpfs), so it cannot be stopped: {_AS_ROOT}")
         if not self._privileged:
             lost.append(f"all sandboxes run as your own user on the host, without id ranges of their own: {_AS_ROOT}")
+        if landlock.abi() < landlock.OLDEST_ABI:
+            lost.append(f"no Landlock as a second wall around what a sandbox may write: {_LANDLOCK}")
         return tuple(lost)
 
     async def warm(self, template: TemplateManifest) -> None:

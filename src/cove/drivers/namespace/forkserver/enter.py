@@ -15,6 +15,7 @@ from cove.drivers.namespace.forkserver.birth import Birth
 from cove.drivers.namespace.forkserver.identity import cover_boot_id, write_identity
 from cove.drivers.namespace.forkserver.kernel_files import mount_proc
 from cove.drivers.namespace.forkserver.protocol import DEVICES, DISK, LAYERS, ROOT, USER_ID
+from cove.linux import landlock
 from cove.linux.clone import CLONE_NEWCGROUP, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, attach, bind, mount, pivot_root, remount
 from cove.linux.network import bring_loopback_up
@@ -29,6 +30,8 @@ from cove.linux.seccomp import install_filter
 _SHARED_MEMORY_MIB: Final = 64
 _OWNED_BY_USER: Final = ("workspace", "home/user")
 _OPEN_TO_ALL: Final = ("tmp", "var/tmp")
+_CACHES: Final = ("usr/lib/cove/go-cache",)
+"""That templates fill, and programs of the user go on filling."""
 
 
 class StepFailed(Exception):
@@ -69,6 +72,7 @@ def enter_sandbox(
         ("close inherited descriptors", lambda: _close_inherited(keep)),
         ("set resource limits", lambda: _limit_resources(birth)),
         ("give up privileges", lambda: _give_up_privileges(birth)),
+        ("give up writing elsewhere", lambda: _restrict_changes(birth)),
         ("install the system call filter", lambda: install_filter(filter_program)),
         ("enter the workspace", lambda: _enter(birth.boot.workspace)),
     )
@@ -175,6 +179,23 @@ def _limit_resources(birth: Birth) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Counted per user namespace since Linux 5.14: a second wall behind the pids cgroup, the only one without it.
     resource.setrlimit(resource.RLIMIT_NPROC, (birth.processes, birth.processes))
+
+
+def _restrict_changes(birth: Birth) -> None:
+    """A second wall around what the user may write, where the kernel has Landlock."""
+    version = landlock.abi()
+    if version < landlock.OLDEST_ABI:
+        return
+    changed = (
+        *_OWNED_BY_USER,
+        *_OPEN_TO_ALL,
+        *_CACHES,
+        "dev/shm",
+        birth.boot.workspace.strip("/"),
+        *birth.owned_directories,
+    )
+    places = {f"/{name}": landlock.CHANGE for name in changed if os.path.isdir(f"/{name}")}
+    landlock.restrict_changes({"/proc": landlock.WRITE, "/dev": landlock.WRITE, **places}, version)
 
 
 def _give_up_privileges(birth: Birth) -> None:
