@@ -95,9 +95,8 @@ while time.monotonic() < end and not os.path.exists("stop"):
 print(count)
 """
     attacker.write("/tmp/race.py", race)
-    attacker.command(
-        "rm -rf /workspace/race; mkdir -p /workspace/race/real; echo fine > /workspace/race/real/secret; ln -sfn real /workspace/race/link"
-    )
+    attacker.command("rm -rf /workspace/race; mkdir -p /workspace/race/real; ln -s real /workspace/race/link")
+    attacker.write("/workspace/race/real/secret", "fine")
     started = attacker.http.post("/commands/background", json={"command": "python3 /tmp/race.py", "timeout": 20})
     process = started.json()["process_id"]
     kinds: set[str] = set()
