@@ -72,7 +72,7 @@ def disks_of(server: RunningServer) -> list[Path]:
     """Images that sandboxes have, not those that are kept ready for new ones: known by their records."""
     records = (server.record(path.stem) for path in (server.data_dir / "run/sandboxes").glob("*.json"))
     names = [record["driver_state"]["kit"] for record in records if record and not record["pooled"]]
-    return [path for name in names if (path := server.data_dir / f"run/disks/{name}.img").exists()]
+    return [path for name in names for path in (server.data_dir / "run").glob(f"**/disks/{name}.img")]
 
 
 def kill_both(server: RunningServer) -> None:
@@ -238,7 +238,7 @@ def test_a_stopped_sandbox_that_lost_its_disk_has_crashed(server: RunningServer)
         one.becomes("stop", "stopped")
     record = server.record(first.sandbox_id)
     assert record
-    image = server.data_dir / "run/disks" / f"{record['driver_state']['kit']}.img"
+    (image,) = (server.data_dir / "run").glob(f"**/disks/{record['driver_state']['kit']}.img")
     image.unlink()
     refused = first.act("start")
     assert (refused.status_code, refused.json()["code"]) == (404, "SANDBOX_NOT_FOUND")

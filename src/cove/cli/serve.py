@@ -14,7 +14,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="5555")] = None,
     data_dir: DataDir = None,
     isolation: Annotated[
-        str | None, typer.Option(help="auto, or a level to insist on, e.g. namespace.", show_default="auto")
+        str | None, typer.Option(help="auto, or a level to insist on, e.g. gvisor.", show_default="auto")
     ] = None,
     pool_size: Annotated[int | None, typer.Option(help="Warm sandboxes kept ready.", show_default="4")] = None,
     max_sandboxes: Annotated[int | None, typer.Option(help="Of all users together.", show_default="1000")] = None,
