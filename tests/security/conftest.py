@@ -11,11 +11,6 @@ from tests.security.ground import HOST_SECRET, VICTIM_SECRET, Ground, HostState,
 DRIVERS = ("namespace", "gvisor")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """The mark of `tests.security.attacks`."""
-    config.addinivalue_line("markers", "attack(row): an attack, and its row in docs/security-results.md")
-
-
 @pytest.fixture(scope="session")
 def attacked(built_data_dir: Path) -> Iterator[RunningServer]:
     """A server that wants keys, with a secret in its environment and one in its data directory."""
