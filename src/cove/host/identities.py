@@ -12,7 +12,8 @@ from cove.models.errors import error
 
 FIRST: Final = 1879048192
 TEMPLATE_OWNER: Final = FIRST
-"""Owns the files of all template layers; appears as root inside; no process ever runs as it."""
+"""Owns the files of all template layers; appears as root inside. No program of a sandbox ever runs as it; gVisor's
+file server does, in a user namespace and behind a filter of its own."""
 WARM_USER: Final = FIRST + 1
 """Runs the fork servers."""
 _RANGE: Final = 65536
