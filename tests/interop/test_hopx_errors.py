@@ -200,7 +200,15 @@ def test_the_javascript_client_throws_the_right_class(place: Place) -> None:
         const found = {{}};
         for (const [name, [method, path, body, apiKey]] of Object.entries({json.dumps(calls)})) {{
           const client = new hopx.HTTPClient({{ ...there, apiKey, maxRetries: 1 }});
-          found[name] = await refused(() => method === 'get' ? client.get(path) : client[method](path, body));
+          const call = () => method === 'get' ? client.get(path) : client[method](path, body);
+          // The allowance of a key that was used up grows again meanwhile.
+          for (let left = {10 * CREATES_A_MINUTE}; !found[name]; left--) {{
+            try {{
+              found[name] = await refused(call);
+            }} catch (problem) {{
+              if (!left || !problem.message.includes('not refused')) throw problem;
+            }}
+          }}
         }}
         return found;
     """)
