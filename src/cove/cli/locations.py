@@ -18,6 +18,6 @@ DataDir = Annotated[
 
 def data_directory(chosen: Path | None) -> Path:
     """The chosen directory, or the default one."""
-    from cove.server.settings import default_data_dir
+    from cove.models.directories import default_data_dir
 
     return (chosen or default_data_dir()).absolute()
