@@ -235,15 +235,17 @@ def left_behind(data_dir: Path) -> list[str]:
         for path in (run, run / "gvisor")
     ]
     run = data_dir / "run"
+    # Not with glob, which fails on a directory that is removed while it looks.
+    below = [Path(parent, name) for parent, folders, files in os.walk(run) for name in (*folders, *files)]
     return [
         *(f"process {process.pid}: {_command_line(process.pid)[:200]!r}" for process in _processes_of(data_dir)),
         *(f"mount {point}" for point in mounted_below(data_dir)),
         *(f"loop device {device}" for device in loop_devices_of(data_dir)),
         *(f"cgroup {prefix}{name}" for prefix in prefixes for name in Cgroups(detect(), prefix=prefix).names()),
-        *(f"socket {path}" for path in run.rglob("*.sock")),
-        *(f"record {path}" for path in (run / "sandboxes").glob("*")),
-        *(f"disk {path}" for path in run.glob("**/disks/*") if not path.name.startswith("blank-")),
-        *(f"box {path}" for path in (run / "gvisor" / "boxes").glob("*")),
+        *(f"socket {path}" for path in below if path.suffix == ".sock"),
+        *(f"record {path}" for path in below if path.parent == run / "sandboxes"),
+        *(f"disk {path}" for path in below if path.parent.name == "disks" and not path.name.startswith("blank-")),
+        *(f"box {path}" for path in below if path.parent == run / "gvisor" / "boxes"),
         *(f"embedded host's files {path}" for path in data_dir.glob("embedded-*")),
     ]
 
