@@ -80,11 +80,14 @@ class HostChanges(Contract):
         ended: ids, oldest first.
         complete: False when endings since the last question may be missing (the host was restarted, or there were
             too many): then all has to be compared.
+        reasons: of those in `ended` whose end has a reason that the host knows: the limit that they ran into, in the
+            words of results of programs ("memory 512 MiB").
     """
 
     cursor: str
     ended: tuple[str, ...] = ()
     complete: bool = True
+    reasons: dict[str, str] = {}
 
 
 class HostUsage(Contract):
