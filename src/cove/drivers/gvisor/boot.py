@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cove.drivers.guests import launcher_environment
 from cove.drivers.gvisor.bundle import CONTAINER, Box
 from cove.drivers.gvisor.guest import protocol
 from cove.drivers.gvisor.launcher import FAILED, Launch
 from cove.drivers.gvisor.pipes import GuestPipes
 from cove.drivers.gvisor.runsc import Runsc
-from cove.drivers.namespace.kits import Kit
+from cove.drivers.kits import Kit
 from cove.host.identities import host_id
 from cove.linux.clone import open_process, start_time_of
 from cove.models.errors import CoveError, error
@@ -74,7 +75,7 @@ async def boot(what: Boot, pipes: GuestPipes) -> None:
         stdin=pipes.theirs[0],
         stdout=pipes.theirs[1],
         stderr=pipes.theirs[2],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": _own_path(), "PYTHONSAFEPATH": "1"},
+        env=launcher_environment(),
         pass_fds=[handle for handle in (kit.disk, what.lifeline) if handle is not None and handle >= 0],
         cwd="/",
         start_new_session=True,
@@ -115,11 +116,6 @@ def _launch(what: Boot) -> Launch:
         hide_network_settings=what.hide_network_settings,
         command=what.runsc.command(box.state, *start, CONTAINER),
     )
-
-
-def _own_path() -> str:
-    """Where this very copy of the package is, for the launcher."""
-    return str(Path(__file__).resolve().parents[3])
 
 
 def _failed(code: int, text: str) -> CoveError:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cove.drivers.guests import guest_environment
 from cove.drivers.gvisor.guest import privileges, protocol
 from cove.host.identities import id_map
-from cove.host.templates.paths import AGENT_PATH
 from cove.models.templates import TemplateManifest
 
 CONTAINER: Final = "sandbox"
@@ -85,7 +85,7 @@ def write_bundle(box: Box, template: TemplateManifest, slot: int, program: tuple
         "process": {
             "user": {"uid": 0, "gid": 0},
             "args": program or guest,
-            "env": [f"{name}={value}" for name, value in _environment(template).items()],
+            "env": [f"{name}={value}" for name, value in guest_environment(template).items()],
             "cwd": "/",
             "noNewPrivileges": True,
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), privileges.NAMES),
@@ -111,11 +111,3 @@ def write_bundle(box: Box, template: TemplateManifest, slot: int, program: tuple
         },
     }
     (box.directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-
-
-def _environment(template: TemplateManifest) -> dict[str, str]:
-    """Of the guest program, without what a user's build set. Programs of users get theirs from the agent."""
-    trusted = {name: value for name, value in template.environment.items() if name not in template.own_environment}
-    single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-    private = {"PYTHONPATH": AGENT_PATH, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
-    return {**trusted, **single, **private}

@@ -13,33 +13,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from cove.drivers.agent_sockets import AgentSockets
 from cove.drivers.base import cannot_stop
+from cove.drivers.first_processes import FirstProcess, FirstProcesses
+from cove.drivers.guests import agent_boot, host_name
 from cove.drivers.gvisor.boot import RestoreFailedError
 from cove.drivers.gvisor.checkpoints import Checkpoints
 from cove.drivers.gvisor.guest.protocol import Birth
-from cove.drivers.gvisor.kernels import Kernel, Kernels
 from cove.drivers.gvisor.members import Member, MemberShelves
 from cove.drivers.gvisor.probe import probe
 from cove.drivers.gvisor.runsc import Runsc, find_runsc, unavailable
 from cove.drivers.gvisor.workshop import Workshop
-from cove.drivers.namespace.kits import KitShelf
-from cove.drivers.namespace.parts import Stopped, driver_state, groups_in, kit_in, slot_in
+from cove.drivers.kits import KitShelf
+from cove.drivers.records import groups_in, kit_in, record_of, restart_spec, slot_in, stopped_record
+from cove.drivers.stopped import Stopped, StoppedSandboxes
 from cove.host.cgroups import Cgroups
 from cove.host.disks import LoopDisks
 from cove.host.identities import SlotAllocator, new_slots
-from cove.linux.clone import pid_of_pidfd, start_time_of
-from cove.models.agent import AgentBoot
+from cove.linux.clone import pid_of_pidfd
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import ISOLATION_SUMMARY, Capabilities, DriverReport, Isolation
 from cove.models.limits import Limits
 from cove.models.templates import TemplateManifest
 
-_FREEZE_SECONDS: Final = 5.0
-_FREEZE_PAUSE: Final = 0.002
 _READY_MEMBERS: Final = 2
 _STOPS_AT_ONCE: Final = 3
-_LONGEST_SOCKET_PATH: Final = 107  # unix(7)
 
 
 class GvisorDriver:
@@ -76,8 +75,9 @@ class GvisorDriver:
         self._members = MemberShelves(
             self._restored, self._workshop.discard, size=_READY_MEMBERS if outlive_host else 0
         )
-        self._kernels = Kernels()
-        self._stopped: dict[str, Stopped] = {}
+        self._sockets = AgentSockets(run_dir / "sockets")
+        self._kernels = FirstProcesses(cgroups)
+        self._stopped = StoppedSandboxes(self._slots)
         self._stopping = asyncio.Semaphore(_STOPS_AT_ONCE)
         self._probing = asyncio.Lock()
         self._report: DriverReport | None = None
@@ -142,8 +142,8 @@ class GvisorDriver:
             if os.geteuid() != 0:
                 raise unavailable("gVisor sandboxes need Cove to run as root.", "Run Cove as root.")
             self._runsc = runsc
-            for name in ("sockets", "boxes"):
-                (self._run_dir / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._sockets.make_directory()
+            (self._run_dir / "boxes").mkdir(mode=0o755, exist_ok=True)
         return self._runsc
 
     async def warm(self, template: TemplateManifest) -> None:
@@ -155,7 +155,7 @@ class GvisorDriver:
         """Take a member, or restore one; then it is born."""
         if spec.sandbox_id in self._kernels or spec.sandbox_id in self._stopped:
             raise error("CONFLICT", f"Sandbox {spec.sandbox_id} exists already.")
-        self._expect_room_for_socket(spec.sandbox_id)
+        self._sockets.path(spec.sandbox_id)  # one that is too long is refused before anything is made
         member = None if spec.owned_directories else self._members.take(template, spec.limits)
         if member:
             with contextlib.suppress(CoveError):  # it may have died while it waited: then one is made
@@ -168,63 +168,38 @@ class GvisorDriver:
         if not self._has_disks:
             raise cannot_stop(self.isolation)
         # First: from here on the end of the process gives its user ids to nobody else.
-        self._stopped.setdefault(record.sandbox_id, Stopped(kit_in(record), slot_in(record)))
+        self._stopped.add(record)
         await self._end_processes(record)
-        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        self._sockets.remove(record.sandbox_id)
         async with self._stopping:
             await asyncio.to_thread(self._workshop.clean, kit_in(record), groups_in(record), keep_disk=True)
-        return record.model_copy(update={"state": HostState.STOPPED, "pid": 0, "pid_started": 0})
+        return stopped_record(record)
 
     async def start(
         self, record: SandboxRecord, template: TemplateManifest, env_vars: Mapping[str, str]
     ) -> SandboxRecord:
         """Restore anew, onto the disk that is there."""
-        stopped = self._stopped.get(record.sandbox_id)
-        if stopped is None:
-            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} is not stopped on this host.")
-        if stopped.slot is None:
-            raise error(
-                "CONFLICT",
-                f"The user ids of sandbox {record.sandbox_id} are another sandbox's.",
-                remedy="Delete one of the two.",
-            )
-        spec = SandboxSpec(
-            sandbox_id=record.sandbox_id,
-            template=record.template,
-            limits=record.limits,
-            env_vars=dict(env_vars),
-            deadline=record.deadline,
-        )
+        stopped = self._stopped.startable(record.sandbox_id)
+        spec = restart_spec(record, env_vars)
         member = await self._restored(template, spec.limits, stopped=stopped)
         started = await self._born(spec, template, member)
-        self._stopped.pop(record.sandbox_id, None)
+        self._stopped.started(record.sandbox_id)
         return started.model_copy(update={"created": record.created})
 
     async def destroy(self, record: SandboxRecord) -> None:
         """End all processes, then remove what they held."""
         await self._end_processes(record)
-        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        self._sockets.remove(record.sandbox_id)
         await asyncio.to_thread(self._workshop.clean, kit_in(record), groups_in(record))
-        stopped = self._stopped.pop(record.sandbox_id, None)
-        if stopped and stopped.slot is not None:
-            self._slots.release(stopped.slot)
+        self._stopped.forget(record.sandbox_id)
 
     async def pause(self, record: SandboxRecord) -> None:
         """Freeze the cgroup, kernel and all, and wait until every process in it has stopped."""
-        self._kernels.runs(record)
-        groups = groups_in(record)
-        self._cgroups.freeze(groups, frozen=True)
-        deadline = time.monotonic() + _FREEZE_SECONDS
-        while not self._cgroups.is_frozen(groups):
-            if time.monotonic() > deadline:
-                self._cgroups.freeze(groups, frozen=False)
-                raise error("INTERNAL_ERROR", f"Sandbox {record.sandbox_id} did not freeze in {_FREEZE_SECONDS:.0f} s.")
-            await asyncio.sleep(_FREEZE_PAUSE)
+        await self._kernels.pause(record)
 
     async def resume(self, record: SandboxRecord) -> None:
         """Thaw the cgroup."""
-        self._kernels.runs(record)
-        self._cgroups.freeze(groups_in(record), frozen=False)
+        await self._kernels.resume(record)
 
     async def adopt(self, record: SandboxRecord) -> bool:
         """Hold a sandbox of an earlier daemon by its kernel's pid and start time; of a stopped one, its user ids."""
@@ -233,29 +208,25 @@ class GvisorDriver:
         if self._kernels.find(record):
             self._slots.occupy(slot_in(record))
             return True
-        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        self._sockets.remove(record.sandbox_id)
         await asyncio.to_thread(self._workshop.clean, kit_in(record), groups_in(record))
         return False
 
     async def wait(self, record: SandboxRecord) -> None:
         """Return at the end of the kernel; at once for a stopped sandbox."""
-        kernel = self._kernels.get(record.sandbox_id)
-        if kernel:
-            await kernel.ended.wait()
+        await self._kernels.wait(record)
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image; the sandbox's own kernel is included."""
         if record.sandbox_id not in self._stopped:
-            self._kernels.runs(record)
+            self._kernels.expect(record)
         return self._kits.usage(kit_in(record), groups_in(record))
 
     async def sweep(self, known: frozenset[str]) -> None:
         """Remove sockets, disks, boxes and cgroups (with whatever still runs in them) of unknown sandboxes."""
-        for path in (self._run_dir / "sockets").glob("*.sock"):
-            if path.stem not in known and path.stem not in self._kernels:
-                path.unlink(missing_ok=True)
-        mine = self._kernels.kits() | self._members.names() | self._workshop.making
-        used = mine | {stopped.kit for stopped in self._stopped.values()}
+        self._sockets.sweep(known, self._kernels)
+        running = self._kernels.kits() | self._members.names() | self._workshop.making
+        used = running | self._stopped.kits()
         for kit in (self._kits.unused_names(used) | self._workshop.remains()) - used:
             await asyncio.to_thread(self._workshop.clean, kit, self._cgroups.groups_of(kit))
 
@@ -263,8 +234,7 @@ class GvisorDriver:
         """End the members; sandboxes go on."""
         await self._members.close()
         await self._kits.close()
-        for sandbox_id in self._kernels.names():
-            self._kernels.release(sandbox_id)
+        self._kernels.release_all()
 
     async def _restored(
         self,
@@ -293,48 +263,35 @@ class GvisorDriver:
 
     async def _born(self, spec: SandboxSpec, template: TemplateManifest, member: Member) -> SandboxRecord:
         try:
-            await self._workshop.bear(member, _birth_of(spec, template), self._socket_file(spec.sandbox_id))
+            await self._workshop.bear(member, _birth_of(spec, template), self._sockets.path(spec.sandbox_id))
             record = self._record(spec, template, member)
         except BaseException:
-            self._socket_file(spec.sandbox_id).unlink(missing_ok=True)
+            self._sockets.remove(spec.sandbox_id)
             await self._workshop.discard_finally(member)
             raise
-        self._kernels.hold(spec.sandbox_id, Kernel(member.pidfd, member.kit.name, member.slot, member.lifeline))
+        self._kernels.hold(spec.sandbox_id, FirstProcess(member.pidfd, member.kit.name, member.slot, member.lifeline))
         return record
 
     def _record(self, spec: SandboxSpec, template: TemplateManifest, member: Member) -> SandboxRecord:
-        pid = pid_of_pidfd(member.pidfd)
-        try:
-            started = start_time_of(pid)
-        except OSError as problem:
-            raise error("SANDBOX_START_FAILED", "A new sandbox ended at its start.") from problem
-        return SandboxRecord(
-            sandbox_id=spec.sandbox_id,
-            template=template.name,
-            template_digest=template.digest,
-            isolation=Isolation.GVISOR,
-            limits=spec.limits,
-            state=HostState.RUNNING,
-            socket_path=str(self._socket_file(spec.sandbox_id)),
-            pid=pid,
-            pid_started=started,
-            created=time.time(),
-            deadline=spec.deadline,
-            pooled=spec.pooled,
-            driver_state=driver_state(member.slot, member.kit),
+        return record_of(
+            spec,
+            template,
+            self.isolation,
+            socket_file=self._sockets.path(spec.sandbox_id),
+            pid=pid_of_pidfd(member.pidfd),
+            slot=member.slot,
+            kit=member.kit,
         )
 
     async def _end_processes(self, record: SandboxRecord) -> None:
-        """Kill the kernel and whatever serves it. A killed process that is frozen has to be thawed to end."""
+        """Kill the kernel and whatever serves it."""
         groups = groups_in(record)
         kernel = self._kernels.find(record)
         if kernel is None:
             return
         self._cgroups.kill(groups)
-        with contextlib.suppress(CoveError, OSError):
-            self._cgroups.freeze(groups, frozen=False)
         # Once: soon the ids may be another sandbox's.
-        if await self._kernels.end(record.sandbox_id, kernel) and record.sandbox_id not in self._stopped:
+        if await self._kernels.end(record.sandbox_id, kernel, groups) and record.sandbox_id not in self._stopped:
             self._slots.release(kernel.slot)
 
     async def _adopt_stopped(self, record: SandboxRecord) -> bool:
@@ -343,40 +300,18 @@ class GvisorDriver:
         if not self._kits.has_disk(kit):
             await self.destroy(record)
             return False
-        free = record.sandbox_id in self._stopped or self._slots.occupy(slot_in(record))
-        self._stopped.setdefault(record.sandbox_id, Stopped(kit, slot_in(record) if free else None))
+        self._stopped.adopt(record)
         with contextlib.suppress(CoveError):  # it stays stopped; its start tries again and says what is wrong
             await self._end_processes(record)
             await asyncio.to_thread(self._workshop.clean, kit, groups_in(record), keep_disk=True)
-        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        self._sockets.remove(record.sandbox_id)
         return True
-
-    def _socket_file(self, sandbox_id: str) -> Path:
-        return self._run_dir / "sockets" / f"{sandbox_id}.sock"
-
-    def _expect_room_for_socket(self, sandbox_id: str) -> None:
-        path = str(self._socket_file(sandbox_id))
-        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
-            raise error(
-                "SANDBOX_START_FAILED",
-                f"The path {path} is too long for a unix socket.",
-                remedy="Choose a shorter data directory (--data-dir).",
-            )
 
 
 def _birth_of(spec: SandboxSpec, template: TemplateManifest) -> Birth:
     return Birth(
-        hostname=f"sandbox-{spec.sandbox_id[-8:]}",
+        hostname=host_name(spec.sandbox_id),
         open_files=spec.limits.open_files,
         processes=spec.limits.pids,
-        boot=AgentBoot(
-            sandbox_id=spec.sandbox_id,
-            template=template.name,
-            isolation=Isolation.GVISOR,
-            env_vars=spec.env_vars,
-            base_environment=template.environment,
-            languages=template.languages,
-            limits=spec.limits,
-            start_command=template.start_command,
-        ),
+        boot=agent_boot(spec, template, Isolation.GVISOR),
     )

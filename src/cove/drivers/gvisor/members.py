@@ -13,7 +13,7 @@ from typing import Final
 
 from cove.drivers.gvisor.bundle import Box
 from cove.drivers.gvisor.pipes import GuestPipes
-from cove.drivers.namespace.kits import Kit
+from cove.drivers.kits import Kit
 from cove.models.errors import CoveError
 from cove.models.limits import Limits
 from cove.models.templates import TemplateManifest

@@ -11,15 +11,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from cove.drivers.guests import start_failure
 from cove.drivers.gvisor.boot import Boot, await_ready, boot, host_user, kernel_of
 from cove.drivers.gvisor.bundle import Box, write_bundle
 from cove.drivers.gvisor.guest.protocol import Birth
 from cove.drivers.gvisor.members import Member
 from cove.drivers.gvisor.pipes import GuestPipes
 from cove.drivers.gvisor.runsc import Runsc
-from cove.drivers.namespace.kits import KitShelf
-from cove.drivers.namespace.parts import Stopped
-from cove.drivers.namespace.warm import start_failure
+from cove.drivers.kits import KitShelf
+from cove.drivers.stopped import Stopped
 from cove.host.cgroups import Cgroups
 from cove.host.identities import SlotAllocator
 from cove.linux.clone import signal_process
@@ -82,7 +82,7 @@ class Workshop:
         Raises:
             CoveError: what `KitShelf.take` raises, SANDBOX_START_FAILED. Nothing is left behind.
         """
-        slot = stopped.slot if stopped and stopped.slot is not None else self._slots.take()
+        slot = stopped.slot if stopped else self._slots.take()
         try:
             kit = await (self._kits.reopen(stopped.kit, around(limits)) if stopped else self._kits.take(around(limits)))
         except BaseException:

@@ -6,13 +6,14 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from cove.drivers.guests import agent_boot, host_name, start_failure
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.forkserver.birth import Birth
-from cove.drivers.namespace.warm import close_all, receive_packet, start_failure
+from cove.drivers.namespace.warm import close_all, receive_packet
 from cove.host.identities import id_map
-from cove.models.agent import AgentBoot
 from cove.models.errors import error
 from cove.models.hosts import SandboxSpec
+from cove.models.isolation import Isolation
 from cove.models.templates import TemplateManifest, is_ownable
 
 _BIRTH_SECONDS: Final = 20.0
@@ -48,7 +49,7 @@ def birth_of(
 ) -> Birth:
     """What the new process is told."""
     return Birth(
-        hostname=f"sandbox-{spec.sandbox_id[-8:]}",
+        hostname=host_name(spec.sandbox_id),
         layer_count=len(template.layers),
         has_disk=has_disk,
         disk_mb=spec.limits.disk_mb,
@@ -62,16 +63,7 @@ def birth_of(
         ends_with_server=ends_with_server,
         outer_uid=os.geteuid(),
         outer_gid=os.getegid(),
-        boot=AgentBoot(
-            sandbox_id=spec.sandbox_id,
-            template=template.name,
-            isolation="namespace",
-            env_vars=spec.env_vars,
-            base_environment=template.environment,
-            languages=template.languages,
-            limits=spec.limits,
-            start_command=template.start_command,
-        ),
+        boot=agent_boot(spec, template, Isolation.NAMESPACE),
     )
 
 

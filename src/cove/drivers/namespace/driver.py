@@ -3,24 +3,27 @@
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from cove.drivers.agent_sockets import AgentSockets
 from cove.drivers.base import cannot_stop
+from cove.drivers.first_processes import FirstProcess, FirstProcesses
+from cove.drivers.kits import KitShelf
 from cove.drivers.namespace.birth import be_born, birth_of, write_id_maps
-from cove.drivers.namespace.kits import KitShelf
-from cove.drivers.namespace.parts import Held, Parts, Stopped, driver_state, groups_in, kit_in, slot_in
+from cove.drivers.namespace.parts import Parts
 from cove.drivers.namespace.probe import probe_template, read_facts
 from cove.drivers.namespace.warm import WarmProcess, start_warm_process
+from cove.drivers.records import groups_in, kit_in, record_of, restart_spec, slot_in, stopped_record
+from cove.drivers.stopped import StoppedSandboxes
 from cove.host.cgroups import Cgroups, prime_attach
 from cove.host.disks import LoopDisks
 from cove.host.identities import TEMPLATE_OWNER, SlotAllocator, new_slots
 from cove.linux import landlock
-from cove.linux.clone import open_process, pid_of_pidfd, signal_process, start_time_of
+from cove.linux.clone import pid_of_pidfd
 from cove.linux.privileges import last_capability
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, HostUsage, SandboxRecord, SandboxSpec
@@ -29,15 +32,9 @@ from cove.models.isolation import ISOLATION_SUMMARY, Capabilities, DriverReport,
 from cove.models.limits import Limits
 from cove.models.templates import TemplateManifest
 
-_END_SECONDS: Final = 5.0
-_FREEZE_SECONDS: Final = 5.0
-_FREEZE_PAUSE: Final = 0.002
 _READY_KITS: Final = 8
 _STOPS_AT_ONCE: Final = 3
 """Each may write a whole disk; the threads that make kits must not all wait for that."""
-
-_BACKLOG: Final = 128
-_LONGEST_SOCKET_PATH: Final = 107  # unix(7)
 
 _LANDLOCK: Final = "Linux 6.2 or later, started with `landlock` in the `lsm=` boot parameter, has it"
 _AS_ROOT: Final = "`sudo cove serve`"
@@ -73,13 +70,15 @@ class NamespaceDriver:
         self._slots = slots or new_slots()
         self._warm: dict[str, WarmProcess] = {}
         self._warming: dict[str, asyncio.Lock] = {}
-        self._held: dict[str, Held] = {}
-        self._stopped: dict[str, Stopped] = {}
+        self._sockets = AgentSockets(run_dir / "sockets")
+        self._processes = FirstProcesses(cgroups)
+        self._stopped = StoppedSandboxes(self._slots)
         self._highest_capability = last_capability()
         self._report: DriverReport | None = None
         self._probing = asyncio.Lock()
         self._stopping = asyncio.Semaphore(_STOPS_AT_ONCE)
-        for name in ("sockets", "warm", "logs"):
+        self._sockets.make_directory()
+        for name in ("warm", "logs"):
             (run_dir / name).mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @property
@@ -155,7 +154,7 @@ class NamespaceDriver:
 
     async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
         """Fork, limit, and let the new process take its place."""
-        if spec.sandbox_id in self._held or spec.sandbox_id in self._stopped:
+        if spec.sandbox_id in self._processes or spec.sandbox_id in self._stopped:
             raise error("CONFLICT", f"Sandbox {spec.sandbox_id} exists already.")
         warm = await self._warm_process(template)
         return await self._bring_up(spec, warm, Parts(slot=self._slots.take()))
@@ -165,40 +164,26 @@ class NamespaceDriver:
         if not self._has_disks:
             raise cannot_stop(self.isolation)
         # First: from here on the end of the process gives its user ids to nobody else.
-        self._stopped.setdefault(record.sandbox_id, Stopped(kit_in(record), slot_in(record)))
+        self._stopped.add(record)
         await self._end_processes(record)
         async with self._stopping:
             await asyncio.to_thread(self._put_away, record)
-        return record.model_copy(update={"state": HostState.STOPPED, "pid": 0, "pid_started": 0})
+        return stopped_record(record)
 
     async def start(
         self, record: SandboxRecord, template: TemplateManifest, env_vars: Mapping[str, str]
     ) -> SandboxRecord:
         """Fork anew, onto the disk that is there."""
-        stopped = self._stopped.get(record.sandbox_id)
-        if stopped is None:
-            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} is not stopped on this host.")
-        if stopped.slot is None:
-            raise error(
-                "CONFLICT",
-                f"The user ids of sandbox {record.sandbox_id} are another sandbox's.",
-                remedy="Delete one of the two.",
-            )
-        spec = SandboxSpec(
-            sandbox_id=record.sandbox_id,
-            template=record.template,
-            limits=record.limits,
-            env_vars=dict(env_vars),
-            deadline=record.deadline,
-        )
+        stopped = self._stopped.startable(record.sandbox_id)
         warm = await self._warm_process(template)
         warm.users += 1
         try:
-            started = await self._bring_up(spec, warm, Parts(slot=stopped.slot, reopened=stopped.kit))
+            parts = Parts(slot=stopped.slot, reopened=stopped.kit)
+            started = await self._bring_up(restart_spec(record, env_vars), warm, parts)
         finally:
             warm.users -= 1
             self._end_if_outdated(warm.template)
-        self._stopped.pop(record.sandbox_id, None)
+        self._stopped.started(record.sandbox_id)
         return started.model_copy(update={"created": record.created})
 
     async def _bring_up(self, spec: SandboxSpec, warm: WarmProcess, parts: Parts) -> SandboxRecord:
@@ -211,72 +196,57 @@ class NamespaceDriver:
             raise
         self._let_go(parts)
         assert parts.spawning
-        self._hold(record.sandbox_id, parts.spawning.result(), kit_in(record), parts.slot)
+        self._processes.hold(record.sandbox_id, FirstProcess(parts.spawning.result(), kit_in(record), parts.slot))
         return record
 
     async def destroy(self, record: SandboxRecord) -> None:
         """End all processes, then remove what they held."""
         await self._end_processes(record)
-        await asyncio.to_thread(self._clean, record.sandbox_id, kit_in(record), groups_in(record))
-        stopped = self._stopped.pop(record.sandbox_id, None)
-        if stopped and stopped.slot is not None:
-            self._slots.release(stopped.slot)
+        await asyncio.to_thread(self._clean, record)
+        self._stopped.forget(record.sandbox_id)
 
     async def _end_processes(self, record: SandboxRecord) -> None:
         """Kill the first process; the kernel ends all others of its pid namespace with it (pid_namespaces(7))."""
-        held = self._held.get(record.sandbox_id) or self._find(record)
-        if held:
-            signal_process(held.pidfd, signal.SIGKILL)
-            # A freezer of version 1 holds killed processes back; the record may not know of the last pause.
-            with contextlib.suppress(CoveError, OSError):
-                self._cgroups.freeze(groups_in(record), frozen=False)
-            await self._await_end(record.sandbox_id, held)
+        first = self._processes.find(record)
+        if first:
+            await self._end(record.sandbox_id, first, groups_in(record))
+
+    async def _end(self, sandbox_id: str, first: FirstProcess, groups: tuple[str, ...]) -> None:
+        if await self._processes.end(sandbox_id, first, groups) and sandbox_id not in self._stopped:
+            self._slots.release(first.slot)  # once: soon it may be another sandbox's
 
     async def pause(self, record: SandboxRecord) -> None:
         """Freeze the cgroup, and wait until every process in it has stopped."""
-        self._running(record)
-        groups = groups_in(record)
-        self._cgroups.freeze(groups, frozen=True)
-        deadline = time.monotonic() + _FREEZE_SECONDS
-        while not self._cgroups.is_frozen(groups):
-            if time.monotonic() > deadline:
-                self._cgroups.freeze(groups, frozen=False)
-                raise error("INTERNAL_ERROR", f"Sandbox {record.sandbox_id} did not freeze in {_FREEZE_SECONDS:.0f} s.")
-            await asyncio.sleep(_FREEZE_PAUSE)
+        await self._processes.pause(record)
 
     async def resume(self, record: SandboxRecord) -> None:
         """Thaw the cgroup."""
-        self._running(record)
-        self._cgroups.freeze(groups_in(record), frozen=False)
+        await self._processes.resume(record)
 
     async def adopt(self, record: SandboxRecord) -> bool:
         """Hold a sandbox of an earlier daemon by its pid and start time; of a stopped one, hold its user ids."""
         if record.state is HostState.STOPPED:
             return await self._adopt_stopped(record)
-        if record.sandbox_id in self._held or self._find(record):
+        if self._processes.find(record):
             self._slots.occupy(slot_in(record))
             return True
-        await asyncio.to_thread(self._clean, record.sandbox_id, kit_in(record), groups_in(record))
+        await asyncio.to_thread(self._clean, record)
         return False
 
     async def wait(self, record: SandboxRecord) -> None:
         """Return at the end of the first process; at once for a stopped sandbox."""
-        held = self._held.get(record.sandbox_id)
-        if held:
-            await held.ended.wait()
+        await self._processes.wait(record)
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image."""
         if record.sandbox_id not in self._stopped:
-            self._running(record)
+            self._processes.expect(record)
         return self._kits.usage(kit_in(record), groups_in(record))
 
     async def sweep(self, known: frozenset[str]) -> None:
         """Remove sockets, disks and cgroups (with whatever still runs in them) of unknown sandboxes."""
-        sockets = {path.stem for path in (self._run_dir / "sockets").glob("*.sock")}
-        for name in sockets - known - self._held.keys():
-            self._socket_file(name).unlink(missing_ok=True)
-        used = {part.kit for part in (*self._held.values(), *self._stopped.values())}
+        self._sockets.sweep(known, self._processes)
+        used = self._processes.kits() | self._stopped.kits()
         for kit in self._kits.unused_names(used):
             self._cgroups.kill(self._cgroups.groups_of(kit))
             await asyncio.to_thread(self._kits.remove, kit)
@@ -287,13 +257,7 @@ class NamespaceDriver:
             warm.close()
         self._warm.clear()
         await self._kits.close()
-        for sandbox_id in list(self._held):
-            self._release(sandbox_id)
-
-    def _running(self, record: SandboxRecord) -> None:
-        held = self._held.get(record.sandbox_id)
-        if held is None or held.ended.is_set():
-            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} does not run.")
+        self._processes.release_all()
 
     async def _warm_process(self, template: TemplateManifest) -> WarmProcess:
         lock = self._warming.setdefault(template.digest, asyncio.Lock())
@@ -325,7 +289,7 @@ class NamespaceDriver:
 
     async def _assemble(self, spec: SandboxSpec, warm: WarmProcess, parts: Parts) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with ours, theirs, self._listen(spec.sandbox_id) as listener:
+        with ours, theirs, self._sockets.listen(spec.sandbox_id) as listener:
             ours.setblocking(False)
             parts.spawning = asyncio.ensure_future(warm.spawn(spec.sandbox_id, listener, theirs))
             # While the fork server forks: the rest of what the sandbox needs.
@@ -354,48 +318,16 @@ class NamespaceDriver:
 
             await be_born(ours, birth, disk=kit.disk, attach=attach)
 
-    def _listen(self, sandbox_id: str) -> socket.socket:
-        """The agent's listening socket; the sandbox gets the socket, never a directory of the host's."""
-        path = str(self._socket_file(sandbox_id))
-        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
-            raise error(
-                "SANDBOX_START_FAILED",
-                f"The path {path} is too long for a unix socket.",
-                remedy="Choose a shorter data directory (--data-dir).",
-            )
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.bind(path)
-            listener.listen(_BACKLOG)
-        except OSError as problem:
-            listener.close()
-            raise error("SANDBOX_START_FAILED", f"Cannot listen at {path}: {problem.strerror}.") from problem
-        return listener
-
-    def _socket_file(self, sandbox_id: str) -> Path:
-        return self._run_dir / "sockets" / f"{sandbox_id}.sock"
-
     def _record(self, spec: SandboxSpec, template: TemplateManifest, parts: Parts) -> SandboxRecord:
-        kit = parts.kit
-        assert kit
-        try:
-            started = start_time_of(parts.pid)
-        except OSError as problem:
-            raise error("SANDBOX_START_FAILED", "A new sandbox ended at its start.") from problem
-        return SandboxRecord(
-            sandbox_id=spec.sandbox_id,
-            template=template.name,
-            template_digest=template.digest,
-            isolation=Isolation.NAMESPACE,
-            limits=spec.limits,
-            state=HostState.RUNNING,
-            socket_path=str(self._socket_file(spec.sandbox_id)),
+        assert parts.kit
+        return record_of(
+            spec,
+            template,
+            self.isolation,
+            socket_file=self._sockets.path(spec.sandbox_id),
             pid=parts.pid,
-            pid_started=started,
-            created=time.time(),
-            deadline=spec.deadline,
-            pooled=spec.pooled,
-            driver_state=driver_state(parts.slot, kit),
+            slot=parts.slot,
+            kit=parts.kit,
         )
 
     def _let_go(self, parts: Parts) -> None:
@@ -404,78 +336,40 @@ class NamespaceDriver:
 
     async def _discard(self, sandbox_id: str, parts: Parts) -> None:
         """Undo a start that failed."""
+        kit, groups = (parts.kit.name, parts.kit.groups) if parts.kit else ("", ())
         if parts.spawning:
             with contextlib.suppress(CoveError, asyncio.CancelledError):
-                self._hold(sandbox_id, await parts.spawning, parts.kit.name if parts.kit else "", parts.slot)
-        held = self._held.get(sandbox_id)
-        if held:
-            signal_process(held.pidfd, signal.SIGKILL)
-            await self._await_end(sandbox_id, held)
+                self._processes.hold(sandbox_id, FirstProcess(await parts.spawning, kit, parts.slot))
+        first = self._processes.get(sandbox_id)
+        if first:
+            await self._end(sandbox_id, first, groups)
         elif not parts.reopened:
             self._slots.release(parts.slot)
         if parts.kit and parts.reopened:
             with contextlib.suppress(CoveError):  # the next start waits for the disk, and says what is wrong
-                await asyncio.to_thread(self._kits.put_away, parts.kit.name, parts.kit.groups)
+                await asyncio.to_thread(self._kits.put_away, kit, groups)
         elif parts.kit:
-            await asyncio.to_thread(self._clean, sandbox_id, parts.kit.name, parts.kit.groups)
-        self._socket_file(sandbox_id).unlink(missing_ok=True)
+            await asyncio.to_thread(self._kits.remove, kit, groups)
+        self._sockets.remove(sandbox_id)
 
     async def _adopt_stopped(self, record: SandboxRecord) -> bool:
         """Its stop, or its start, may have been cut off: it may have processes."""
         if not self._kits.has_disk(kit_in(record)):
             await self.destroy(record)
             return False
-        free = record.sandbox_id in self._stopped or self._slots.occupy(slot_in(record))
-        self._stopped.setdefault(record.sandbox_id, Stopped(kit_in(record), slot_in(record) if free else None))
+        self._stopped.adopt(record)
         with contextlib.suppress(CoveError):  # it stays stopped; its start tries again and says what is wrong
             await self._end_processes(record)
         groups = groups_in(record)
         self._cgroups.kill(groups)
-        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        self._sockets.remove(record.sandbox_id)
         await asyncio.to_thread(self._cgroups.remove, groups)
         return True
 
     def _put_away(self, record: SandboxRecord) -> None:
-        self._socket_file(record.sandbox_id).unlink(missing_ok=True)
+        self._sockets.remove(record.sandbox_id)
         self._kits.put_away(kit_in(record), groups_in(record))
 
-    def _clean(self, sandbox_id: str, kit: str, groups: tuple[str, ...]) -> None:
-        self._socket_file(sandbox_id).unlink(missing_ok=True)
-        self._kits.remove(kit, groups)
-
-    def _find(self, record: SandboxRecord) -> Held | None:
-        pidfd = open_process(record.pid, record.pid_started) if record.pid else None
-        return None if pidfd is None else self._hold(record.sandbox_id, pidfd, kit_in(record), slot_in(record))
-
-    def _hold(self, sandbox_id: str, pidfd: int, kit: str, slot: int) -> Held:
-        """A pidfd is readable when its process has ended (pidfd_open(2))."""
-        held = self._held[sandbox_id] = Held(pidfd, kit, slot)
-        loop = asyncio.get_running_loop()
-
-        def end() -> None:
-            loop.remove_reader(pidfd)
-            held.ended.set()
-
-        loop.add_reader(pidfd, end)
-        return held
-
-    async def _await_end(self, sandbox_id: str, held: Held) -> None:
-        """Wait for a process that was killed, and let go of it; several may wait for the same one."""
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                await held.ended.wait()
-        except TimeoutError as problem:
-            raise error(
-                "INTERNAL_ERROR",
-                f"Sandbox {sandbox_id} was killed, but had not ended after {_END_SECONDS:.0f} s.",
-                remedy="A process of it may be stuck in the kernel (state D in `ps`); try again later.",
-            ) from problem
-        if self._held.get(sandbox_id) is held:
-            self._release(sandbox_id)
-            if sandbox_id not in self._stopped:
-                self._slots.release(held.slot)  # once: soon it may be another sandbox's
-
-    def _release(self, sandbox_id: str) -> None:
-        held = self._held.pop(sandbox_id)
-        asyncio.get_running_loop().remove_reader(held.pidfd)
-        os.close(held.pidfd)
+    def _clean(self, record: SandboxRecord) -> None:
+        self._sockets.remove(record.sandbox_id)
+        self._kits.remove(kit_in(record), groups_in(record))

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from cove.drivers.guests import guest_environment, launcher_environment, start_failure
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.launcher import Launch
 from cove.host.identities import WARM_USER
-from cove.host.templates.paths import AGENT_PATH
 from cove.models.errors import CoveError, error
 from cove.models.templates import TemplateManifest
 
@@ -106,7 +106,7 @@ async def start_warm_process(
         layers=template.layers,
         foreign=len(template.own_layers),
         python=template.python,
-        environment=_environment(template),
+        environment=guest_environment(template),
         modules=template.preload,
         user=WARM_USER if privileged else None,
     )
@@ -138,13 +138,13 @@ async def start_warm_process(
 
 
 async def _launch(launch: Launch, theirs: socket.socket, output: IO[bytes]) -> None:
-    # -I and the path: nothing of the caller's environment or working directory may be imported.
+    # Nothing of the caller's environment or working directory may be imported.
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cove.drivers.namespace.launcher", launch.to_json()),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": _own_path(), "PYTHONSAFEPATH": "1"},
+        env=launcher_environment(),
         pass_fds=(theirs.fileno(),),
         cwd="/",
     )
@@ -152,41 +152,9 @@ async def _launch(launch: Launch, theirs: socket.socket, output: IO[bytes]) -> N
         await process.wait()
 
 
-def _own_path() -> str:
-    """Where this very copy of the package is, for the launcher."""
-    return str(Path(__file__).resolve().parents[3])
-
-
-def _environment(template: TemplateManifest) -> dict[str, str]:
-    """Of the fork server, without what a user's build set. One thread for numeric libraries: a process with threads
-    cannot be forked safely."""
-    single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
-    private = {"PYTHONPATH": AGENT_PATH, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
-    trusted = {name: value for name, value in template.environment.items() if name not in template.own_environment}
-    return {**trusted, **single, **private}
-
-
 def _died(log: Path) -> CoveError:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
     return error("SANDBOX_START_FAILED", f"The template's warm process ended at its start: {' | '.join(lines)}")
-
-
-def start_failure(message: dict[str, Any]) -> CoveError:
-    """The typed error for an error message of the fork server or of a new sandbox; both are not trusted."""
-    detail = message.get("error")
-    fields: dict[str, Any] = detail if isinstance(detail, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-    step, text = str(fields.get("step", "start"))[:200], str(fields.get("message", "failed"))[:500]
-    number = fields.get("errno")
-    remedy = _REMEDIES.get(number, "") if isinstance(number, int) and "namespaces" in step else ""
-    return error("SANDBOX_START_FAILED", f"Could not {step}: {text}.", remedy=remedy, step=step)
-
-
-_REMEDIES: Final = {
-    1: "User namespaces are refused: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu 24.04 and later)"
-    " or kernel.unprivileged_userns_clone=1 (Debian before 12).",
-    28: "No more user namespaces: sysctl -w user.max_user_namespaces=65536.",
-    11: "The host's process limit is reached: sysctl -w kernel.pid_max=4194304.",
-}
 
 
 async def receive_packet(channel: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
