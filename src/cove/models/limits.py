@@ -5,6 +5,8 @@ from pydantic import Field
 from cove.models.base import Contract
 
 MIB = 1024 * 1024
+NORMAL_CPU_SHARE = 100
+MAX_CPU_SHARE = 10_000
 
 
 class Limits(Contract):
@@ -16,6 +18,10 @@ class Limits(Contract):
         disk_mb: bytes that it may write to its root filesystem, in MiB.
         pids: processes and threads.
         open_files: descriptors of each process.
+        inodes: files and directories that it may have on its disk; None means as many as a disk of its size brings.
+        cpu_share: its weight among all sandboxes of the host when there are not enough processors; 100 is normal.
+        max_execution_seconds: the longest that one execution in it may take; None means the agent's own maximum.
+        max_output_bytes: the most that the agent keeps of one execution's output; None means the agent's own maximum.
     """
 
     vcpu: int = Field(default=2, ge=1, le=256)
@@ -23,3 +29,7 @@ class Limits(Contract):
     disk_mb: int = Field(default=2048, ge=64, le=1024 * 1024)
     pids: int = Field(default=512, ge=16, le=65536)
     open_files: int = Field(default=4096, ge=64, le=1048576)
+    inodes: int | None = Field(default=None, ge=256, le=2**31)
+    cpu_share: int = Field(default=NORMAL_CPU_SHARE, ge=1, le=MAX_CPU_SHARE)
+    max_execution_seconds: int | None = Field(default=None, ge=1, le=30 * 24 * 3600)
+    max_output_bytes: int | None = Field(default=None, ge=1024, le=2**40)
