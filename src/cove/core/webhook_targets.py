@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
-from cove.core.addresses import IpAddress, IpNetwork, embedded, literal, why_not_public
+from cove.models.addresses import IpAddress, IpNetwork, embedded, literal, why_not_public
 from cove.models.errors import CoveError, error
 
 ALLOW_SETTING = "COVE_WEBHOOK_ALLOW"

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
-from cove.core.addresses import IpAddress
+from cove.models.addresses import IpAddress
 from cove.core.webhook_targets import Target, WebhookTargets, parse
 from cove.core.webhooks import WebhookMessage, WebhookOutcome
 from cove.models.errors import CoveError

@@ -1,0 +1,88 @@
+"""What a sandbox may reach: the policy as it is asked for, stored and shown."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from cove.models.base import Contract
+from cove.models.egress_rules import EgressRule
+
+MAX_RULES = 256
+
+
+class NetworkPreset(StrEnum):
+    """Policies with a name.
+
+    `none`: nothing but loopback. `public`: the public internet. `package-registries`: where packages are downloaded
+    from, as the operator has set it.
+    """
+
+    NONE = "none"
+    PUBLIC = "public"
+    PACKAGE_REGISTRIES = "package-registries"
+
+
+def _rule(text: str) -> str:
+    """In its one spelling."""
+    return str(EgressRule.parse(text))
+
+
+Rule = Annotated[str, AfterValidator(_rule)]
+
+
+class NetworkPolicy(Contract):
+    """Where a sandbox may connect to. Nothing else is reachable, and of what is allowed nothing that is denied.
+
+    Addresses that are not public (private, link-local, metadata, the host's own, other sandboxes') are reachable only
+    where the operator has opened them, whatever is allowed here.
+
+    Attributes:
+        preset: what the rules of `allow` are added to. Without preset and without `allow`: `public`, so that `deny`
+            alone takes something away from the internet.
+        allow: rules (see `cove.models.egress_rules`); at most `MAX_RULES`.
+        deny: rules that win over those of `allow`.
+    """
+
+    # A policy that is misunderstood lets something out: what is not known is refused here, not ignored.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: NetworkPreset | None = None
+    allow: tuple[Rule, ...] = Field(default=(), max_length=MAX_RULES)
+    deny: tuple[Rule, ...] = Field(default=(), max_length=MAX_RULES)
+
+    def in_force(self, *, registries: tuple[str, ...], internal: tuple[str, ...] = ()) -> "EgressPolicy":
+        """What it comes to on a server: presets replaced by their rules.
+
+        Args:
+            registries: rules that `package-registries` stands for.
+            internal: what the operator has opened of the addresses that are not public.
+        """
+        preset = self.preset or (NetworkPreset.NONE if self.allow else NetworkPreset.PUBLIC)
+        rules = {NetworkPreset.NONE: (), NetworkPreset.PUBLIC: ("*",), NetworkPreset.PACKAGE_REGISTRIES: registries}
+        return EgressPolicy(allow=rules[preset] + self.allow, deny=self.deny, internal=internal)
+
+
+class EgressPolicy(Contract):
+    """A policy as a host enforces it: rules only.
+
+    Attributes:
+        allow, deny: as in `NetworkPolicy`.
+        internal: names and networks that may be reached although their addresses are not public; where `allow` allows
+            it too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    allow: tuple[Rule, ...] = ()
+    deny: tuple[Rule, ...] = ()
+    internal: tuple[Rule, ...] = ()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be reached at all, so that the sandbox needs no network."""
+        return not self.allow
+
+
+NO_NETWORK = NetworkPolicy(preset=NetworkPreset.NONE)
+PUBLIC_INTERNET = NetworkPolicy(preset=NetworkPreset.PUBLIC)
