@@ -1,0 +1,200 @@
+"""Everything that a network namespace sends elsewhere comes to sockets inside it.
+
+The namespace has loopback only. A route makes every address one of its own (ip-route(8), type local), and a rule hands
+what arrives on loopback for other places to the sockets made here, whatever port it was meant for (TPROXY: nft(8), and
+Documentation/networking/tproxy.rst of the kernel). A connection that is accepted there has the place that the program
+wanted as its own address. Nothing else is reachable: there is no interface that leads out.
+"""
+
+import contextlib
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from cove.linux.netlink import (
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    attribute,
+    message,
+    nested,
+    request,
+)
+
+PORT: Final = 1
+"""Where the sockets listen: only root may take it, so no program of the sandbox has it already."""
+
+_NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
+_LOOPBACK_INDEX: Final = 1
+_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
+_IP_RECVORIGDSTADDR, _IPV6_RECVORIGDSTADDR = 20, 74
+_BACKLOG: Final = 256
+_V4, _V6 = 2, 10  # NFPROTO_IPV4, NFPROTO_IPV6
+_NAME: Final = b"cove\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The sockets that all goes to: one of each kind and family; those of IPv6 are missing where the kernel has none.
+
+    Attributes:
+        streams: listening; what they accept has the wanted place as its own address (getsockname(2)).
+        datagrams: each message comes with the wanted place as IP_ORIGDSTADDR.
+    """
+
+    streams: tuple[socket.socket, ...]
+    datagrams: tuple[socket.socket, ...]
+
+    @property
+    def all(self) -> tuple[socket.socket, ...]:
+        """In the order streams, datagrams."""
+        return self.streams + self.datagrams
+
+
+def redirect_everything() -> Captured:
+    """Set it up in this network namespace, whose loopback interface is up; needs CAP_NET_ADMIN over it.
+
+    Raises:
+        OSError: the kernel has no transparent proxying.
+    """
+    families = _families()
+    for family in families:
+        request(_NETLINK_ROUTE, [_local_route(family)], acknowledged=1)
+    rules = _ruleset()
+    request(_NETLINK_NETFILTER, rules, acknowledged=len(rules) - 2)
+    with contextlib.ExitStack() as undo:
+        streams = tuple(undo.enter_context(_stream(family)) for family in families)
+        datagrams = tuple(undo.enter_context(_datagram(family)) for family in families)
+        undo.pop_all()
+    return Captured(streams, datagrams)
+
+
+def _families() -> list[socket.AddressFamily]:
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC).close()
+    except OSError as problem:
+        if problem.errno != errno.EAFNOSUPPORT:
+            raise
+        return [socket.AF_INET]
+    return [socket.AF_INET, socket.AF_INET6]
+
+
+def _stream(family: socket.AddressFamily) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        _make_transparent(listener, family)
+        listener.bind((_loopback(family), PORT))
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _datagram(family: socket.AddressFamily) -> socket.socket:
+    receiver = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        _make_transparent(receiver, family)
+        if family == socket.AF_INET:
+            receiver.setsockopt(socket.IPPROTO_IP, _IP_RECVORIGDSTADDR, 1)
+        else:
+            receiver.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR, 1)
+        receiver.bind((_loopback(family), PORT))
+    except BaseException:
+        receiver.close()
+        raise
+    return receiver
+
+
+def _make_transparent(sock: socket.socket, family: socket.AddressFamily) -> None:
+    if family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+
+
+def _loopback(family: socket.AddressFamily) -> str:
+    return "127.0.0.1" if family == socket.AF_INET else "::1"
+
+
+def _local_route(family: socket.AddressFamily) -> bytes:
+    """`ip route add local default dev lo` (rtnetlink(7))."""
+    rtm_newroute, table_main, proto_static, scope_host, type_local, rta_oif = 24, 254, 4, 254, 2, 4
+    body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, table_main, proto_static, scope_host, type_local, 0)
+    body += attribute(rta_oif, struct.pack("=I", _LOOPBACK_INDEX))
+    return message(rtm_newroute, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, 1, body)
+
+
+# --- nftables (linux/netfilter/nf_tables.h): table, chain and rules in one batch
+
+
+def _ruleset() -> list[bytes]:
+    begin, end, res_id = 0x10, 0x11, struct.pack("!BBH", 0, 0, 10)
+    parts = [
+        _table(),
+        _chain(),
+        # The first byte of an IPv4 destination, and the whole of an IPv6 one: loopback stays what it is.
+        _rule(_V4, _payload(16, 1), _differs_from(b"\x7f")),
+        _rule(_V6, _payload(24, 16), _differs_from(bytes(15) + b"\x01")),
+    ]
+    batch = [_nft(index, *part) for index, part in enumerate(parts, 2)]
+    return [message(begin, 0, 1, res_id), *batch, message(end, 0, len(batch) + 2, res_id)]
+
+
+def _nft(sequence: int, kind: int, body: bytes) -> bytes:
+    subsystem, family_inet = 10, 1
+    flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND
+    return message(subsystem << 8 | kind, flags, sequence, struct.pack("=BBH", family_inet, 0, 0) + body)
+
+
+def _table() -> tuple[int, bytes]:
+    return 0, attribute(1, _NAME)
+
+
+def _chain() -> tuple[int, bytes]:
+    prerouting, priority, accept = 0, 0, 1
+    hook = nested(4, [attribute(1, _be32(prerouting)), attribute(2, _be32(priority))])
+    names = attribute(1, _NAME) + attribute(3, _NAME)
+    return 3, names + hook + attribute(5, _be32(accept)) + attribute(7, b"filter\0")
+
+
+def _rule(family: int, *conditions: bytes) -> tuple[int, bytes]:
+    """`meta nfproto FAMILY CONDITIONS tproxy to :PORT`; protocols other than TCP and UDP go on, to nobody."""
+    port = nested(2, [attribute(1, struct.pack("!H", PORT))])
+    expressions = (
+        _expression("meta", attribute(1, _be32(1)), attribute(2, _be32(15))),
+        _compared(0, bytes([family])),
+        *conditions,
+        _expression("immediate", attribute(1, _be32(2)), port),
+        _expression("tproxy", attribute(1, _be32(family)), attribute(3, _be32(2))),
+    )
+    return 6, attribute(1, _NAME) + attribute(2, _NAME) + nested(4, expressions)
+
+
+def _expression(name: str, *attributes: bytes) -> bytes:
+    return nested(1, [attribute(1, name.encode() + b"\0"), nested(2, attributes)])
+
+
+def _payload(offset: int, length: int) -> bytes:
+    """Bytes of the network header into register 1."""
+    register, network_header = 1, 1
+    fields = enumerate((register, network_header, offset, length), 1)
+    return _expression("payload", *(attribute(kind, _be32(value)) for kind, value in fields))
+
+
+def _differs_from(value: bytes) -> bytes:
+    return _compared(1, value)
+
+
+def _compared(operation: int, value: bytes) -> bytes:
+    """Register 1: 0 is equal, 1 is not equal."""
+    data = nested(3, [attribute(1, value)])
+    return _expression("cmp", attribute(1, _be32(1)), attribute(2, _be32(operation)), data)
+
+
+def _be32(value: int) -> bytes:
+    return struct.pack("!I", value)
