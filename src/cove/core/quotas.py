@@ -9,13 +9,13 @@ from typing import Self
 
 from cove.core.principal import Principal
 from cove.models.errors import CoveError, error
-from cove.models.limits import Limits
-from cove.models.quotas import UNLIMITED, Quota
+from cove.models.limits import INODES_PER_MB, Limits
+from cove.models.quotas import PER_SANDBOX, UNLIMITED, Quota
 from cove.models.stored import StoredSandbox
 
 _SERVER = ("server", "")
-_PER_SANDBOX = (("max_vcpu", "vcpu", 1), ("max_memory_mb", "memory_mb", 64), ("max_disk_mb", "disk_mb", 64))
-"""Ceiling, limit, and the least that a sandbox can do with (as in `Limits`)."""
+_LEAST = {"vcpu": 1, "memory_mb": 64, "disk_mb": 64, "pids": 16, "open_files": 64, "inodes": 256}
+"""What a sandbox can do with at least (as in `Limits`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +183,25 @@ def fitted(limits: Limits, asked: frozenset[str], ceilings: Quota) -> Limits:
         CoveError: RESOURCE_LIMIT_EXCEEDED, naming the field.
     """
     changes: dict[str, int] = {}
-    for ceiling, name, least in _PER_SANDBOX:
+    for ceiling, name in PER_SANDBOX.items():
         most: int | None = getattr(ceilings, ceiling)
-        wanted: int = getattr(limits, name)
-        if most is None or wanted <= most:
+        wanted: int | None = getattr(limits, name)
+        if name == "inodes" and wanted is None:
+            wanted = limits.disk_mb * INODES_PER_MB
+        if most is None or (wanted is not None and wanted <= most):
             continue
-        if name in asked or most < least:
-            field = f"resources.{name}"
-            failure = _over(
-                f"{field} is {wanted}, above the limit of {most}.", f"Ask for at most {most}.", most, wanted
-            )
-            failure.details.update(field=field, available=most)
-            raise failure
+        if name in asked or most < _LEAST.get(name, 1):
+            raise above_maximum(name, wanted, most, f"the limit of {most} of this API key or its namespace")
         changes[name] = most
     return limits.model_copy(update=changes) if changes else limits
+
+
+def above_maximum(name: str, asked: int | None, most: int, whose: str) -> CoveError:
+    """Why a sandbox cannot have a limit that is asked for; `whose` is the maximum, in words."""
+    wanted = "as much as there is" if asked is None else asked
+    failure = _over(f"resources.{name} is {wanted}, above {whose}.", f"Ask for at most {most}.", most, asked or 0)
+    failure.details.update(field=f"resources.{name}", available=most)
+    return failure
 
 
 def _over(message: str, remedy: str, most: int, taken: int) -> CoveError:

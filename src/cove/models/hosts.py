@@ -19,7 +19,7 @@ class SandboxSpec(Contract):
         deadline: unix time in seconds at which the host kills it on its own; None means never.
         pooled: a member of the warm pool that no one has claimed yet.
         required_limits: names of `Limits` fields that the caller asked for; a host that cannot enforce one of them
-            refuses. The others are defaults, enforced as far as the host can.
+            refuses. The others are enforced as far as the host can; its record names those that it cannot.
         owned_directories: directories right below the root that are made for the sandbox's user, beside the usual
             ones (a build's; those of a template are in its manifest).
     """
@@ -53,6 +53,7 @@ class SandboxRecord(Contract):
         pid_started: field 22 of /proc/PID/stat, so that a recycled pid is not mistaken (proc_pid_stat(5)).
         created: unix time in seconds.
         env_vars: of a stopped sandbox: what its next start puts in force. Kept by the host only; never listed.
+        unenforced: names of the `Limits` fields that the host does not enforce.
     """
 
     sandbox_id: str
@@ -68,6 +69,7 @@ class SandboxRecord(Contract):
     deadline: float | None = None
     pooled: bool = False
     env_vars: dict[str, str] = {}
+    unenforced: tuple[str, ...] = ()
     driver_state: dict[str, str] = Field(default_factory=dict)
     """What the driver needs to find the parts again after a restart (cgroup paths, uid slot, disk image)."""
 
@@ -91,13 +93,20 @@ class HostChanges(Contract):
 
 
 class HostUsage(Contract):
-    """Resource use of one sandbox."""
+    """Resource use of one sandbox, as its host counts it.
+
+    Attributes:
+        disk_bytes: used on the sandbox's filesystem where the host can see that, else what its image takes.
+        inodes, inodes_limit: of that filesystem; None where the host cannot see it.
+    """
 
     memory_bytes: int
     memory_peak_bytes: int = 0
     cpu_seconds: float
     pids: int
     disk_bytes: int = 0
+    inodes: int | None = None
+    inodes_limit: int | None = None
     oom_kills: int = 0
 
 

@@ -7,6 +7,13 @@ from cove.models.base import Contract
 MIB = 1024 * 1024
 NORMAL_CPU_SHARE = 100
 MAX_CPU_SHARE = 10_000
+INODES_PER_MB = 64
+"""That a disk brings, unless others are asked for."""
+MUST_HOLD = frozenset({"vcpu", "memory_mb", "disk_mb", "pids", "open_files"})
+"""Names of the `Limits` that bound a sandbox also where nobody asked for anything: a server that cannot enforce one of
+them starts no sandboxes, unless its operator says that it may be missing."""
+ENFORCED_BY_AGENT = frozenset({"max_execution_seconds", "max_output_bytes"})
+"""Those that need nothing of the host. They bound what is asked of the agent, not what a program does."""
 
 
 class Limits(Contract):

@@ -18,7 +18,8 @@ class Quota(Contract):
     Attributes:
         max_sandboxes: that exist at the same time.
         max_total_vcpu, max_total_memory_mb, max_total_disk_mb: limits of all of them together.
-        max_vcpu, max_memory_mb, max_disk_mb: limits of any one of them.
+        max_vcpu, max_memory_mb, max_disk_mb, max_pids, max_open_files, max_inodes, max_cpu_share,
+        max_execution_seconds, max_output_bytes: limits of any one of them; see `Limits`.
     """
 
     max_sandboxes: Ceiling = None
@@ -28,6 +29,12 @@ class Quota(Contract):
     max_vcpu: Ceiling = None
     max_memory_mb: Ceiling = None
     max_disk_mb: Ceiling = None
+    max_pids: Ceiling = None
+    max_open_files: Ceiling = None
+    max_inodes: Ceiling = None
+    max_cpu_share: Ceiling = None
+    max_execution_seconds: Ceiling = None
+    max_output_bytes: Ceiling = None
 
     @property
     def is_open(self) -> bool:
@@ -45,3 +52,15 @@ class Quota(Contract):
 
 
 UNLIMITED = Quota()
+PER_SANDBOX = {
+    "max_vcpu": "vcpu",
+    "max_memory_mb": "memory_mb",
+    "max_disk_mb": "disk_mb",
+    "max_pids": "pids",
+    "max_open_files": "open_files",
+    "max_inodes": "inodes",
+    "max_cpu_share": "cpu_share",
+    "max_execution_seconds": "max_execution_seconds",
+    "max_output_bytes": "max_output_bytes",
+}
+"""Ceiling of any one sandbox -> name of its limit."""

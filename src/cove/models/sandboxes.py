@@ -2,14 +2,15 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StrictInt
+from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 from cove.models.base import Contract
 from cove.models.environment import EnvVars
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
+from cove.models.limits import MAX_CPU_SHARE, Limits
 
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -56,11 +57,31 @@ class Resources(Contract):
 
 
 class ResourcesRequest(Contract):
-    """Limits asked for at creation; absent ones take the template's default."""
+    """Limits asked for at creation; absent ones take the template's default. See `Limits`.
+
+    A limit that is not known is refused: whoever asks for one relies on it.
+    """
 
     vcpu: int | None = Field(default=None, ge=1, le=256)
     memory_mb: int | None = Field(default=None, ge=64, le=1024 * 1024)
     disk_mb: int | None = Field(default=None, ge=64, le=1024 * 1024)
+    pids: int | None = Field(default=None, ge=16, le=65536)
+    open_files: int | None = Field(default=None, ge=64, le=1048576)
+    inodes: int | None = Field(default=None, ge=256, le=2**31)
+    cpu_share: int | None = Field(default=None, ge=1, le=MAX_CPU_SHARE)
+    max_execution_seconds: int | None = Field(default=None, ge=1, le=MAX_TIMEOUT_SECONDS)
+    max_output_bytes: int | None = Field(default=None, ge=1024, le=2**40)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            names = [str(name) for name in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            unknown = [name[:40] for name in names if name not in cls.model_fields]
+            if unknown:
+                known = ", ".join(cls.model_fields)
+                raise ValueError(f"no such limit: {', '.join(map(repr, unknown[:5]))}; there are {known}")
+        return value  # pyright: ignore[reportUnknownVariableType]
 
 
 class CreateSandbox(Contract):
@@ -110,6 +131,8 @@ class SandboxInfo(Contract):
     Attributes:
         public_host, direct_url: base URL of the agent.
         preview_url: URL of a port of the sandbox, with `{port}` (RFC 6570) in place of its number.
+        limits: all that are in force, those of `resources` among them.
+        limits_not_enforced: names of those that its host cannot enforce, which its operator has allowed.
     """
 
     object: str = "sandbox"
@@ -133,6 +156,8 @@ class SandboxInfo(Contract):
     created_at: datetime
     isolation: Isolation
     isolation_summary: str = ""
+    limits: Limits | None = None
+    limits_not_enforced: tuple[str, ...] = ()
     request_id: str | None = None
 
 
@@ -148,6 +173,45 @@ class CreatedSandbox(SandboxInfo):
 
     auth_token: str
     token_expires_at: datetime
+
+
+class UsageFigure(Contract):
+    """How much of one thing is in use.
+
+    Attributes:
+        used: now, or since the start for what adds up.
+        limit: how much may be; None where nothing bounds it but the host.
+        peak: the most at any time, where that is known.
+    """
+
+    used: float
+    limit: float | None = None
+    peak: float | None = None
+
+
+class SandboxUsage(Contract):
+    """Answer to `GET /v1/sandboxes/{id}/usage`: what the host has counted; nothing of it is the sandbox's word.
+
+    Attributes:
+        memory_bytes: page cache included, as for the limit.
+        cpu_seconds: since its start; its limit is `vcpu` such seconds in a second.
+        disk_bytes: written to its disk.
+        inodes: files and directories on it; None where the host cannot see that (gVisor, a stopped sandbox).
+        oom_kills: processes that were ended for memory.
+        limits_not_enforced: limits that are only said here.
+    """
+
+    id: str
+    status: SandboxStatus
+    memory_bytes: UsageFigure
+    cpu_seconds: UsageFigure
+    pids: UsageFigure
+    disk_bytes: UsageFigure
+    inodes: UsageFigure | None = None
+    oom_kills: int = 0
+    limits: Limits
+    limits_not_enforced: tuple[str, ...] = ()
+    request_id: str | None = None
 
 
 class SandboxPage(Contract):
