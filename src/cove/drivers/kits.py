@@ -141,7 +141,7 @@ class KitShelf:
         name = f"kit-{secrets.token_hex(8)}"
         try:
             groups = self._cgroups.create(name, limits)
-            disk = self._disks.create(name, limits.disk_mb) if self._disks else None
+            disk = self._disks.create(name, limits.disk_mb, limits.inodes) if self._disks else None
         except BaseException:
             self.remove(name)
             raise

@@ -16,9 +16,10 @@ from typing import Final
 
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostUsage
-from cove.models.limits import MIB, Limits
+from cove.models.limits import MIB, NORMAL_CPU_SHARE, Limits
 
 _PERIOD_US: Final = 100_000
+_SHARES: Final = 1024  # what a group of version 1 has by itself; in version 2 that is 100, as in `Limits`
 _REMOVE_SECONDS: Final = 2.0
 _REMOVE_PAUSE: Final = 0.01
 _LEAF: Final = "hostd"
@@ -57,7 +58,7 @@ class Hierarchies:
         return CgroupMode.NONE
 
 
-_LIMIT_CONTROLLERS: Final = {"memory_mb": "memory", "pids": "pids", "vcpu": "cpu"}
+_LIMIT_CONTROLLERS: Final = {"memory_mb": "memory", "pids": "pids", "vcpu": "cpu", "cpu_share": "cpu"}
 
 
 def detect(mountinfo: Path = Path("/proc/self/mountinfo"), membership: Path = Path("/proc/self/cgroup")) -> Hierarchies:
@@ -291,6 +292,8 @@ def _limit_v1(controller: str, group: Path, limits: Limits) -> None:
     elif controller == "cpu":
         _write(f"{group}/cpu.cfs_period_us", str(_PERIOD_US))
         _write(f"{group}/cpu.cfs_quota_us", str(limits.vcpu * _PERIOD_US))
+        if limits.cpu_share != NORMAL_CPU_SHARE:
+            _write(f"{group}/cpu.shares", str(max(2, limits.cpu_share * _SHARES // NORMAL_CPU_SHARE)))
 
 
 def _limit_v2(controllers: frozenset[str], group: Path, limits: Limits) -> None:
@@ -301,6 +304,8 @@ def _limit_v2(controllers: frozenset[str], group: Path, limits: Limits) -> None:
         _write(f"{group}/pids.max", str(limits.pids))
     if "cpu" in controllers:
         _write(f"{group}/cpu.max", f"{limits.vcpu * _PERIOD_US} {_PERIOD_US}")
+        if limits.cpu_share != NORMAL_CPU_SHARE:
+            _write(f"{group}/cpu.weight", str(limits.cpu_share))
 
 
 def _write(path: str, text: str) -> None:

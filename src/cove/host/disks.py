@@ -17,13 +17,18 @@ from typing import Final
 from cove.linux.loop import attach_file
 from cove.linux.mounts import MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, new_filesystem
 from cove.models.errors import CoveError, error
+from cove.models.limits import INODES_PER_MB, MIB
 
 _FORMAT_SECONDS: Final = 60
-_BYTES_PER_INODE: Final = 16384
+_INODE_BYTES: Final = 256
+_MOST_BLANKS: Final = 32
 _DETACH_SECONDS: Final = 10.0
 _DETACH_PAUSE: Final = 0.005
 _REPAIR_SECONDS: Final = 60
 _REPAIRED: Final = (0, 1)  # e2fsck(8): clean; errors corrected
+_SUPERBLOCK: Final = 1024
+# s_inodes_count, s_blocks_count, s_log_block_size, s_blocks_per_group
+_COUNTS: Final = struct.Struct("<II16xI4xI")
 # ext4 superblock at byte 1024: s_magic and s_state (kernel: Documentation/filesystems/ext4/super.rst)
 _STATE_AT: Final = 1024 + 0x38
 _STATE: Final = struct.Struct("<HH")
@@ -45,20 +50,22 @@ class LoopDisks:
         self._owner = owner
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def create(self, name: str, size_mb: int) -> int:
+    def create(self, name: str, size_mb: int, inodes: int | None = None) -> int:
         """A new disk.
 
         Args:
             name: of its image; must not exist.
             size_mb: MiB, the filesystem's own structures included.
+            inodes: at most so many, the filesystem's own dozen included; None: `INODES_PER_MB` for each MiB.
 
         Returns:
             The descriptor of the mounted filesystem, which is attached nowhere yet.
 
         Raises:
-            CoveError: DISK_FULL, LIMIT_NOT_ENFORCEABLE (no loop device or no mkfs.ext4).
+            CoveError: DISK_FULL, LIMIT_NOT_ENFORCEABLE (no loop device, no mkfs.ext4, or a disk of that size has
+                more inodes in any case).
         """
-        blank = self._blank(size_mb)
+        blank = self._blank(size_mb, inodes)
         image = self._image(name)
         try:
             file = _copy_sparse(blank, image)
@@ -146,35 +153,73 @@ class LoopDisks:
     def _image(self, name: str) -> Path:
         return self._directory / f"{name}.img"
 
-    def _blank(self, size_mb: int) -> Path:
-        blank = self._directory / f"blank-{size_mb}-{self._owner}.img"
-        if not blank.exists():
-            self._format(blank, size_mb)
+    def _blank(self, size_mb: int, inodes: int | None) -> Path:
+        kind = f"{size_mb}" if inodes is None else f"{size_mb}-{inodes}"
+        blank = self._directory / f"blank-{kind}-{self._owner}.img"
+        try:
+            os.utime(blank)
+        except FileNotFoundError:
+            self._format(blank, size_mb, inodes)
+            self._forget_old_blanks()
         return blank
 
-    def _format(self, blank: Path, size_mb: int) -> None:
+    def _forget_old_blanks(self) -> None:
+        """Whoever may choose sizes must not fill the host's disk with one blank for each."""
+        found = sorted(self._directory.glob("blank-*.img"), key=lambda path: path.stat().st_mtime_ns)
+        for blank in found[:-_MOST_BLANKS]:
+            blank.unlink(missing_ok=True)
+
+    def _format(self, blank: Path, size_mb: int, inodes: int | None) -> None:
         with tempfile.TemporaryDirectory(dir=self._directory) as scratch:
             image = Path(scratch) / "image"
             with image.open("wb") as file:
-                file.truncate(size_mb * 1024 * 1024)
-            command = [
-                *("mkfs.ext4", "-q", "-F", "-m", "0", "-I", "256", "-i", str(_BYTES_PER_INODE)),
-                # No journal: the disk does not outlive a crash of the host. Lazy: nothing is written ahead.
-                *("-O", "^has_journal,^resize_inode,^metadata_csum,uninit_bg"),
-                *("-E", f"lazy_itable_init=1,nodiscard,root_owner={self._owner}:{self._owner}"),
-                str(image),
-            ]
-            try:
-                subprocess.run(command, check=True, capture_output=True, timeout=_FORMAT_SECONDS, env={"PATH": _PATH})
-            except FileNotFoundError:
-                raise error(
-                    "LIMIT_NOT_ENFORCEABLE", "mkfs.ext4 is missing.", remedy="apt-get install e2fsprogs"
-                ) from None
-            except subprocess.CalledProcessError as problem:
-                text = problem.stderr.decode(errors="replace").strip()
-                code = "DISK_FULL" if "No space left" in text else "LIMIT_NOT_ENFORCEABLE"
-                raise error(code, f"mkfs.ext4 failed: {text}") from problem
+                file.truncate(size_mb * MIB)
+            if inodes is None:
+                self._make_filesystem(image, ("-i", str(MIB // INODES_PER_MB)))
+            else:
+                self._make_with_inodes(image, size_mb, inodes)
             image.rename(blank)
+
+    def _make_with_inodes(self, image: Path, size_mb: int, inodes: int) -> None:
+        """mke2fs(8) rounds up, to the same number in each group of blocks: what is too many is taken off again."""
+        self._make_filesystem(image, ("-N", str(inodes)))
+        made, unit = _inodes_of(image)
+        if made > inodes and inodes >= unit:
+            self._make_filesystem(image, ("-N", str(inodes // unit * unit)))
+            made, unit = _inodes_of(image)
+        if made > inodes:
+            raise error(
+                "LIMIT_NOT_ENFORCEABLE",
+                f"A disk of {size_mb} MiB has at least {unit} inodes, more than {inodes}.",
+                remedy=f"Ask for at least {unit} inodes, or for a smaller disk.",
+                limits=["inodes"],
+            )
+
+    def _make_filesystem(self, image: Path, inodes: tuple[str, str]) -> None:
+        command = [
+            *("mkfs.ext4", "-q", "-F", "-m", "0", "-I", str(_INODE_BYTES), *inodes),
+            # No journal: the disk does not outlive a crash of the host. Lazy: nothing is written ahead.
+            *("-O", "^has_journal,^resize_inode,^metadata_csum,uninit_bg"),
+            *("-E", f"lazy_itable_init=1,nodiscard,root_owner={self._owner}:{self._owner}"),
+            str(image),
+        ]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=_FORMAT_SECONDS, env={"PATH": _PATH})
+        except FileNotFoundError:
+            raise error("LIMIT_NOT_ENFORCEABLE", "mkfs.ext4 is missing.", remedy="apt-get install e2fsprogs") from None
+        except subprocess.CalledProcessError as problem:
+            text = problem.stderr.decode(errors="replace").strip()
+            code = "DISK_FULL" if "No space left" in text else "LIMIT_NOT_ENFORCEABLE"
+            raise error(code, f"mkfs.ext4 failed: {text}") from problem
+
+
+def _inodes_of(image: Path) -> tuple[int, int]:
+    """How many inodes a filesystem has, and the step in which that number grows: as many in each group of blocks as
+    fill whole blocks of 8 at least."""
+    with image.open("rb") as file:
+        total, blocks, size, per_group = _COUNTS.unpack(os.pread(file.fileno(), _COUNTS.size, _SUPERBLOCK))
+    groups = -(-blocks // per_group)
+    return total, groups * max(8, (1024 << size) // _INODE_BYTES)
 
 
 def _copy_sparse(source: Path, target: Path) -> int:

@@ -29,7 +29,7 @@ from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.identifiers import new_sandbox_id
 from cove.models.isolation import ISOLATION_SUMMARY, Capabilities, DriverReport, Isolation
-from cove.models.limits import Limits
+from cove.models.limits import ENFORCED_BY_AGENT, Limits
 from cove.models.templates import TemplateManifest
 
 _READY_KITS: Final = 8
@@ -89,7 +89,9 @@ class NamespaceDriver:
     @property
     def capabilities(self) -> Capabilities:
         """What this driver can do on this host."""
-        limits = self._cgroups.enforceable | {"disk_mb", "pids", "open_files"}
+        limits = self._cgroups.enforceable | ENFORCED_BY_AGENT | {"disk_mb", "pids", "open_files"}
+        if self._has_disks:
+            limits |= {"inodes"}
         return Capabilities(pause=self._cgroups.can_freeze, stop_start=self._has_disks, limits=frozenset(limits))
 
     async def check(self) -> DriverReport:
