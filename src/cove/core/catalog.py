@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cove.core.clock import Clock
 from cove.core.ports import Host
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import CoveError, error
+from cove.models.isolation import Isolation
 from cove.models.stored import StoredTemplate
 from cove.models.templates import TemplateManifest
 
@@ -23,11 +24,15 @@ class CatalogEntry:
     Attributes:
         built: whether the host has it at present.
         packages: name -> version of what is installed in it, as far as the host has said.
+        resources: limits of its sandboxes where they ask for none, as far as its builder named them.
+        isolation: what its sandboxes must have at least; None leaves it to the server.
     """
 
     template: StoredTemplate
     built: bool
     packages: Mapping[str, str]
+    resources: Mapping[str, int] = field(default_factory=dict[str, int])
+    isolation: Isolation | None = None
 
 
 class TemplateCatalog:
@@ -43,7 +48,7 @@ class TemplateCatalog:
         self._clock = clock
         self._by_name: dict[tuple[str, str], CatalogEntry] = {}
         self._by_id: dict[str, CatalogEntry] = {}
-        self._packages: Mapping[str, Mapping[str, str]] = {}
+        self._manifests: Mapping[str, TemplateManifest] = {}
         self._refreshing = asyncio.Lock()
         self._refreshed = float("-inf")
         self.unbuilt: dict[str, CoveError] = {}
@@ -101,7 +106,7 @@ class TemplateCatalog:
     def show(self, template: StoredTemplate) -> None:
         """A tenant's template is new, or its build went on."""
         known = self._by_id.get(str(template.id))
-        entry = CatalogEntry(template, known is not None and known.built, self._packages_of(template))
+        entry = self._entry(template, built=known is not None and known.built)
         self._by_id[str(template.id)] = self._by_name[template.namespace, template.name] = entry
 
     def forget(self, template: StoredTemplate) -> None:
@@ -127,18 +132,20 @@ class TemplateCatalog:
         if fresh:
             now = self._clock()
             templates = await self._store.write(lambda work: _put_all(work, fresh, now))
-        self._packages = {manifest.name: manifest.packages for manifest in manifests}
+        self._manifests = {manifest.name: manifest for manifest in manifests}
         self._fill(templates, built=frozenset(manifest.name for manifest in manifests))
 
     def _fill(self, templates: tuple[StoredTemplate, ...], *, built: frozenset[str]) -> None:
-        entries = [
-            CatalogEntry(template, template.host_name in built, self._packages_of(template)) for template in templates
-        ]
+        entries = [self._entry(template, built=template.host_name in built) for template in templates]
         self._by_name = {(entry.template.namespace, entry.template.name): entry for entry in entries}
         self._by_id = {str(entry.template.id): entry for entry in entries}
 
-    def _packages_of(self, template: StoredTemplate) -> Mapping[str, str]:
-        return self._packages.get(template.host_name, {})
+    def _entry(self, template: StoredTemplate, *, built: bool) -> CatalogEntry:
+        manifest = self._manifests.get(template.host_name)
+        named = template.build.limits if template.build else manifest.resources if manifest else {}
+        if manifest is None:
+            return CatalogEntry(template, built, {}, named)
+        return CatalogEntry(template, built, manifest.packages, named, manifest.isolation)
 
 
 def _put_all(work: UnitOfWork, manifests: list[TemplateManifest], now: float) -> tuple[StoredTemplate, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cove.core.catalog import CatalogEntry
-from cove.core.quotas import fitted
+from cove.core.quotas import above_maximum, fitted
 from cove.models.errors import error
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
@@ -13,7 +13,7 @@ from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredTemplate
 
 _STRENGTH = {isolation: rank for rank, isolation in enumerate(Isolation)}
-_LIMIT_NAMES = ("vcpu", "memory_mb", "disk_mb")
+_LIMIT_NAMES = tuple(Limits.model_fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,8 @@ class CreationPolicy:
             another one, but not for a weaker one than this.
         default_timeout_seconds: for requests that name none; 0 means never.
         max_sandboxes: of all namespaces together.
-        max_limits: the most that a request may ask for.
+        max_limits: the most that a request or a template may ask for; None is no maximum.
+        must_hold: names of limits without which no sandbox is started, also where they are defaults.
         create_seconds: a start that takes longer counts as failed.
     """
 
@@ -34,6 +35,7 @@ class CreationPolicy:
     max_sandboxes: int = 1000
     limits: Limits = field(default_factory=Limits)
     max_limits: Limits = field(default_factory=lambda: Limits(vcpu=16, memory_mb=16 * 1024, disk_mb=64 * 1024))
+    must_hold: frozenset[str] = frozenset()
     create_seconds: float = 60.0
 
 
@@ -43,8 +45,8 @@ class CreationPlan:
 
     Attributes:
         poolable: whether a member of the warm pool would be the same thing.
-        required_limits: those that the request asked for or that a quota lowered, and that the host must be able to
-            enforce.
+        required_limits: those that the request asked for, that a quota lowered or that the operator insists on: the
+            host must be able to enforce them.
         timeout_seconds, deadline: None for a sandbox without end.
     """
 
@@ -89,13 +91,13 @@ def plan(
     if not entry.built:
         raise error("TEMPLATE_NOT_BUILT", f"Template {entry.template.name!r} is not built on this host.")
     asked_for = frozenset(request.resources.model_dump(exclude_none=True)) if request.resources else frozenset[str]()
-    defaults = _defaults(entry.template, policy)
+    defaults = _defaults(entry, policy)
     limits = _limits(request, policy, defaults)
     if not ceilings.is_open:
         limits = fitted(limits, asked_for, ceilings)
-    isolation = _isolation(request, policy)
-    lowered = {name for name in _LIMIT_NAMES if getattr(limits, name) < getattr(defaults, name)}
-    required = asked_for | lowered
+    isolation = _isolation(request, entry, policy)
+    lowered = {name for name in _LIMIT_NAMES if getattr(limits, name) != getattr(defaults, name)}
+    own = asked_for | lowered
     asked = policy.default_timeout_seconds if request.timeout_seconds is None else request.timeout_seconds
     return CreationPlan(
         template=entry.template,
@@ -106,48 +108,60 @@ def plan(
         deadline=now + asked if asked else None,
         region=request.region,
         name=request.name,
-        poolable=not required and isolation == policy.isolation and defaults == policy.limits,
-        required_limits=required,
+        poolable=not own and isolation == policy.isolation and defaults == policy.limits,
+        required_limits=own | policy.must_hold,
         env_vars=request.env_vars or {},
     )
 
 
-def _isolation(request: CreateSandbox, policy: CreationPolicy) -> Isolation | None:
-    asked, least = request.isolation, policy.isolation
+def strongest(*levels: Isolation | None) -> Isolation | None:
+    """The strongest of those that are named; None when none is."""
+    return max((level for level in levels if level is not None), key=_STRENGTH.__getitem__, default=None)
+
+
+def _isolation(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy) -> Isolation | None:
+    """The strongest of what the server and the template insist on, or what is asked for if it is no weaker."""
+    asked, name = request.isolation, entry.template.name
+    demands = [("This server isolates", policy.isolation), (f"Template {name!r} is made to be isolated", entry.isolation)]
+    least = strongest(*(level for _, level in demands))
     if asked is None:
         return least
-    if least is not None and _STRENGTH[asked] < _STRENGTH[least]:
-        raise error(
-            "FORBIDDEN",
-            f"This server isolates with {least} or stronger; {asked} is weaker.",
-            remedy=f"Leave isolation out, or ask for {least}.",
-            field="isolation",
-        )
+    for who, level in demands:
+        if level is not None and _STRENGTH[asked] < _STRENGTH[level]:
+            raise error(
+                "FORBIDDEN",
+                f"{who} with {level} or stronger; {asked} is weaker.",
+                remedy=f"Leave isolation out, or ask for {least}.",
+                field="isolation",
+            )
     return asked
 
 
-def _defaults(template: StoredTemplate, policy: CreationPolicy) -> Limits:
-    """What its builder asked for, as far as the server allows it today."""
-    if template.build is None:
+def _defaults(entry: CatalogEntry, policy: CreationPolicy) -> Limits:
+    """What the template's builder asked for, as far as the server allows it today."""
+    if not entry.resources:
         return policy.limits
-    wanted = {name: min(value, getattr(policy.max_limits, name)) for name, value in template.build.limits.items()}
+    wanted = {name: _at_most(value, getattr(policy.max_limits, name)) for name, value in entry.resources.items()}
     return policy.limits.model_copy(update=wanted)
 
 
+def _at_most(value: int, most: int | None) -> int:
+    return value if most is None else min(value, most)
+
+
 def _limits(request: CreateSandbox, policy: CreationPolicy, defaults: Limits) -> Limits:
-    if request.resources is None:
-        return defaults
-    asked = request.resources.model_dump(exclude_none=True)
-    for name in _LIMIT_NAMES:
-        most = getattr(policy.max_limits, name)
-        if asked.get(name, 0) > most:
-            raise error(
-                "RESOURCE_LIMIT_EXCEEDED",
-                f"resources.{name} is {asked[name]}, above this server's limit of {most}.",
-                remedy=f"Ask for at most {most}.",
-                field=f"resources.{name}",
-                limit=most,
-                current=asked[name],
-                available=most,
-            )
+    asked = request.resources.model_dump(exclude_none=True) if request.resources else {}
+    check_maxima(asked, policy)
     return defaults.model_copy(update=asked) if asked else defaults
+
+
+def check_maxima(asked: Mapping[str, int], policy: CreationPolicy) -> None:
+    """Refuse what is above the server's maxima.
+
+    Raises:
+        CoveError: RESOURCE_LIMIT_EXCEEDED, naming the field, what was asked for and what may be.
+    """
+    for name, value in asked.items():
+        most: int | None = getattr(policy.max_limits, name)
+        if most is not None and value > most:
+            raise above_maximum(name, value, most, f"this server's limit of {most}")
