@@ -72,6 +72,7 @@ class SandboxEngine:
             targets=pool_targets,
             limits=policy.limits,
             isolation=policy.isolation,
+            must_hold=policy.must_hold,
             rehearse=guests.rehearse,
             create_seconds=policy.create_seconds,
         )

@@ -37,6 +37,7 @@ class WarmPool:
         targets: Mapping[str, int],
         limits: Limits,
         isolation: Isolation | None,
+        must_hold: frozenset[str] = frozenset(),
         rehearse: Rehearsal,
         concurrency: int = 1,
         create_seconds: float = 60.0,
@@ -45,6 +46,7 @@ class WarmPool:
         self._targets = {template: size for template, size in targets.items() if size > 0}
         self._limits = limits
         self._isolation = isolation
+        self._must_hold = must_hold
         self._rehearse = rehearse
         self._concurrency = concurrency
         self._create_seconds = create_seconds
@@ -161,7 +163,12 @@ class WarmPool:
             return True
         sandbox_id = new_sandbox_id()
         spec = SandboxSpec(
-            sandbox_id=sandbox_id, template=template, isolation=self._isolation, limits=self._limits, pooled=True
+            sandbox_id=sandbox_id,
+            template=template,
+            isolation=self._isolation,
+            limits=self._limits,
+            pooled=True,
+            required_limits=self._must_hold,
         )
         self._starting[sandbox_id] = template
         try:

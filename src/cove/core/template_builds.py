@@ -18,13 +18,14 @@ from cove.core.build_run import BuildGuest, BuildRun, Progress, owned_directorie
 from cove.core.catalog import CatalogEntry, TemplateCatalog
 from cove.core.clock import Clock
 from cove.core.creation import Creator
-from cove.core.planning import CreationPolicy
+from cove.core.planning import CreationPolicy, check_maxima, strongest
 from cove.core.ports import Host
 from cove.core.principal import Principal
 from cove.core.storage import Store
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxSpec
 from cove.models.identifiers import new_sandbox_id
+from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.stored import StoredBuild, StoredEvent, StoredTemplate
 from cove.models.template_builds import BuildStatus, BuildTemplate, StepType
@@ -108,13 +109,15 @@ class TemplateBuilds:
         """
         if request.ready is not None:
             ready_probe(request.ready)
-        limits = self._limits(request)
+        asked = _asked_limits(request)
+        check_maxima(asked, self._policy)
+        limits = self._policy.limits.model_copy(update=asked)
         base = await find_base(self._catalog, request.from_image, principal.namespace)
         uploads = self._uploaded(principal, request)
         self._admit(principal.namespace)
         build = StoredBuild(
             base=base.template.name,
-            limits={name: getattr(limits, name) for name in ("vcpu", "memory_mb", "disk_mb")},
+            limits=asked,
             started_at=self._clock(),
         )
         template = await self._claimed(principal, request, build)
@@ -172,20 +175,6 @@ class TemplateBuilds:
         self._catalog.forget(template)
         await self._note(template, "template.deleted", principal.actor)
         return template
-
-    def _limits(self, request: BuildTemplate) -> Limits:
-        asked = {"vcpu": request.cpu, "memory_mb": request.memory, "disk_mb": request.disk_gb * 1024}
-        for name, value in asked.items():
-            most = getattr(self._policy.max_limits, name)
-            if value > most:
-                raise error(
-                    "RESOURCE_LIMIT_EXCEEDED",
-                    f"The template asks for {name} {value}, above this server's limit of {most}.",
-                    limit=most,
-                    current=value,
-                    available=most,
-                )
-        return self._policy.limits.model_copy(update=asked)
 
     def _uploaded(self, principal: Principal, request: BuildTemplate) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -273,8 +262,9 @@ class TemplateBuilds:
         spec = SandboxSpec(
             sandbox_id=new_sandbox_id(),
             template=job.base.template.host_name,
-            isolation=self._policy.isolation,
+            isolation=strongest(self._policy.isolation, _isolation(job)),
             limits=job.limits,
+            required_limits=self._policy.must_hold,
             deadline=self._clock() + BUILD_SECONDS,
             owned_directories=owned_directories(request),
         )
@@ -295,6 +285,7 @@ class TemplateBuilds:
                 owned_directories=owned_directories(request),
                 start_command=request.start_command or "",
                 limits=job.limits,
+                isolation=_isolation(job),
             )
         )
         await self._catalog.refresh()
@@ -333,3 +324,13 @@ class TemplateBuilds:
             details={"name": row.name, **details},
         )
         await self._store.write(lambda work: work.events.add(event))
+
+
+def _asked_limits(request: BuildTemplate) -> dict[str, int]:
+    asked = {"vcpu": request.cpu, "memory_mb": request.memory, "disk_mb": request.disk_gb * 1024}
+    return asked | (request.resources.model_dump(exclude_none=True) if request.resources else {})
+
+
+def _isolation(job: _Build) -> Isolation | None:
+    """What the new template's sandboxes must have: no less than those of its base."""
+    return strongest(job.request.isolation, job.base.isolation)

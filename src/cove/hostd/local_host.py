@@ -20,6 +20,7 @@ from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.identifiers import is_sandbox_id
 from cove.models.isolation import DriverReport, Isolation
+from cove.models.limits import MUST_HOLD, Limits
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 _STRONGEST_FIRST: Final = (Isolation.MICROVM, Isolation.GVISOR, Isolation.NAMESPACE, Isolation.FAKE)
@@ -146,7 +147,7 @@ class LocalHost:
             driver = await self._driver(spec.isolation)
             await _refuse_unenforceable(driver, spec)
             async with self._starts:
-                record = await driver.create(spec, template)
+                record = _marked(await driver.create(spec, template), driver)
             await self._keep(driver, record, template)
         finally:
             self._creating.discard(spec.sandbox_id)
@@ -418,15 +419,22 @@ def _due(record: SandboxRecord, now: float) -> bool:
     return record.deadline is not None and record.deadline <= now
 
 
+def _marked(record: SandboxRecord, driver: RuntimeDriver) -> SandboxRecord:
+    """With the names of the limits that are not enforced."""
+    missing = {name for name in MUST_HOLD if name not in driver.capabilities.limits}
+    return record.model_copy(update={"unenforced": tuple(sorted(missing))}) if missing else record
+
+
 async def _refuse_unenforceable(driver: RuntimeDriver, spec: SandboxSpec) -> None:
-    """A limit that someone asked for is enforced, or refused: never dropped silently."""
-    if not spec.required_limits:
+    """A limit that someone insists on is enforced, or refused: never dropped silently."""
+    missing = sorted(spec.required_limits - driver.capabilities.limits)
+    if not missing:
         return
     report = await driver.check()
-    missing = sorted(spec.required_limits - report.capabilities.limits)
-    if missing:
-        raise error(
-            "LIMIT_NOT_ENFORCEABLE",
-            f"This host cannot enforce {', '.join(missing)}: {' '.join(report.lost) or 'its driver has no means to'}.",
-            limits=missing,
-        )
+    raise error(
+        "LIMIT_NOT_ENFORCEABLE",
+        f"This host cannot enforce {', '.join(missing)}: {' '.join(report.lost) or 'its driver has no means to'}.",
+        remedy="Run the server as root or with delegated control groups (`cove doctor` says how), or name what may be"
+        f" missing: cove serve --allow-unenforced {','.join(missing)}",
+        limits=missing,
+    )

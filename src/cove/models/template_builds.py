@@ -10,6 +10,8 @@ from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_v
 
 from cove.models.base import Contract
 from cove.models.environment import check_env_vars
+from cove.models.isolation import Isolation
+from cove.models.sandboxes import ResourcesRequest
 
 MAX_STEPS = 200
 MAX_STEP_CHARACTERS = 64 * 1024
@@ -105,7 +107,12 @@ class ReadyCheck(Contract):
 
 
 class BuildTemplate(Contract):
-    """Body of `POST /v1/templates/build`. `memory` in MiB, `diskGB` in GiB."""
+    """Body of `POST /v1/templates/build`. `memory` in MiB, `diskGB` in GiB.
+
+    Attributes:
+        resources: limits of the template's sandboxes by their names, beside `cpu`, `memory` and `diskGB`, or instead.
+        isolation: what its sandboxes must have at least.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -119,6 +126,8 @@ class BuildTemplate(Contract):
     cpu: int = Field(default=2, ge=1, le=256)
     memory: int = Field(default=2048, ge=64, le=1024 * 1024)
     disk_gb: int = Field(default=10, ge=1, le=1024, validation_alias=AliasChoices("diskGB", "disk_gb"))
+    resources: ResourcesRequest | None = None
+    isolation: Isolation | None = None
     update: bool = False
     registry_credentials: dict[str, Any] | None = None
 

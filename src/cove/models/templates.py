@@ -4,6 +4,7 @@ import re
 from datetime import datetime
 
 from cove.models.base import Contract
+from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 
 
@@ -79,6 +80,8 @@ class TemplateManifest(Contract):
         owned_directories: directories that belong to the sandbox's user, beside the usual ones.
         start_command: shell text that runs in the background from the start of each sandbox.
         limits: of sandboxes that ask for none.
+        resources: names and values of the limits that its recipe sets; the others are the server's.
+        isolation: what its sandboxes must have at least; None leaves it to the server.
     """
 
     name: str
@@ -106,6 +109,8 @@ class TemplateManifest(Contract):
     start_command: str = ""
     limits: Limits | None = None
 
+    resources: dict[str, int] = {}
+    isolation: Isolation | None = None
 
 class CapturedDirectory(Contract):
     """One directory of a sandbox, as a tar file on the host.
@@ -127,7 +132,7 @@ class TemplateDerivation(Contract):
         base: name of the template below.
         environment: added to the base's.
         directories: become one layer.
-        owned_directories, start_command, limits: as in `TemplateManifest`.
+        owned_directories, start_command, limits, isolation: as in `TemplateManifest`.
     """
 
     name: str
@@ -140,6 +145,7 @@ class TemplateDerivation(Contract):
     start_command: str = ""
     limits: Limits = Limits()
 
+    isolation: Isolation | None = None
 
 _TAKEN = frozenset(
     {

@@ -24,6 +24,7 @@ def derived(
             start_command=derivation.start_command,
             limits=derivation.limits,
             python=base.python,
+            isolation=derivation.isolation,
             base=derivation.base,
             size_bytes=size_bytes,
             built_at=datetime.now(UTC),

@@ -45,6 +45,9 @@ class Plan:
         """Content address of the whole template."""
         recipe = self.recipe
         return digest_of_json(
+        asked = recipe.resources.model_dump(exclude_none=True)
+        if asked or recipe.isolation:
+            parts.append([asked, recipe.isolation])
             [self.digests, self.environment, recipe.preload, recipe.languages, self.interpreter.command, AGENT_PATH]
         )
 

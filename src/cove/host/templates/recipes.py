@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from cove.models.base import Contract
 from cove.models.errors import error
+from cove.models.isolation import Isolation
+from cove.models.sandboxes import ResourcesRequest
 
 HOST_RECIPE = "host"
 
@@ -69,6 +71,7 @@ class Recipe(Contract):
     Attributes:
         preload: modules that the warm process imports.
         checks: commands that must succeed inside the built root filesystem.
+        resources, isolation: of its sandboxes, where they ask for none; see `TemplateManifest`.
     """
 
     name: str
@@ -85,6 +88,8 @@ class Recipe(Contract):
     python: PythonRecipe
     node: NodeRecipe | None = None
     go: GoRecipe | None = None
+    resources: ResourcesRequest = ResourcesRequest()
+    isolation: Isolation | None = None
 
 
 @cache

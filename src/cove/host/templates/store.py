@@ -4,10 +4,11 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ from cove.host.templates.layers import LayerRecord, digest_of
 from cove.host.templates.paths import AGENT_PATH
 from cove.host.templates.progress import ProgressScale
 from cove.host.templates.recipes import Recipe, load_recipe, recipe_names
+from cove.linux.beneath import Beneath
 from cove.models.errors import error
 from cove.models.limits import MIB
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
@@ -301,6 +303,8 @@ def _manifest(plan: "Plan", records: list[LayerRecord], paths: list[Path]) -> Te
         preload=plan.recipe.preload,
         environment=plan.environment,
         languages=plan.recipe.languages,
+        resources=plan.recipe.resources.model_dump(exclude_none=True),
+        isolation=plan.recipe.isolation,
         packages=dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         size_bytes=sum(record.size_bytes for record in records),
         notes=tuple(note for record in records for note in record.notes),
