@@ -249,5 +249,6 @@ def _policy(settings: Settings) -> CreationPolicy:
         max_sandboxes=settings.max_sandboxes,
         limits=settings.limits,
         max_limits=settings.max_limits,
+        must_hold=settings.must_hold,
         create_seconds=settings.create_timeout_seconds,
     )

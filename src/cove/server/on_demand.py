@@ -66,11 +66,14 @@ def settings_on_demand(data_dir: Path) -> "Settings":
     import pydantic
 
     from cove.models.errors import error
+    from cove.models.limits import MUST_HOLD
     from cove.server.settings import Settings
 
     local: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "public_url": None, "dev": False}
     local |= dict.fromkeys(("domain", "tls_cert", "tls_key"))
     local |= {"request_rate": 0, "create_rate": 0, "log_format": "json"}
+    # It is its user's own machine and code: what cannot be enforced is said, with each sandbox.
+    local |= {"allow_unenforced": tuple(MUST_HOLD)}
     try:
         return Settings(data_dir=data_dir, **local)
     except pydantic.ValidationError as problem:
@@ -138,7 +141,8 @@ async def _serve(
     from cove.server.bounded_log import keep_short
     from cove.server.local_address import log_path
     from cove.server.local_door import published
-    from cove.server.running import bind, everything, stop_signal
+    from cove.server.listening import bind
+    from cove.server.running import everything, stop_signal
 
     stop = stop_signal()
     listener = bind(settings.host, settings.port)

@@ -1,19 +1,20 @@
 """Every setting of the server, read once at start from arguments and `COVE_...` variables."""
 
 import ipaddress
+import json
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cove.core.microsandbox_tokens import MIN_SECRET_CHARACTERS
 from cove.core.webhook_targets import AllowList
 from cove.models.directories import default_data_dir as default_data_dir
 from cove.models.isolation import Isolation
-from cove.models.limits import Limits
+from cove.models.limits import MAX_CPU_SHARE, MUST_HOLD, NORMAL_CPU_SHARE, Limits
 from cove.models.quotas import Quota
 from cove.models.sandboxes import MAX_TIMEOUT_SECONDS
 
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
         database_url: an SQLAlchemy URL; None means an SQLite file in `data_dir`.
         isolation: `auto` takes the strongest driver whose boot probe succeeds; requests may not ask for a weaker one
             than is named here.
+        user: whom a server that root starts becomes; None means the account `cove`, or an id of Cove's own.
         dev: no API key is needed; only on a loopback address.
         public_url: how clients reach this server, if not by `http://HOST:PORT`.
         domain: each sandbox's ports get host names below it, `{port}-{id}.DOMAIN`; they must resolve to this server.
@@ -52,7 +54,13 @@ class Settings(BaseSettings):
             of each namespace, unless `cove namespaces limits` says otherwise for one; None means no limit.
         request_rate, create_rate: how many requests to the control plane, and how many creates, an API key may send in
             a minute; 0 means any number, None the default: 6000 and 1200, and any number on a loopback address.
-        vcpu, memory_mb, disk_mb: what a sandbox gets if nothing is asked for; `max_...` is the most that may be.
+        vcpu, memory_mb, disk_mb, pids, open_files: what a sandbox gets if nothing is asked for; `max_...` is the most
+            that may be.
+        max_inodes, max_cpu_share: the most that may be asked for; None is no maximum.
+        max_execution_seconds, max_output_bytes: in force for every execution, and nothing above can be asked for; None
+            leaves it to the agent.
+        allow_unenforced: names of limits without which sandboxes are started all the same where the host cannot enforce
+            them; with `dev`, all.
         create_timeout_seconds: a start that takes longer counts as failed.
         reconcile_seconds: between two comparisons of the store with the host.
         max_body_bytes: of a request to the control plane.
@@ -76,6 +84,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     database_url: str | None = None
     isolation: Isolation | Literal["auto"] = "auto"
+    user: str | None = None
     dev: bool = False
     public_url: str | None = None
     domain: str | None = None
@@ -97,9 +106,18 @@ class Settings(BaseSettings):
     vcpu: int = Field(default=Limits().vcpu, ge=1, le=256)
     memory_mb: int = Field(default=Limits().memory_mb, ge=64, le=1024 * 1024)
     disk_mb: int = Field(default=Limits().disk_mb, ge=64, le=1024 * 1024)
+    pids: int = Field(default=Limits().pids, ge=16, le=65536)
+    open_files: int = Field(default=Limits().open_files, ge=64, le=1048576)
     max_vcpu: int = Field(default=16, ge=1, le=256)
     max_memory_mb: int = Field(default=16 * 1024, ge=64, le=1024 * 1024)
     max_disk_mb: int = Field(default=64 * 1024, ge=64, le=1024 * 1024)
+    max_pids: int = Field(default=4096, ge=16, le=65536)
+    max_open_files: int = Field(default=65536, ge=64, le=1048576)
+    max_inodes: int | None = Field(default=None, ge=256, le=2**31)
+    max_cpu_share: int = Field(default=NORMAL_CPU_SHARE, ge=1, le=MAX_CPU_SHARE)
+    max_execution_seconds: int | None = Field(default=None, ge=1, le=MAX_TIMEOUT_SECONDS)
+    max_output_bytes: int | None = Field(default=None, ge=1024, le=2**40)
+    allow_unenforced: Annotated[tuple[str, ...], NoDecode] = ()
     create_timeout_seconds: float = Field(default=60.0, gt=0, le=600, allow_inf_nan=False)
     reconcile_seconds: float = Field(default=3.0, gt=0, le=60, allow_inf_nan=False)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
@@ -173,6 +191,23 @@ class Settings(BaseSettings):
             if not path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"allowed_volumes are absolute paths of directories, and {str(path)!r} is not")
         return paths
+
+    @field_validator("allow_unenforced", mode="before")
+    @classmethod
+    def _listed(cls, names: object) -> object:
+        if not isinstance(names, str):
+            return names
+        if names.lstrip().startswith("["):
+            return json.loads(names)
+        return tuple(name.strip() for name in names.split(",") if name.strip())
+
+    @field_validator("allow_unenforced")
+    @classmethod
+    def _names_of_limits(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in MUST_HOLD:
+                raise ValueError(f"{name[:40]!r} is no limit that may be missing; there are {', '.join(sorted(MUST_HOLD))}")
+        return names
 
     @field_validator("isolation")
     @classmethod
@@ -261,12 +296,36 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         """What a sandbox gets if nothing is asked for."""
-        return Limits(vcpu=self.vcpu, memory_mb=self.memory_mb, disk_mb=self.disk_mb)
+        return Limits(
+            vcpu=self.vcpu,
+            memory_mb=self.memory_mb,
+            disk_mb=self.disk_mb,
+            pids=self.pids,
+            open_files=self.open_files,
+            cpu_share=min(NORMAL_CPU_SHARE, self.max_cpu_share),
+            max_execution_seconds=self.max_execution_seconds,
+            max_output_bytes=self.max_output_bytes,
+        )
 
     @property
     def max_limits(self) -> Limits:
-        """The most that a create may ask for."""
-        return Limits(vcpu=self.max_vcpu, memory_mb=self.max_memory_mb, disk_mb=self.max_disk_mb)
+        """The most that a create may ask for; None is no maximum."""
+        return Limits(
+            vcpu=self.max_vcpu,
+            memory_mb=self.max_memory_mb,
+            disk_mb=self.max_disk_mb,
+            pids=self.max_pids,
+            open_files=self.max_open_files,
+            inodes=self.max_inodes,
+            cpu_share=self.max_cpu_share,
+            max_execution_seconds=self.max_execution_seconds,
+            max_output_bytes=self.max_output_bytes,
+        )
+
+    @property
+    def must_hold(self) -> frozenset[str]:
+        """Names of the limits without which no sandbox is started."""
+        return frozenset() if self.dev else MUST_HOLD - set(self.allow_unenforced)
 
     @property
     def namespace_quota(self) -> Quota:
