@@ -16,6 +16,8 @@ TEMPLATE_OWNER: Final = FIRST
 file server does, in a user namespace and behind a filter of its own."""
 WARM_USER: Final = FIRST + 1
 """Runs the fork servers."""
+SERVER_USER: Final = FIRST + 2
+"""Runs the server that root starts, where there is no account for it. Owns nothing else."""
 _RANGE: Final = 65536
 SLOTS: Final = 4000
 
