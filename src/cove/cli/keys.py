@@ -153,6 +153,7 @@ def revoke(
 def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]) -> _T:
     import asyncio
 
+    from cove.server.ownership import become_owner_of_store
     from cove.server.settings import Settings
     from cove.server.store_access import open_keys
 
@@ -162,6 +163,7 @@ def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]
 
     settings = Settings(data_dir=data_directory(data_dir))
     settings.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    become_owner_of_store(settings.data_dir)
     return asyncio.run(act())
 
 

@@ -114,6 +114,7 @@ def _with_namespaces(data_dir: Path | None, action: Callable[[Namespaces], Await
     import asyncio
 
     from cove.core.namespaces import Namespaces
+    from cove.server.ownership import become_owner_of_store
     from cove.server.settings import Settings
     from cove.server.store_access import open_store
 
@@ -123,4 +124,5 @@ def _with_namespaces(data_dir: Path | None, action: Callable[[Namespaces], Await
 
     settings = Settings(data_dir=data_directory(data_dir))
     settings.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    become_owner_of_store(settings.data_dir)
     return asyncio.run(act())

@@ -13,6 +13,15 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="5555")] = None,
     data_dir: DataDir = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            envvar="COVE_USER",
+            show_envvar=False,
+            help="Whom a server that root starts becomes: an account, an id, or root.",
+            show_default="cove, or an id of its own",
+        ),
+    ] = None,
     isolation: Annotated[
         str | None, typer.Option(help="auto, or a level to insist on, e.g. gvisor.", show_default="auto")
     ] = None,
@@ -60,6 +69,7 @@ def serve(
         "host": host,
         "port": port,
         "data_dir": data_dir,
+        "user": user,
         "isolation": isolation,
         "pool_size": pool_size,
         "max_sandboxes": max_sandboxes,
@@ -75,7 +85,16 @@ def serve(
         "oauth_issuer": oauth_issuer,
         "log_format": log_format,
     }
+    from cove.server.server_user import server_user
+
+    becoming = server_user(user)
+    supervised = None
+    if becoming is not None:
+        from cove.server.supervising import divide
+
+        supervised = divide(becoming)  # from here on this is the child
     settings = _settings({name: value for name, value in chosen.items() if value is not None})
+    base = _supervised_base(settings, supervised, keep_sandboxes) if supervised else None
 
     import uvloop
 
@@ -83,11 +102,33 @@ def serve(
     from cove.server.logs import configure_logging
 
     configure_logging(settings)
-    built = _built_templates(settings.data_dir)
-    missing = [name for name in settings.pool_templates if name not in built]
-    if missing:
-        typer.echo(f"Template {', '.join(missing)} is not built yet: `cove templates build {missing[0]}`.", err=True)
-    uvloop.run(running.serve(settings, keep_sandboxes=keep_sandboxes, on_ready=_say_ready))
+    _say_missing_templates(settings)
+    uvloop.run(running.serve(settings, keep_sandboxes=keep_sandboxes, on_ready=_say_ready, base=base))
+
+
+def _supervised_base(settings: Any, supervised: Any, keep_sandboxes: bool) -> Any:
+    from functools import partial
+
+    from cove.server.supervised import become
+    from cove.server.supervising import Plan
+
+    certificate = (settings.tls_cert, settings.tls_key) if settings.tls_cert else ()
+    grant = supervised.ask(
+        Plan(
+            data_dir=str(settings.data_dir),
+            host=settings.host,
+            port=settings.port,
+            isolation=str(settings.isolation),
+            max_sandboxes=settings.max_sandboxes,
+            keep_sandboxes=keep_sandboxes,
+            certificate=[str(path) for path in certificate],
+            ceilings=settings.host_ceilings,
+        )
+    )
+    become(supervised, settings.data_dir)
+    from cove.server import running
+
+    return partial(running.standing_on, grant, supervised.link)
 
 
 def _settings(chosen: dict[str, Any]) -> Any:
@@ -105,10 +146,13 @@ def _settings(chosen: dict[str, Any]) -> Any:
         raise error("INVALID_REQUEST", f"{name}: {text}." if name else f"{text}.") from None
 
 
-def _built_templates(data_dir: Path) -> set[str]:
+def _say_missing_templates(settings: Any) -> None:
     from cove.hostd.assembly import template_store
 
-    return {manifest.name for manifest in template_store(data_dir).list()}
+    built = {manifest.name for manifest in template_store(settings.data_dir).list()}
+    missing = [name for name in settings.pool_templates if name not in built]
+    if missing:
+        typer.echo(f"Template {', '.join(missing)} is not built yet: `cove templates build {missing[0]}`.", err=True)
 
 
 def _say_ready(settings: Any) -> None:

@@ -126,7 +126,7 @@ class BuildRun:
             archive = directory / f"{index}.tar"
             await self._guest.capture(record, inside, archive, max_bytes=left)
             left -= archive.stat().st_size
-            captured.append(CapturedDirectory(inside=inside, archive=str(archive)))
+            captured.append(CapturedDirectory(inside=inside, archive=f"{directory.name}/{archive.name}"))
         return tuple(captured)
 
     async def _step(self, record: SandboxRecord, step: BuildStep, name: str) -> None:

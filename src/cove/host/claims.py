@@ -12,12 +12,15 @@ from cove.models.errors import error
 
 
 @contextlib.contextmanager
-def claim(path: Path, *, who: str, role: str = "") -> Generator[None]:
+def claim(path: Path, *, who: str, role: str = "") -> Generator[int]:
     """Hold the lock file at `path` for the time of the block; the kernel lets go of it when this process dies.
 
     Args:
         who: for the message to whoever comes second, for example `host daemon`.
         role: noted in the file, for `claimed_by`.
+
+    Yields:
+        The descriptor that holds it: a process that is given it holds the file as well.
 
     Raises:
         CoveError: CONFLICT when another process has it.
@@ -35,7 +38,7 @@ def claim(path: Path, *, who: str, role: str = "") -> Generator[None]:
         lock.truncate(0)
         lock.write(json.dumps({"pid": os.getpid(), "started": start_time_of(os.getpid()), "role": role}))
         lock.flush()
-        yield
+        yield lock.fileno()
 
 
 def owners_only(path: str, flags: int) -> int:

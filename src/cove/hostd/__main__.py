@@ -15,7 +15,8 @@ import structlog
 from cove.host.claims import claim
 from cove.hostd.assembly import build_host, clean_after_dead
 from cove.hostd.daemon import Daemon
-from cove.hostd.wire import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
+from cove.hostd.local_host import CEILINGS
+from cove.hostd.names import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
 from cove.linux.process import descendants_of
 from cove.models.errors import CoveError
 
@@ -36,6 +37,9 @@ def main() -> int:
         default=-1,
         help="end when this descriptor reads its end, with the sandboxes started meanwhile; those found stay",
     )
+    parser.add_argument("--server-uid", type=int, help="the user, beside root, who may call this and sandboxes' agents")
+    for name in CEILINGS:
+        parser.add_argument(f"--max-{name.replace('_', '-')}", type=int, help="the most that a sandbox may be given")
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     _allow_many_descriptors()
@@ -54,7 +58,13 @@ def _allow_many_descriptors() -> None:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
-    host = build_host(arguments.data_dir, isolation=arguments.isolation, max_sandboxes=arguments.max_sandboxes)
+    host = build_host(
+        arguments.data_dir,
+        isolation=arguments.isolation,
+        max_sandboxes=arguments.max_sandboxes,
+        ceilings={name: most for name in CEILINGS if (most := getattr(arguments, f"max_{name}")) is not None},
+        server_uid=arguments.server_uid,
+    )
     # Two daemons on one data directory would destroy each other's sandboxes.
     role = SERVERS_CHILD if arguments.ready_fd >= 0 else ""
     with claim(arguments.data_dir / "run" / LOCK_NAME, who="host daemon", role=role):
@@ -66,7 +76,7 @@ async def _run(arguments: argparse.Namespace) -> None:
             loop.add_reader(arguments.tether_fd, stop.set)
         await host.open()
         await clean_after_dead(arguments.data_dir)
-        daemon = Daemon(host)
+        daemon = Daemon(host, server_uid=arguments.server_uid)
         await daemon.listen(arguments.data_dir / "run" / SOCKET_NAME)
         _log.info("hostd_ready", pid=os.getpid(), data_dir=str(arguments.data_dir))
         if arguments.ready_fd >= 0:

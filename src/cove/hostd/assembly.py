@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -43,17 +43,33 @@ def builds_directory(data_dir: Path) -> Path:
     return data_dir / "builds"
 
 
-def build_host(data_dir: Path, *, isolation: str = "auto", max_sandboxes: int = 1000) -> LocalHost:
+def build_host(
+    data_dir: Path,
+    *,
+    isolation: str = "auto",
+    max_sandboxes: int = 1000,
+    ceilings: Mapping[str, int] | None = None,
+    server_uid: int | None = None,
+) -> LocalHost:
     """The host of a daemon; nothing is started yet. Its sandboxes outlive it and are adopted by the next one.
 
     Args:
         isolation: a level to use by default, or `auto` for the strongest that works.
+        ceilings, server_uid: as in `LocalHost`.
 
     Raises:
         CoveError: ISOLATION_UNAVAILABLE for a level that this version has no driver for; INVALID_REQUEST when the
             data directory cannot be used.
     """
-    return _build(data_dir, run_directory(data_dir), isolation, max_sandboxes, embedded=False)
+    return _build(
+        data_dir,
+        run_directory(data_dir),
+        isolation,
+        max_sandboxes,
+        embedded=False,
+        ceilings=ceilings,
+        server_uid=server_uid,
+    )
 
 
 @asynccontextmanager
@@ -84,7 +100,16 @@ async def clean_after_dead(data_dir: Path) -> None:
             await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
 
 
-def _build(data_dir: Path, run_dir: Path, isolation: str, max_sandboxes: int, *, embedded: bool) -> LocalHost:
+def _build(
+    data_dir: Path,
+    run_dir: Path,
+    isolation: str,
+    max_sandboxes: int,
+    *,
+    embedded: bool,
+    ceilings: Mapping[str, int] | None = None,
+    server_uid: int | None = None,
+) -> LocalHost:
     run_dir = run_dir.absolute()  # helper programs work in another directory
     _prepare(run_dir)
     drivers = _drivers(data_dir, run_dir, embedded=embedded)
@@ -98,6 +123,8 @@ def _build(data_dir: Path, run_dir: Path, isolation: str, max_sandboxes: int, *,
         max_sandboxes=max_sandboxes,
         builds=builds_directory(data_dir),
         preload=not embedded,
+        ceilings=ceilings or {},
+        server_uid=server_uid,
     )
 
 

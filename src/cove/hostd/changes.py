@@ -17,15 +17,19 @@ class ChangeLog:
     def __init__(self) -> None:
         self._epoch = secrets.token_hex(8)
         self._last = 0
-        self._ended: deque[str] = deque(maxlen=_KEPT)
+        self._ended: deque[tuple[str, str]] = deque(maxlen=_KEPT)
         self._news = asyncio.Event()
 
-    def note(self, sandbox_id: str) -> None:
-        """A sandbox has ended by itself."""
-        self._ended.append(sandbox_id)
+    def note(self, sandbox_id: str, reason: str = "") -> None:
+        """A sandbox has ended by itself; `reason`: the limit that it ran into, if that is known."""
+        self._ended.append((sandbox_id, reason))
         self._last += 1
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+    def reason_of(self, sandbox_id: str) -> str:
+        """The limit that one of them ran into; empty when that is not known (any more)."""
+        return next((reason for name, reason in reversed(self._ended) if name == sandbox_id), "")
 
     async def since(self, cursor: str, seconds: float) -> HostChanges:
         """What ended since `cursor` (empty: from now on); waits for something, bounded."""
@@ -50,5 +54,10 @@ class ChangeLog:
         except TimeoutError:
             return
 
-    def _answer(self, ended: tuple[str, ...], *, complete: bool) -> HostChanges:
-        return HostChanges(cursor=f"{self._epoch}.{self._last}", ended=ended, complete=complete)
+    def _answer(self, ended: tuple[tuple[str, str], ...], *, complete: bool) -> HostChanges:
+        return HostChanges(
+            cursor=f"{self._epoch}.{self._last}",
+            ended=tuple(name for name, _ in ended),
+            complete=complete,
+            reasons={name: reason for name, reason in ended if reason},
+        )

@@ -28,6 +28,8 @@ _LONGEST_SLEEP: Final = 3600.0
 _AT_ONCE: Final = 8
 _RETRY_SECONDS: Final = 0.05
 _LOCK_SECONDS: Final = 60.0
+CEILINGS: Final = ("vcpu", "memory_mb", "disk_mb", "pids", "open_files")
+"""Names of the `Limits` fields that a host can be given maxima for, whatever a control plane asks."""
 
 
 class LocalHost:
@@ -49,6 +51,8 @@ class LocalHost:
         max_sandboxes: int,
         builds: Path,
         preload: bool = True,
+        ceilings: Mapping[str, int] | None = None,
+        server_uid: int | None = None,
     ) -> None:
         """
         Args:
@@ -56,7 +60,11 @@ class LocalHost:
             versions: of the templates that sandboxes stand on.
             builds: the directory in which the control plane leaves what builds have made.
             preload: let warm processes import the template's modules ahead.
+            ceilings: the most that a sandbox may be given, by the names of `CEILINGS`.
+            server_uid: the user, beside root, who may connect to agents; None leaves their sockets to this process'.
         """
+        self._ceilings = ceilings or {}
+        self._server_uid = server_uid
         self._preload = preload
         self._host_id = host_id
         self._drivers = drivers
@@ -82,6 +90,8 @@ class LocalHost:
         for record in self._store.load():
             driver = self._drivers.get(record.isolation)
             if driver and await driver.adopt(record):
+                with contextlib.suppress(OSError):  # without its socket it is of no use, but it is there
+                    self._give_socket(record)
                 self._register(record)
                 if not record.pooled:
                     self._adopted.add(record.sandbox_id)
@@ -133,6 +143,7 @@ class LocalHost:
         """Start a sandbox, at most a few at the same time: more at once only makes each of them slower."""
         if not is_sandbox_id(spec.sandbox_id):
             raise error("INVALID_REQUEST", f"{spec.sandbox_id[:64]!r} is not a sandbox id.")
+        self._refuse_above_ceilings(spec.limits)
         if spec.sandbox_id in self._records or spec.sandbox_id in self._creating:
             raise error("CONFLICT", f"Sandbox {spec.sandbox_id} exists already.")
         if len(self._records) + len(self._creating) >= self._max_sandboxes:
@@ -157,6 +168,7 @@ class LocalHost:
     async def _keep(self, driver: RuntimeDriver, record: SandboxRecord, template: TemplateManifest) -> None:
         """A sandbox without a record would be lost at the next start: it is ended instead."""
         try:
+            self._give_socket(record)
             self._versions.keep(template)
             self._store.save(record)
         except OSError as problem:
@@ -327,10 +339,28 @@ class LocalHost:
                 return driver
         return weakest
 
+    def _refuse_above_ceilings(self, limits: Limits) -> None:
+        for name, most in self._ceilings.items():
+            if getattr(limits, name) > most:
+                raise error(
+                    "INVALID_REQUEST",
+                    f"This host gives a sandbox at most {name} {most}, not {getattr(limits, name)}.",
+                    remedy=f"Ask for less; the operator's maximum is COVE_MAX_{name.upper()}.",
+                )
+
+    def _give_socket(self, record: SandboxRecord) -> None:
+        """Whoever talks to agents is no longer root: each socket becomes that one user's. Raises: OSError."""
+        if self._server_uid is None or _stopped(record):
+            return
+        Path(record.socket_path).chmod(0o600)
+        os.chown(record.socket_path, self._server_uid, -1, follow_symlinks=False)
+
     def _existing(self, sandbox_id: str) -> SandboxRecord:
         record = self._records.get(sandbox_id)
         if record is None:
-            raise error("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id} does not run on this host.")
+            limit = self._changes.reason_of(sandbox_id)
+            more = {"limit": limit} if limit else {}
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {sandbox_id} does not run on this host.", **more)
         return record
 
     def _update(self, record: SandboxRecord, *, durable: bool = False) -> SandboxRecord:
@@ -361,6 +391,7 @@ class LocalHost:
         before = self._existing(started.sandbox_id)
         record = started.model_copy(update={"deadline": before.deadline, "env_vars": {}})
         try:
+            self._give_socket(record)
             self._store.save(record)
         except OSError as problem:
             await driver.stop(started)
@@ -383,8 +414,9 @@ class LocalHost:
 
     async def _watch(self, record: SandboxRecord) -> None:
         """When a sandbox dies by itself, clean up at once."""
-        await self._drivers[record.isolation].wait(record)
-        self._changes.note(record.sandbox_id)
+        driver = self._drivers[record.isolation]
+        await driver.wait(record)
+        self._changes.note(record.sandbox_id, await driver.limit_at_end(record))
         with contextlib.suppress(CoveError, TimeoutError, OSError):
             await self.destroy(record.sandbox_id)
 

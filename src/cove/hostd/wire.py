@@ -10,70 +10,24 @@ from typing import Any, Final
 
 import pydantic
 
-from cove.hostd.changes import LONGEST_WAIT_SECONDS
+from cove.hostd.arguments import (
+    ChangesArguments,
+    CreateArguments,
+    DeadlineArguments,
+    DeriveArguments,
+    NoArguments,
+    SandboxArguments,
+    StopArguments,
+    TemplateArguments,
+)
 from cove.models.errors import CoveError, definition_of, error
-from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
+from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord
 from cove.models.isolation import DriverReport
-from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
+from cove.models.templates import BuildProgress, TemplateManifest
 
 MAX_LINE: Final = 16 * 1024 * 1024
-
-SOCKET_NAME: Final = "hostd.sock"
-LOCK_NAME: Final = "hostd.lock"
-"""Both in the directory `run` of the data directory."""
-
-SERVERS_CHILD: Final = "server's child"
-"""Role, in the lock file, of a daemon that a server started and owns."""
-
-
-class NoArguments(pydantic.BaseModel):
-    """For calls without any."""
-
-
-class CreateArguments(pydantic.BaseModel):
-    """For `create`."""
-
-    spec: SandboxSpec
-
-
-class SandboxArguments(pydantic.BaseModel):
-    """For calls on one sandbox."""
-
-    sandbox_id: str
-
-
-class DeadlineArguments(pydantic.BaseModel):
-    """For `claim` and `set_deadline`; unix seconds."""
-
-    sandbox_id: str
-    deadline: float | None
-
-
-class StopArguments(pydantic.BaseModel):
-    """For `stop`."""
-
-    sandbox_id: str
-    env_vars: dict[str, str]
-
-
-class ChangesArguments(pydantic.BaseModel):
-    """For `changes`."""
-
-    cursor: str = pydantic.Field(max_length=100)
-    seconds: float = pydantic.Field(ge=0, le=LONGEST_WAIT_SECONDS)
-
-
-class DeriveArguments(pydantic.BaseModel):
-    """For `derive_template`."""
-
-    derivation: TemplateDerivation
-
-
-class TemplateArguments(pydantic.BaseModel):
-    """For calls on one template."""
-
-    name: str
-
+"""Of an answer."""
+MAX_REQUEST: Final = 2 * 1024 * 1024
 
 # call -> (its arguments, the type of its value)
 CALLS: Final[Mapping[str, tuple[type[pydantic.BaseModel], pydantic.TypeAdapter[Any]]]] = {
@@ -132,5 +86,7 @@ def error_from_wire(fields: dict[str, Any]) -> CoveError:
 
 
 def invalid(problem: pydantic.ValidationError) -> CoveError:
-    """For a request whose arguments do not fit."""
-    return error("INVALID_REQUEST", f"The host daemon refuses the arguments: {problem}")
+    """For a request whose arguments do not fit; what they hold is not repeated."""
+    first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
+    name = ".".join(str(part) for part in first["loc"])[:200]
+    return error("INVALID_REQUEST", f"The host daemon refuses the arguments: {name}: {first['msg'][:300]}")

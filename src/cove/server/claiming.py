@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
@@ -12,22 +13,33 @@ from cove.models.errors import CoveError, error
 
 ON_DEMAND: Final = "on demand"
 """Role, in the lock file, of a server that an assistant started."""
+_PAUSE_SECONDS: Final = 0.02
 
 
 @contextlib.contextmanager
-def claim_server(data_dir: Path, *, role: str = "") -> Generator[None]:
-    """Hold the data directory for the time of the block.
+def claim_server(data_dir: Path, *, role: str = "", wait_seconds: float = 0.0) -> Generator[int]:
+    """Hold the data directory for the time of the block; yields what `claim` does.
+
+    Args:
+        wait_seconds: so long one that was killed right now may take to be gone.
 
     Raises:
         CoveError: CONFLICT, with what to do about it.
     """
     path = data_dir / "run" / "server.lock"
     with contextlib.ExitStack() as stack:
+        yield _claimed(stack, path, role, wait_seconds)
+
+
+def _claimed(stack: contextlib.ExitStack, path: Path, role: str, wait_seconds: float) -> int:
+    last = time.monotonic() + wait_seconds
+    while True:
         try:
-            stack.enter_context(claim(path, who="server", role=role))
+            return stack.enter_context(claim(path, who="server", role=role))
         except CoveError as problem:
-            raise _taken_by_assistants(path) or problem from None
-        yield
+            if time.monotonic() > last or problem.code != "CONFLICT":
+                raise _taken_by_assistants(path) or problem from None
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _taken_by_assistants(lock: Path) -> CoveError | None:

@@ -5,20 +5,28 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from cove.host.claims import claimed_by
-from cove.hostd.wire import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
+from cove.hostd.names import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
 from cove.linux.clone import signal_process
 from cove.models.errors import error
 
 _READY_SECONDS: Final = 60.0
 _END_SECONDS: Final = 30.0
 _LONGEST_PAUSE: Final = 30.0
-_log = structlog.get_logger(__name__)
+
+Report = Callable[[str, Mapping[str, str | float]], None]
+"""Takes what goes into the log: an event and its facts."""
+
+
+def to_log(event: str, facts: Mapping[str, str | float]) -> None:
+    """A `Report` for a process that has a log of its own."""
+    import structlog
+
+    structlog.get_logger(__name__).warning(event, **facts)
 
 
 class HostProcess:
@@ -37,9 +45,14 @@ class HostProcess:
         max_sandboxes: int,
         keep_sandboxes: bool,
         ends_with_server: bool = False,
+        ceilings: Mapping[str, int] | None = None,
+        server_uid: int | None = None,
+        report: Report = to_log,
     ) -> None:
         """
         Args:
+            ceilings: the most that the daemon gives a sandbox, whatever the server asks.
+            server_uid: the user that the server is, if that is not this process'.
             ends_with_server: when this process dies without a chance to end the daemon, the daemon ends by itself, and
                 its sandboxes with it; otherwise it waits for the next server.
         """
@@ -48,7 +61,11 @@ class HostProcess:
         self._arguments = [
             *("--data-dir", str(data_dir), "--isolation", isolation, "--max-sandboxes", str(max_sandboxes)),
             *(["--keep-sandboxes"] if keep_sandboxes else []),
+            *(["--server-uid", str(server_uid)] if server_uid is not None else []),
+            *(word for name, most in (ceilings or {}).items() for word in (_option(name), str(most))),
         ]
+        self._server_uid = server_uid
+        self._report = report
         self._ends_with_server = ends_with_server
         self._tether: int | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -63,7 +80,9 @@ class HostProcess:
         if self._watching is not None:
             return
         await self._end_leftover()
-        if not await self._answers():
+        if await self._answers():
+            self._expect_open_to_server()
+        else:
             await self._launch()
         self._watching = asyncio.create_task(self._watch())
 
@@ -80,6 +99,15 @@ class HostProcess:
                     await self._process.wait()
         self._cut_tether()
 
+    def _expect_open_to_server(self) -> None:
+        """A daemon that was started on its own takes calls of whom it was told to."""
+        if self._server_uid is not None and self.socket_path.stat().st_uid != self._server_uid:
+            raise error(
+                "HOST_UNAVAILABLE",
+                f"The host daemon that runs here takes no calls of the server's user ({self._server_uid}).",
+                remedy=f"Start it with --server-uid {self._server_uid}, or serve as root: --user root.",
+            )
+
     def _cut_tether(self) -> None:
         if self._tether is not None:
             os.close(self._tether)
@@ -90,7 +118,7 @@ class HostProcess:
         if leftover is None:
             return
         try:
-            _log.warning("hostd_left_by_dead_server", action="replaced")
+            self._report("hostd_left_by_dead_server", {"action": "replaced"})
             # Not SIGTERM: at a graceful end it would take its sandboxes with it.
             signal_process(leftover, signal.SIGKILL)
             async with asyncio.timeout(_END_SECONDS):
@@ -157,13 +185,13 @@ class HostProcess:
         pause = 0.1
         while True:
             await self._ended()
-            _log.warning("hostd_died", restart_in_seconds=pause)
+            self._report("hostd_died", {"restart_in_seconds": pause})
             await asyncio.sleep(pause)
             try:
                 await self._launch()
                 pause = 0.1
             except Exception as problem:
-                _log.exception("hostd_restart_failed", problem=str(problem))
+                self._report("hostd_restart_failed", {"problem": str(problem)})
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _ended(self) -> None:
@@ -172,6 +200,10 @@ class HostProcess:
             return
         while await self._answers():  # noqa: ASYNC110 (another program's daemon: there is nothing to wait on)
             await asyncio.sleep(1.0)
+
+
+def _option(name: str) -> str:
+    return f"--max-{name.replace('_', '-')}"
 
 
 async def _exited(pidfd: int) -> None:

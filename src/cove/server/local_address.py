@@ -1,4 +1,4 @@
-"""How programs of the same user find the server of a data directory: the file `run/local.json`.
+"""How programs of the same user find the server of a data directory: the file `run/server/local.json`.
 
 Whoever can read it could make keys with `cove keys create` just as well. This is read before anything else when an
 assistant starts, so it imports little.
@@ -54,14 +54,19 @@ class LocalAddress:
         return is_alive(self.pid, self.started)
 
 
+def server_directory(data_dir: Path) -> Path:
+    """The server's sockets and its address: its own, mode 0700."""
+    return data_dir / "run" / "server"
+
+
 def address_path(data_dir: Path) -> Path:
     """Where the address is published."""
-    return data_dir / "run" / "local.json"
+    return server_directory(data_dir) / "local.json"
 
 
 def socket_path(data_dir: Path) -> Path:
     """Where the server listens for programs of the same user."""
-    return data_dir / "run" / "local.sock"
+    return server_directory(data_dir) / "local.sock"
 
 
 def log_path(data_dir: Path) -> Path:

@@ -10,7 +10,7 @@ from cove.core.delegated_keys import DelegatedKeys
 from cove.core.principal import FIRST_ORGANIZATION, Principal
 from cove.models.errors import error
 from cove.models.stored import DEFAULT_NAMESPACE
-from cove.server.gateway.gateway import BACKLOG
+from cove.server.listening import BACKLOG
 from cove.server.local_address import LocalAddress, publish, socket_path, withdraw
 
 LOCAL_ACTOR = "local"

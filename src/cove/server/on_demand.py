@@ -58,7 +58,7 @@ def _run(data_dir: Path, ready: int) -> None:
 
 def settings_on_demand(data_dir: Path) -> "Settings":
     """As the variables `COVE_...` say, but for what belongs to a port: it is a free one of the loopback address, for
-    previews; all else needs a key there, and the only one that is made is in `run/local.json`.
+    previews; all else needs a key there, and the only one that is made is in `run/server/local.json`.
 
     Raises:
         CoveError: INVALID_REQUEST for a variable that does not fit.

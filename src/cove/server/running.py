@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
+import os
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,50 +17,67 @@ import uvicorn
 from fastapi import FastAPI
 
 from cove.hostd.client import RemoteHost
-from cove.models.errors import CoveError, error
+from cove.models.errors import error
 from cove.server.app import ControlPlane, build_control_plane
 from cove.server.claiming import claim_server
 from cove.server.gateway.certificate import ServerCertificate
-from cove.server.gateway.gateway import BACKLOG, Gateway
+from cove.server.gateway.gateway import Gateway
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.host_process import HostProcess
+from cove.server.listening import bind
+from cove.server.local_address import server_directory
 from cove.server.local_address import socket_path as local_socket_path
 from cove.server.local_door import bind_local_door, published
 from cove.server.settings import Settings
+from cove.server.supervised import HostDaemon, SupervisedHost, SupervisorLink, closed, paths_of, reloading
+from cove.server.supervising import Grant
 
 _GRACE_SECONDS: Final = 10.0
 _START_SECONDS: Final = 60.0
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footing:
+    """What a server stands on, whoever has made it: this process, or its supervisor.
+
+    Attributes:
+        lost: returns when the server can stand no longer.
+    """
+
+    listener: socket.socket
+    daemon: HostDaemon
+    certificate: ServerCertificate | None
+    lost: Callable[[], Coroutine[Any, Any, None]] | None = None
+
+
+Base = Callable[[Settings], AbstractContextManager[Footing]]
+
+
 async def serve(
-    settings: Settings, *, keep_sandboxes: bool = False, on_ready: Callable[[Settings], None] | None = None
+    settings: Settings,
+    *,
+    keep_sandboxes: bool = False,
+    on_ready: Callable[[Settings], None] | None = None,
+    base: Base | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         keep_sandboxes: let sandboxes run on at the end; the next server on this data directory adopts them.
         on_ready: called with the settings in force (the real port, where 0 was asked for) when all answers.
+        base: makes what the server stands on; without, this process does so itself.
 
     Raises:
         CoveError: the certificate cannot be used, the port or the data directory is taken, the host daemon does not
             start, the store cannot be opened.
     """
-    certificate = _certificate(settings)
-    listener = bind(settings.host, settings.port)
-    settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     stop = stop_signal()
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(listener.close)
-        stack.enter_context(claim_server(settings.data_dir))
-        daemon = HostProcess(
-            settings.data_dir,
-            isolation=str(settings.isolation),
-            max_sandboxes=settings.max_sandboxes,
-            keep_sandboxes=keep_sandboxes,
-        )
+        footing = stack.enter_context(base(settings) if base else standing_alone(settings, keep_sandboxes))
+        settings = settings.model_copy(update={"port": footing.listener.getsockname()[1]})
         running = await stack.enter_async_context(
-            everything(settings, daemon, listeners=[listener], certificate=certificate)
+            everything(settings, footing.daemon, listeners=[footing.listener], certificate=footing.certificate)
         )
         stack.enter_context(published(settings.data_dir, running.plane.engine.delegated_keys, on_demand=False))
         _log.info(
@@ -66,12 +86,53 @@ async def serve(
             sandboxes=settings.port_origin,
             dev=settings.dev,
             isolation=str(settings.isolation),
+            uid=os.geteuid(),
         )
         if on_ready:
             on_ready(settings)
         running.plane.mcp.load()
-        await running.until(stop.wait())
+        await running.until(stop.wait(), *([footing.lost()] if footing.lost else []))
         _log.info("ending")
+
+
+@contextlib.contextmanager
+def standing_alone(settings: Settings, keep_sandboxes: bool) -> Generator[Footing]:
+    """This process binds the port, reads the certificate, and has the host daemon as its child.
+
+    Raises:
+        CoveError: see `serve`.
+    """
+    certificate = _certificate(settings)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(bind(settings.host, settings.port)))
+        stack.enter_context(claim_server(settings.data_dir))
+        daemon = HostProcess(
+            settings.data_dir,
+            isolation=str(settings.isolation),
+            max_sandboxes=settings.max_sandboxes,
+            keep_sandboxes=keep_sandboxes,
+            ceilings=settings.host_ceilings,
+        )
+        yield Footing(listener=listener, daemon=daemon, certificate=certificate)
+
+
+@contextlib.contextmanager
+def standing_on(grant: Grant, link: socket.socket, settings: Settings) -> Generator[Footing]:
+    """A supervisor has bound the port and has the host daemon as its child; it hands certificates on.
+
+    Raises:
+        CoveError: INVALID_REQUEST: the certificate cannot be used.
+    """
+    certificate = _granted_certificate(grant, settings)
+
+    def replace(descriptors: Sequence[int]) -> None:
+        if certificate is not None:
+            reloading(functools.partial(certificate.reload, *paths_of(descriptors)))
+
+    supervisor = SupervisorLink(link, on_certificate=replace)
+    with contextlib.closing(supervisor), contextlib.closing(grant.listener):
+        daemon = SupervisedHost(settings.data_dir, supervisor)
+        yield Footing(listener=grant.listener, daemon=daemon, certificate=certificate, lost=supervisor.lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +162,7 @@ class Running:
 @contextlib.asynccontextmanager
 async def everything(
     settings: Settings,
-    daemon: HostProcess,
+    daemon: HostDaemon,
     *,
     listeners: Sequence[socket.socket] = (),
     certificate: ServerCertificate | None = None,
@@ -112,8 +173,9 @@ async def everything(
         await daemon.start()
         host = RemoteHost(daemon.socket_path)
         stack.push_async_callback(host.close)
+        server_directory(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         plane = build_control_plane(settings, host)
-        socket_path = settings.data_dir / "run" / "control.sock"
+        socket_path = server_directory(settings.data_dir) / "control.sock"
         control_plane = await stack.enter_async_context(_serving(plane.app, socket_path))
         gateway = _gateway(plane, socket_path, certificate)
         door = bind_local_door(settings.data_dir)
@@ -124,31 +186,6 @@ async def everything(
         stack.callback(plane.engine.leases.close)
         stack.callback(plane.mcp.close)
         yield Running(plane, host, control_plane)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening address; port 0 takes a free one.
-
-    Raises:
-        CoveError: CONFLICT when it is taken, or not of this machine.
-    """
-    listener: socket.socket | None = None
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        # Connections wait from here on; nobody who is told of the port is refused.
-        listener.listen(BACKLOG)
-    except OSError as problem:
-        if listener is not None:
-            listener.close()
-        raise error(
-            "CONFLICT",
-            f"Cannot listen on {host}:{port}: {problem.strerror}.",
-            remedy="Choose another with --port or --host; port 0 takes a free one.",
-        ) from problem
-    return listener
 
 
 def stop_signal() -> asyncio.Event:
@@ -212,17 +249,18 @@ def _certificate(settings: Settings) -> ServerCertificate | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     certificate = ServerCertificate(settings.tls_cert, settings.tls_key)
-
-    def reload() -> None:
-        try:
-            certificate.reload()
-        except CoveError as problem:
-            _log.error("certificate not reloaded", reason=str(problem))
-        else:
-            _log.info("certificate reloaded")
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading, certificate.reload)
     return certificate
+
+
+def _granted_certificate(grant: Grant, settings: Settings) -> ServerCertificate | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    try:
+        certificate, key = paths_of(grant.certificate)
+        return ServerCertificate(certificate, key, named=(settings.tls_cert, settings.tls_key))
+    finally:
+        closed(grant.certificate)
 
 
 def _gateway(plane: ControlPlane, control_plane: Path, certificate: ServerCertificate | None) -> Gateway:
@@ -231,6 +269,7 @@ def _gateway(plane: ControlPlane, control_plane: Path, certificate: ServerCertif
         control_plane=control_plane,
         directory=plane.directory,
         tokens=plane.tokens,
+        audit=plane.engine.audit,
         settings=GatewaySettings(
             allowed_hosts=settings.served_hosts,
             domain=settings.domain,

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cove.core.microsandbox_tokens import MIN_SECRET_CHARACTERS
+from cove.core.retention import DEFAULT_AUDIT_DAYS
 from cove.core.webhook_targets import AllowList
 from cove.models.directories import default_data_dir as default_data_dir
 from cove.models.isolation import Isolation
@@ -73,6 +74,8 @@ class Settings(BaseSettings):
         webhook_give_up_seconds: from the end of a program; its webhook is not tried again after that.
         allowed_volumes: directories of this machine whose content may be copied into sandboxes by whoever has a key.
         microsandbox_server_key: signs keys that a microsandbox server gave out; they are honoured.
+        audit_days: how long entries of the audit log are kept.
+        audit_log: a file that each entry is also appended to, as a line of JSON; `-` is standard output.
         log_format: `auto` is for people on a terminal or with `dev`, and JSON otherwise.
         log_level: the least important messages that are written.
     """
@@ -129,6 +132,8 @@ class Settings(BaseSettings):
     webhook_give_up_seconds: float = Field(default=24 * 3600.0, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
     allowed_volumes: tuple[Path, ...] = ()
     microsandbox_server_key: SecretStr | None = Field(default=None, min_length=MIN_SECRET_CHARACTERS)
+    audit_days: int = Field(default=DEFAULT_AUDIT_DAYS, ge=1, le=3650)
+    audit_log: str | None = Field(default=None, min_length=1, max_length=4096)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -168,6 +173,13 @@ class Settings(BaseSettings):
         if not secure or not parts.hostname or parts.query or parts.fragment or parts.username is not None:
             raise ValueError("oauth_issuer is an address like https://login.example.com, without query and fragment")
         return url
+
+    @field_validator("audit_log")
+    @classmethod
+    def _file_or_standard_output(cls, path: str | None) -> str | None:
+        if path is not None and path != "-" and not Path(path).is_absolute():
+            raise ValueError("audit_log is an absolute path, or - for standard output")
+        return path
 
     @field_validator("webhook_allow")
     @classmethod

@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ def member(name: str, **fields: Any) -> tarfile.TarInfo:
 
 
 def archive(builds: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
-    builds.mkdir(exist_ok=True)
-    path = builds / "captured.tar"
+    path = builds / "7" / "0.tar"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for info, content in members:
             info.size = len(content)
@@ -61,16 +62,19 @@ def archive(builds: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
     return path
 
 
-def derive(store: TemplateStore, builds: Path, captured: Path, **fields: Any) -> TemplateManifest:
-    derivation = TemplateDerivation(
+def derivation_of(name: str, **fields: Any) -> TemplateDerivation:
+    return TemplateDerivation(
         name="t7",
         base="base",
         display_name="Mine",
         description="",
-        directories=(CapturedDirectory(inside="/home/user", archive=str(captured)),),
+        directories=(CapturedDirectory(inside="/home/user", archive=name),),
         **fields,
     )
-    return store.derive(derivation, builds=builds)
+
+
+def derive(store: TemplateStore, builds: Path, captured: Path, **fields: Any) -> TemplateManifest:
+    return store.derive(derivation_of(f"{captured.parent.name}/{captured.name}", **fields), builds=builds)
 
 
 def test_a_derived_template_stands_on_its_base(tmp_path: Path) -> None:
@@ -161,17 +165,27 @@ def test_more_than_the_disk_holds(tmp_path: Path) -> None:
 def test_an_archive_from_elsewhere(tmp_path: Path) -> None:
     store, builds = make_base(tmp_path), tmp_path / "builds"
     elsewhere = archive(tmp_path / "elsewhere", (member("a"), b"1"))
-    builds.mkdir()
-    with pytest.raises(CoveError, match="not in the directory for builds"):
-        derive(store, builds, elsewhere)
-    (builds / "link.tar").symlink_to(elsewhere)
-    with pytest.raises(CoveError, match="not in the directory for builds"):
-        derive(store, builds, builds / "link.tar")
+    (builds / "7").mkdir(parents=True)
+    for name in (str(elsewhere), "../elsewhere/7/0.tar", "7/../../0.tar", "7/0", "0.tar"):
+        with pytest.raises(CoveError, match="is no archive"):
+            store.derive(derivation_of(name), builds=builds)
+    (builds / "7/1.tar").symlink_to(elsewhere)
+    (builds / "8").symlink_to(elsewhere.parent)
+    os.mkfifo(builds / "7/2.tar")
+    (builds / "7/3.tar").mkdir()
+    for name, why in (("7/1.tar", "cannot be read"), ("8/0.tar", "cannot be read"), ("7/9.tar", "cannot be read")):
+        with pytest.raises(CoveError, match=why):
+            store.derive(derivation_of(name), builds=builds)
+    for name in ("7/2.tar", "7/3.tar"):
+        with pytest.raises(CoveError, match="is no file"):
+            store.derive(derivation_of(name), builds=builds)
+    shutil.copy(elsewhere, builds / "7/4.tar")
+    assert store.derive(derivation_of("7/4.tar"), builds=builds).name == "t7"
 
 
 def test_a_broken_archive(tmp_path: Path) -> None:
     store, builds = make_base(tmp_path), tmp_path / "builds"
-    builds.mkdir()
-    (builds / "broken.tar").write_bytes(b"no tar" * 200)
+    (builds / "7").mkdir(parents=True)
+    (builds / "7/5.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(CoveError, match="is broken"):
-        derive(store, builds, builds / "broken.tar")
+        derive(store, builds, builds / "7/5.tar")

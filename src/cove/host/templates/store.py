@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT = 1800.0
 LOCK_POLL = 0.2
 CHECK_SECONDS = 8.0
+_ARCHIVE = re.compile(r"[0-9a-z]{1,20}/[0-9a-z]{1,20}\.tar")
+_READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -133,7 +135,7 @@ class TemplateStore:
         """Make a template of another one and of directories that a build left; blocks.
 
         Args:
-            builds: the archives must be below this directory.
+            builds: the archives are below this directory, which somebody else may write to while they are read.
 
         Raises:
             CoveError: TEMPLATE_NOT_FOUND, TEMPLATE_NOT_BUILT (the base), TEMPLATE_BUILD_FAILED, DISK_FULL, CONFLICT.
@@ -141,10 +143,13 @@ class TemplateStore:
         if not _NAME.fullmatch(derivation.name) or derivation.name in recipe_names():
             raise error("INVALID_REQUEST", f"{derivation.name[:64]!r} cannot be the name of a derived template.")
         base = self.get(derivation.base)
-        archives = [(PurePosixPath(one.inside), _archive_in(builds, one.archive)) for one in derivation.directories]
-        layer = ArchiveLayer(archives, max_bytes=derivation.limits.disk_mb * MIB)
         try:
-            with self._locked(_unseen):
+            with self._locked(_unseen), ExitStack() as held:
+                archives = [
+                    (PurePosixPath(one.inside), Path(f"/proc/self/fd/{_opened_archive(held, builds, one.archive)}"))
+                    for one in derivation.directories
+                ]
+                layer = ArchiveLayer(archives, max_bytes=derivation.limits.disk_mb * MIB)
                 digest = digest_of(layer, owner=self._owner)
                 record = self._layers.record(digest) or self._layers.build(layer, digest, (), _unheard)
                 manifest = derived(derivation, base, self._layers.path(digest), size_bytes=record.size_bytes)
@@ -260,12 +265,21 @@ def _unseen(progress: BuildProgress) -> None:
     """The same of a whole build."""
 
 
-def _archive_in(builds: Path, archive: str) -> Path:
-    """The archive's path, if it is a file of its own right below `builds`."""
-    path = Path(archive)
-    if not path.is_absolute() or path.is_symlink() or not path.resolve().is_relative_to(builds.resolve()):
-        raise error("INVALID_REQUEST", "An archive is not in the directory for builds.")
-    return path
+def _opened_archive(held: ExitStack, builds: Path, archive: str) -> int:
+    """A descriptor of the archive, if it is a plain file in a directory right below `builds`: no link is followed,
+    whatever becomes of the names meanwhile."""
+    if not _ARCHIVE.fullmatch(archive):
+        raise error("INVALID_REQUEST", f"{archive[:64]!r} is no archive of a build.")
+    directory, name = archive.split("/")
+    try:
+        with Beneath(str(builds)) as tree:
+            descriptor = os.open(name, _READ_FILE, dir_fd=tree.directory((directory,)))
+    except OSError as problem:
+        raise error("INVALID_REQUEST", f"The archive {archive} cannot be read: {problem.strerror}.") from problem
+    held.callback(os.close, descriptor)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise error("INVALID_REQUEST", f"The archive {archive} is no file.")
+    return descriptor
 
 
 def _wait_for(descriptor: int, on_progress: OnProgress) -> None:
@@ -308,5 +322,6 @@ def _manifest(plan: "Plan", records: list[LayerRecord], paths: list[Path]) -> Te
         packages=dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         size_bytes=sum(record.size_bytes for record in records),
         notes=tuple(note for record in records for note in record.notes),
+        run_as_root=plan.recipe.run_as_root,
         built_at=datetime.now(UTC),
     )

@@ -14,28 +14,33 @@ class ServerCertificate:
         context: for new connections.
     """
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, *, named: tuple[Path, Path] | None = None) -> None:
         """Reads the files.
+
+        Args:
+            named: what they are called in messages, if not by their paths.
 
         Raises:
             CoveError: INVALID_REQUEST when a file cannot be read or used, or the two do not belong together.
         """
-        self._certificate = certificate
-        self._key = key
-        self.context = _context(certificate, key)
+        self._files = certificate, key
+        self._named = named or self._files
+        self.context = _context(self._files, self._named)
 
-    def reload(self) -> None:
-        """Reads the files again: connections from now on get what is in them.
+    def reload(self, certificate: Path | None = None, key: Path | None = None) -> None:
+        """Reads the files again, or others: connections from now on get what is in them.
 
         Raises:
             CoveError: as at first; what was in force stays in force.
         """
-        self.context = _context(self._certificate, self._key)
+        first, second = self._files
+        self.context = _context((certificate or first, key or second), self._named)
 
 
-def _context(certificate: Path, key: Path) -> ssl.SSLContext:
-    for path in (certificate, key):
+def _context(files: tuple[Path, Path], named: tuple[Path, Path]) -> ssl.SSLContext:
+    for path in files:
         _readable(path)
+    certificate, key = files
     # A new context each time: half a new pair must never be mixed with half of the old one.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -44,7 +49,7 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as problem:
-        raise _unusable(certificate, key, problem) from problem
+        raise _unusable(*named, problem) from problem
     return context
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cove.core.ports import AgentDirectory
 from cove.server.gateway.accepting import MixedListener
+from cove.server.gateway.audited import Audit
 from cove.server.gateway.certificate import ServerCertificate
 from cove.server.gateway.connection import ClientConnection
 from cove.server.gateway.counters import GatewayCounters
@@ -15,8 +16,7 @@ from cove.server.gateway.dialling import AgentDialer, PortDialer
 from cove.server.gateway.exchange import Surroundings
 from cove.server.gateway.routing import TokenVerifier
 from cove.server.gateway.settings import GatewaySettings
-
-BACKLOG = 1024
+from cove.server.listening import BACKLOG
 
 _ABORT_SECONDS = 2.0
 
@@ -30,6 +30,7 @@ class Gateway:
         tokens: knows which sandbox a token opens.
         settings: bounds.
         certificate: makes TCP ports speak TLS to clients that begin with it, besides plain HTTP.
+        audit: hears what goes to agents, and what is refused.
         dialer: reaches programs in sandboxes; by default through the agents.
     """
 
@@ -42,8 +43,9 @@ class Gateway:
         settings: GatewaySettings,
         certificate: ServerCertificate | None = None,
         dialer: PortDialer | None = None,
+        audit: Audit,
     ) -> None:
-        self._shared = Surroundings(control_plane, directory, tokens, settings, dialer or AgentDialer())
+        self._shared = Surroundings(control_plane, directory, tokens, settings, dialer or AgentDialer(), audit)
         self._certificate = certificate
         self._servers: list[asyncio.Server | MixedListener] = []
         self._closed = asyncio.Event()
