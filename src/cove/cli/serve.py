@@ -58,6 +58,14 @@ def serve(
     keep_sandboxes: Annotated[
         bool, typer.Option("--keep-sandboxes", help="Let sandboxes run on when the server ends.")
     ] = False,
+    allow_unenforced: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Start sandboxes although this machine cannot enforce these limits, e.g. memory_mb,vcpu.",
+            show_default=False,
+        ),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or console.", show_default="auto")] = None,
 ) -> None:
     """Serve the REST API, and everything that sandboxes need, until Ctrl-C.
@@ -83,6 +91,7 @@ def serve(
         "allowed_volumes": tuple(path.absolute() for path in allow_volume) if allow_volume else None,
         "mcp_toolset": toolset,
         "oauth_issuer": oauth_issuer,
+        "allow_unenforced": allow_unenforced,
         "log_format": log_format,
     }
     from cove.server.server_user import server_user

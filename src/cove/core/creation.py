@@ -16,6 +16,7 @@ from cove.core.clock import Clock
 from cove.core.deadlines import Deadlines
 from cove.core.directory import LiveDirectory
 from cove.core.endings import Endings
+from cove.core.enforcement import Unenforced
 from cove.core.locks import KeyedLocks
 from cove.core.planning import CreationPlan, CreationPolicy, plan, reference_of
 from cove.core.pool import WarmPool
@@ -107,6 +108,7 @@ class Creator:
         background: Background,
         policy: CreationPolicy,
         leases: ClientLeases,
+        unenforced: Unenforced,
         clock: Clock,
     ) -> None:
         self._host = host
@@ -123,6 +125,7 @@ class Creator:
         self._policy = policy
         self._clock = clock
         self._leases = leases
+        self._unenforced = unenforced
         self._creating: set[str] = set()
         self._naming = KeyedLocks(wait_seconds=policy.create_seconds + _CLAIM_SECONDS)
         self._log = structlog.get_logger("cove.creation")
@@ -210,6 +213,7 @@ class Creator:
             if record is None:
                 record = await self._from_template(planned)
                 planned = replace(planned, deadline=record.deadline)
+                self._unenforced.note(record)
             sandbox_id = record.sandbox_id
             sandbox = _row(principal, planned, record)
             token = await self._commit(sandbox, record, once)

@@ -15,6 +15,7 @@ from cove.core.deadlines import Deadlines
 from cove.core.delegated_keys import DelegatedKeys
 from cove.core.directory import LiveDirectory
 from cove.core.endings import Endings
+from cove.core.enforcement import Unenforced
 from cove.core.host_watcher import HostWatcher
 from cove.core.idempotency import RepeatableCreates
 from cove.core.lifecycle import Lifecycle
@@ -65,7 +66,7 @@ class SandboxEngine:
         self._background = Background()
         self._log = structlog.get_logger("cove.engine")
         self._retention = Retention(store, clock=clock)
-        locks = KeyedLocks(wait_seconds=_LOCK_SECONDS)
+        locks, unenforced = KeyedLocks(wait_seconds=_LOCK_SECONDS), Unenforced()
         self.catalog = TemplateCatalog(host, store, clock=clock)
         self.pool = WarmPool(
             host,
@@ -73,6 +74,7 @@ class SandboxEngine:
             limits=policy.limits,
             isolation=policy.isolation,
             must_hold=policy.must_hold,
+            unenforced=unenforced,
             rehearse=guests.rehearse,
             create_seconds=policy.create_seconds,
         )
@@ -93,6 +95,7 @@ class SandboxEngine:
             background=self._background,
             policy=policy,
             leases=self.leases,
+            unenforced=unenforced,
             clock=clock,
         )
         self.creates = RepeatableCreates(

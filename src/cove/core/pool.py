@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from cove.core.enforcement import Unenforced
 from cove.core.ports import Host
 from cove.models.errors import CoveError
 from cove.models.hosts import HostState, SandboxRecord, SandboxSpec
@@ -38,6 +39,7 @@ class WarmPool:
         limits: Limits,
         isolation: Isolation | None,
         must_hold: frozenset[str] = frozenset(),
+        unenforced: Unenforced | None = None,
         rehearse: Rehearsal,
         concurrency: int = 1,
         create_seconds: float = 60.0,
@@ -47,6 +49,7 @@ class WarmPool:
         self._limits = limits
         self._isolation = isolation
         self._must_hold = must_hold
+        self._unenforced = unenforced or Unenforced()
         self._rehearse = rehearse
         self._concurrency = concurrency
         self._create_seconds = create_seconds
@@ -174,6 +177,7 @@ class WarmPool:
         try:
             async with asyncio.timeout(self._create_seconds):
                 record = await self._host.create(spec)
+                self._unenforced.note(record)
                 await self._rehearse(record)
             if self._closed:
                 await self._destroy(sandbox_id)

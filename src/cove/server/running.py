@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from cove.core.enforcement import require
 from cove.hostd.client import RemoteHost
 from cove.models.errors import error
 from cove.server.app import ControlPlane, build_control_plane
@@ -173,6 +174,7 @@ async def everything(
         await daemon.start()
         host = RemoteHost(daemon.socket_path)
         stack.push_async_callback(host.close)
+        await require(host, settings.driver)
         server_directory(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         plane = build_control_plane(settings, host)
         socket_path = server_directory(settings.data_dir) / "control.sock"

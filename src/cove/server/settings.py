@@ -226,6 +226,8 @@ class Settings(BaseSettings):
     def _real(cls, isolation: Isolation | Literal["auto"]) -> Isolation | Literal["auto"]:
         if isolation in _NOTHING_HERE:
             raise ValueError("isolation 'fake' isolates nothing and is for unit tests only")
+        if isolation is Isolation.MICROVM:
+            raise ValueError("isolation 'microvm' has no driver in this version; there are auto, gvisor and namespace")
         return isolation
 
     @model_validator(mode="after")
@@ -338,6 +340,13 @@ class Settings(BaseSettings):
     def must_hold(self) -> frozenset[str]:
         """Names of the limits without which no sandbox is started."""
         return frozenset() if self.dev else MUST_HOLD - set(self.allow_unenforced)
+
+    @property
+    def host_ceilings(self) -> dict[str, int]:
+        """What the host daemon holds the server itself to."""
+        most, usual = self.max_limits, self.limits
+        names = ("vcpu", "memory_mb", "disk_mb", "pids", "open_files")
+        return {name: max(getattr(most, name), getattr(usual, name)) for name in names}
 
     @property
     def host_ceilings(self) -> dict[str, int]:
