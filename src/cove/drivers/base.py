@@ -94,6 +94,11 @@ class RuntimeDriver(Protocol):
         """Return when the sandbox's first process has ended."""
         ...
 
+    async def limit_at_end(self, record: SandboxRecord) -> str:
+        """Of a sandbox that has ended by itself, before it is destroyed: the limit that it ran into, in the words of
+        results of programs ("memory 512 MiB"); empty when it was none, or that cannot be known. Never raises."""
+        ...
+
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """Current resource use.
 

@@ -162,6 +162,10 @@ class FakeDriver:
         if sandbox is not None:
             await sandbox.ended.wait()
 
+    async def limit_at_end(self, record: SandboxRecord) -> str:
+        """There are no limits."""
+        return ""
+
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """Nothing."""
         self._known(record.sandbox_id)

@@ -14,12 +14,15 @@ from typing import Final
 from cove.drivers.records import groups_in, kit_in, slot_in
 from cove.host.cgroups import Cgroups
 from cove.linux.clone import open_process, signal_process
+from cove.linux.exit_status import exit_status
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxRecord
 
 _END_SECONDS: Final = 5.0
 _FREEZE_SECONDS: Final = 5.0
 _FREEZE_PAUSE: Final = 0.002
+_REAPED_SECONDS: Final = 0.2
+_REAPED_PAUSE: Final = 0.005
 
 
 @dataclass
@@ -91,6 +94,25 @@ class FirstProcesses:
         if held:
             await held.ended.wait()
 
+    async def limit_at_end(self, record: SandboxRecord, *, only_if_killed: bool) -> str:
+        """The limit that an ended sandbox ran into, as results of programs name it; empty when it was none.
+
+        It is that of memory: the host's kernel counts what it ends for that.
+
+        Args:
+            only_if_killed: such ends may be those of other processes, which the first one survives. Where the kernel
+                does not tell how it ended (before Linux 6.15), the count alone has to do.
+        """
+        held = self._held.get(record.sandbox_id)
+        try:
+            if self._cgroups.usage(groups_in(record)).oom_kills == 0:
+                return ""
+            if only_if_killed and (held is None or await _ended_otherwise(held.pidfd)):
+                return ""
+        except (OSError, ValueError):
+            return ""
+        return f"memory {record.limits.memory_mb} MiB"
+
     async def pause(self, record: SandboxRecord) -> None:
         """Freeze the sandbox's cgroup, and wait until every process in it has stopped.
 
@@ -154,3 +176,12 @@ class FirstProcesses:
         os.close(first.pidfd)
         if first.lifeline >= 0:
             os.close(first.lifeline)
+
+
+async def _ended_otherwise(pidfd: int) -> bool:
+    """Whether a process is known to have ended by anything but SIGKILL. Its status can be read as soon as its parent
+    has taken note of its end."""
+    deadline = time.monotonic() + _REAPED_SECONDS
+    while (status := exit_status(pidfd)) is None and time.monotonic() < deadline:  # noqa: ASYNC110 (no event tells)
+        await asyncio.sleep(_REAPED_PAUSE)
+    return status is not None and not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)

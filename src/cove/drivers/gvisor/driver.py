@@ -218,6 +218,10 @@ class GvisorDriver:
         """Return at the end of the kernel; at once for a stopped sandbox."""
         await self._kernels.wait(record)
 
+    async def limit_at_end(self, record: SandboxRecord) -> str:
+        """Memory, when the host's kernel has ended anything of the sandbox for that: none of it is left then."""
+        return await self._kernels.limit_at_end(record, only_if_killed=False)
+
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image; the sandbox's own kernel is included."""
         if record.sandbox_id not in self._stopped:

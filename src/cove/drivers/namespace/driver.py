@@ -239,6 +239,10 @@ class NamespaceDriver:
         """Return at the end of the first process; at once for a stopped sandbox."""
         await self._processes.wait(record)
 
+    async def limit_at_end(self, record: SandboxRecord) -> str:
+        """Memory, when the host's kernel has ended the first process for that."""
+        return await self._processes.limit_at_end(record, only_if_killed=True)
+
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image."""
         if record.sandbox_id not in self._stopped:
