@@ -11,7 +11,14 @@ import pytest
 
 from cove.linux.clone import CLONE_NEWNET, CLONE_NEWUSER, unshare
 from cove.linux.network import bring_loopback_up
-from cove.linux.redirection import Captured, redirect_everything
+from cove.linux.redirection import (
+    Captured,
+    close_datagrams,
+    close_streams,
+    open_datagrams,
+    open_streams,
+    redirect_everything,
+)
 
 _SECONDS = 5.0
 
@@ -34,9 +41,29 @@ def _in_new_network(body: Callable[[], None]) -> None:
 
 def _captured() -> Captured:
     captured = redirect_everything()
+    for listener in captured.streams:
+        open_streams(listener)
+    for receiver in captured.datagrams:
+        open_datagrams(receiver)
     for sock in captured.all:
         sock.settimeout(_SECONDS)
     return captured
+
+
+def _refused(kind: socket.SocketKind, address: str, port: int) -> bool:
+    """Whether a program is refused at once."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, kind) as program:
+        program.settimeout(_SECONDS)
+        try:
+            program.connect((address, port))
+            program.send(b"x")
+            program.recv(1)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            return False
+    return False
 
 
 def test_without_it_nothing_is_reachable() -> None:
@@ -72,10 +99,33 @@ def test_datagrams_come_with_the_place_that_was_wanted(address: str) -> None:
         with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as program:
             program.sendto(b"question", (address, 53))
             data, control, _, _ = captured.datagrams[v6].recvmsg(100, 200)
+            assert _refused(socket.SOCK_DGRAM, address, 443)
         assert data == b"question"
         place = control[0][2]
         assert struct.unpack_from("!H", place, 2) == (53,)
         assert ip_address(place[8:24] if v6 else place[4:8]) == ip_address(address)
+
+    _in_new_network(body)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2001:db8::7"])
+def test_closed_it_refuses_at_once_and_opens_again(address: str) -> None:
+    def body() -> None:
+        captured = redirect_everything()
+        v6 = ":" in address
+        for _ in range(2):
+            assert _refused(socket.SOCK_STREAM, address, 443)
+            assert _refused(socket.SOCK_DGRAM, address, 53)
+            open_streams(captured.streams[v6])
+            open_datagrams(captured.datagrams[v6])
+            with socket.create_connection((address, 443), _SECONDS):
+                captured.streams[v6].accept()[0].close()
+            with socket.socket(captured.datagrams[v6].family, socket.SOCK_DGRAM) as program:
+                program.sendto(b"question", (address, 53))
+                captured.datagrams[v6].settimeout(_SECONDS)
+                assert captured.datagrams[v6].recv(100) == b"question"
+            close_streams(captured.streams[v6])
+            close_datagrams(captured.datagrams[v6])
 
     _in_new_network(body)
 

@@ -1,13 +1,19 @@
 """Everything that a network namespace sends elsewhere comes to sockets inside it.
 
-The namespace has loopback only. A route makes every address one of its own (ip-route(8), type local), and a rule hands
-what arrives on loopback for other places to the sockets made here, whatever port it was meant for (TPROXY: nft(8), and
-Documentation/networking/tproxy.rst of the kernel). A connection that is accepted there has the place that the program
-wanted as its own address. Nothing else is reachable: there is no interface that leads out.
+The namespace has loopback only. A route makes every address one of its own (ip-route(8), type local), and rules hand
+what arrives on loopback for other places to the sockets made here (TPROXY: nft(8), and
+Documentation/networking/tproxy.rst of the kernel): TCP to any port, UDP to port 53. A connection that is accepted there
+has the place that the program wanted as its own address. Nothing else is reachable: there is no interface that leads
+out, and what nobody takes is refused at once.
+
+The sockets are made closed, as if they were not there. Whoever holds them opens and closes them, without any privilege
+in the namespace.
 """
 
 import contextlib
+import ctypes
 import errno
+import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -24,15 +30,20 @@ from cove.linux.netlink import (
     request,
 )
 
-PORT: Final = 1
-"""Where the sockets listen: only root may take it, so no program of the sandbox has it already."""
+STREAM_PORT: Final = 1
+DNS_PORT: Final = 53
+"""Of the sockets. Only root may take them, so no program of the sandbox has them already. Answers to datagrams come
+from the port that the socket has, and so does DNS; that is why no other datagrams are captured."""
 
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _LOOPBACK_INDEX: Final = 1
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _IP_RECVORIGDSTADDR, _IPV6_RECVORIGDSTADDR = 20, 74
 _BACKLOG: Final = 256
+_NOBODY: Final = 2
+"""A port below 1024 that nothing is given."""
 _V4, _V6 = 2, 10  # NFPROTO_IPV4, NFPROTO_IPV6
+_NETWORK, _TRANSPORT = 1, 2  # NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER
 _NAME: Final = b"cove\0"
 
 
@@ -41,8 +52,8 @@ class Captured:
     """The sockets that all goes to: one of each kind and family; those of IPv6 are missing where the kernel has none.
 
     Attributes:
-        streams: listening; what they accept has the wanted place as its own address (getsockname(2)).
-        datagrams: each message comes with the wanted place as IP_ORIGDSTADDR.
+        streams: what they accept has the wanted place as its own address (getsockname(2)).
+        datagrams: each message to port 53 comes with the wanted place as IP_ORIGDSTADDR.
     """
 
     streams: tuple[socket.socket, ...]
@@ -66,8 +77,10 @@ def redirect_everything() -> Captured:
     rules = _ruleset()
     request(_NETLINK_NETFILTER, rules, acknowledged=len(rules) - 2)
     with contextlib.ExitStack() as undo:
-        streams = tuple(undo.enter_context(_stream(family)) for family in families)
-        datagrams = tuple(undo.enter_context(_datagram(family)) for family in families)
+        streams = tuple(undo.enter_context(_bound(family, socket.SOCK_STREAM, STREAM_PORT)) for family in families)
+        datagrams = tuple(undo.enter_context(_bound(family, socket.SOCK_DGRAM, DNS_PORT)) for family in families)
+        for receiver in datagrams:
+            close_datagrams(receiver)
         undo.pop_all()
     return Captured(streams, datagrams)
 
@@ -82,31 +95,48 @@ def _families() -> list[socket.AddressFamily]:
     return [socket.AF_INET, socket.AF_INET6]
 
 
-def _stream(family: socket.AddressFamily) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        _make_transparent(listener, family)
-        listener.bind((_loopback(family), PORT))
-        listener.listen(_BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+def open_streams(listener: socket.socket) -> None:
+    """Take connections from now on. Idempotent."""
+    listener.listen(_BACKLOG)
 
 
-def _datagram(family: socket.AddressFamily) -> socket.socket:
-    receiver = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+def close_streams(listener: socket.socket) -> None:
+    """Refuse connections from now on, those that wait included; it can be opened again. Idempotent."""
+    with contextlib.suppress(OSError):  # it was not open
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def open_datagrams(receiver: socket.socket) -> None:
+    """Take datagrams from everybody in the namespace from now on. Idempotent."""
+    address = (ctypes.c_char * 16)()  # AF_UNSPEC: connect(2) dissolves the association
+    if ctypes.CDLL(None, use_errno=True).connect(receiver.fileno(), ctypes.byref(address), len(address)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def close_datagrams(receiver: socket.socket) -> None:
+    """Refuse datagrams from now on: it takes only those of a port where nobody is. Idempotent."""
+    receiver.connect((_loopback(receiver.family), _NOBODY))
+
+
+def _bound(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> socket.socket:
+    sock = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
-        _make_transparent(receiver, family)
-        if family == socket.AF_INET:
-            receiver.setsockopt(socket.IPPROTO_IP, _IP_RECVORIGDSTADDR, 1)
-        else:
-            receiver.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR, 1)
-        receiver.bind((_loopback(family), PORT))
+        _make_transparent(sock, family)
+        if kind == socket.SOCK_DGRAM:
+            _tell_wanted_place(sock, family)
+        sock.bind((_loopback(family), port))
     except BaseException:
-        receiver.close()
+        sock.close()
         raise
-    return receiver
+    return sock
+
+
+def _tell_wanted_place(receiver: socket.socket, family: socket.AddressFamily) -> None:
+    if family == socket.AF_INET:
+        receiver.setsockopt(socket.IPPROTO_IP, _IP_RECVORIGDSTADDR, 1)
+    else:
+        receiver.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR, 1)
 
 
 def _make_transparent(sock: socket.socket, family: socket.AddressFamily) -> None:
@@ -134,12 +164,18 @@ def _local_route(family: socket.AddressFamily) -> bytes:
 
 def _ruleset() -> list[bytes]:
     begin, end, res_id = 0x10, 0x11, struct.pack("!BBH", 0, 0, 10)
+    # The first byte of an IPv4 destination, and the whole of an IPv6 one: loopback stays what it is.
+    elsewhere_v4 = (_payload(_NETWORK, 16, 1), _differs_from(b"\x7f"))
+    elsewhere_v6 = (_payload(_NETWORK, 24, 16), _differs_from(bytes(15) + b"\x01"))
+    tcp = (_protocol(socket.IPPROTO_TCP),)
+    dns = (_protocol(socket.IPPROTO_UDP), _payload(_TRANSPORT, 2, 2) + _equals(struct.pack("!H", DNS_PORT)))
     parts = [
         _table(),
         _chain(),
-        # The first byte of an IPv4 destination, and the whole of an IPv6 one: loopback stays what it is.
-        _rule(_V4, _payload(16, 1), _differs_from(b"\x7f")),
-        _rule(_V6, _payload(24, 16), _differs_from(bytes(15) + b"\x01")),
+        _rule(_V4, *elsewhere_v4, *tcp, to=STREAM_PORT),
+        _rule(_V4, *elsewhere_v4, *dns, to=DNS_PORT),
+        _rule(_V6, *elsewhere_v6, *tcp, to=STREAM_PORT),
+        _rule(_V6, *elsewhere_v6, *dns, to=DNS_PORT),
     ]
     batch = [_nft(index, *part) for index, part in enumerate(parts, 2)]
     return [message(begin, 0, 1, res_id), *batch, message(end, 0, len(batch) + 2, res_id)]
@@ -162,12 +198,11 @@ def _chain() -> tuple[int, bytes]:
     return 3, names + hook + attribute(5, _be32(accept)) + attribute(7, b"filter\0")
 
 
-def _rule(family: int, *conditions: bytes) -> tuple[int, bytes]:
-    """`meta nfproto FAMILY CONDITIONS tproxy to :PORT`; protocols other than TCP and UDP go on, to nobody."""
-    port = nested(2, [attribute(1, struct.pack("!H", PORT))])
+def _rule(family: int, *conditions: bytes, to: int) -> tuple[int, bytes]:
+    """`meta nfproto FAMILY CONDITIONS tproxy to :TO`."""
+    port = nested(2, [attribute(1, struct.pack("!H", to))])
     expressions = (
-        _expression("meta", attribute(1, _be32(1)), attribute(2, _be32(15))),
-        _compared(0, bytes([family])),
+        _meta(15) + _equals(bytes([family])),
         *conditions,
         _expression("immediate", attribute(1, _be32(2)), port),
         _expression("tproxy", attribute(1, _be32(family)), attribute(3, _be32(2))),
@@ -175,15 +210,27 @@ def _rule(family: int, *conditions: bytes) -> tuple[int, bytes]:
     return 6, attribute(1, _NAME) + attribute(2, _NAME) + nested(4, expressions)
 
 
+def _protocol(number: int) -> bytes:
+    return _meta(16) + _equals(bytes([number]))
+
+
 def _expression(name: str, *attributes: bytes) -> bytes:
     return nested(1, [attribute(1, name.encode() + b"\0"), nested(2, attributes)])
 
 
-def _payload(offset: int, length: int) -> bytes:
-    """Bytes of the network header into register 1."""
-    register, network_header = 1, 1
-    fields = enumerate((register, network_header, offset, length), 1)
+def _meta(key: int) -> bytes:
+    """Something about the packet into register 1: its family (15), its transport protocol (16)."""
+    return _expression("meta", attribute(1, _be32(1)), attribute(2, _be32(key)))
+
+
+def _payload(header: int, offset: int, length: int) -> bytes:
+    """Bytes of a header into register 1."""
+    fields = enumerate((1, header, offset, length), 1)
     return _expression("payload", *(attribute(kind, _be32(value)) for kind, value in fields))
+
+
+def _equals(value: bytes) -> bytes:
+    return _compared(0, value)
 
 
 def _differs_from(value: bytes) -> bytes:
@@ -191,7 +238,6 @@ def _differs_from(value: bytes) -> bytes:
 
 
 def _compared(operation: int, value: bytes) -> bytes:
-    """Register 1: 0 is equal, 1 is not equal."""
     data = nested(3, [attribute(1, value)])
     return _expression("cmp", attribute(1, _be32(1)), attribute(2, _be32(operation)), data)
 

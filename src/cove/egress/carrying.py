@@ -1,0 +1,197 @@
+"""Carrying the bytes of a connection from one socket to the other, inside the kernel (splice(2)).
+
+No byte is copied into this program. Each direction borrows a pipe only while it has bytes under way, so that an idle
+connection holds two sockets and nothing else.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+PIPE_BYTES: Final = 256 * 1024
+_SPLICE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if hasattr(os, "SPLICE_F_MOVE") else 0
+_IDLE_PIPES: Final = 64
+
+
+class Pipes:
+    """Pipes that wait to be borrowed."""
+
+    def __init__(self) -> None:
+        self._idle: list[tuple[int, int]] = []
+
+    def borrow(self) -> tuple[int, int]:
+        """Reading and writing end of an empty pipe."""
+        if self._idle:
+            return self._idle.pop()
+        ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # an ordinary user has used up what he may have in pipes
+            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        return ends
+
+    def give_back(self, ends: tuple[int, int], *, is_empty: bool) -> None:
+        """Take a pipe back; one that holds bytes is closed."""
+        if is_empty and len(self._idle) < _IDLE_PIPES:
+            self._idle.append(ends)
+        else:
+            for end in ends:
+                os.close(end)
+
+    def close(self) -> None:
+        """Close those that wait."""
+        while self._idle:
+            self.give_back(self._idle.pop(), is_empty=False)
+
+
+class Direction:
+    """Bytes from `source` to `target`, until `source` ends or either of them breaks."""
+
+    def __init__(
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        pipes: Pipes,
+        *,
+        count: Callable[[int], float],
+        ended: Callable[[OSError | None], None],
+    ) -> None:
+        """
+        Args:
+            count: told of the bytes that were read; answers for how many seconds to read no more.
+            ended: called once: with None when all was passed on and `target` was told of the end.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._source, self._target = source.fileno(), target.fileno()
+        self._target_socket = target
+        self._pipes = pipes
+        self._pipe: tuple[int, int] | None = None
+        self._inside = 0
+        self._count = count
+        self._ended = ended
+        self._resting: asyncio.TimerHandle | None = None
+        self._over = False
+
+    def start(self) -> None:
+        """Begin; to be called once."""
+        self._loop.add_reader(self._source, self._readable)
+
+    def stop(self) -> None:
+        """End without a word."""
+        if not self._over:
+            self._over = True
+            self._loop.remove_reader(self._source)
+            self._loop.remove_writer(self._target)
+            if self._resting:
+                self._resting.cancel()
+            self._release()
+
+    def _readable(self) -> None:
+        pipe = self._pipe = self._pipe or self._pipes.borrow()
+        try:
+            taken = os.splice(self._source, pipe[1], PIPE_BYTES, flags=_SPLICE)
+        except BlockingIOError:
+            self._release()
+            return
+        except OSError as problem:
+            self._finish(problem)
+            return
+        if taken == 0:
+            self._release()
+            self._loop.remove_reader(self._source)
+            self._end_target()
+            return
+        self._inside += taken
+        rest = self._count(taken)
+        self._write(pipe)
+        if rest > 0 and not self._over:
+            self._loop.remove_reader(self._source)
+            self._resting = self._loop.call_later(rest, self._go_on)
+
+    def _write(self, pipe: tuple[int, int]) -> None:
+        try:
+            while self._inside:
+                self._inside -= os.splice(pipe[0], self._target, self._inside, flags=_SPLICE)
+        except BlockingIOError:
+            self._loop.remove_reader(self._source)
+            self._loop.add_writer(self._target, self._writable)
+        except OSError as problem:
+            self._finish(problem)
+        else:
+            self._release()
+
+    def _writable(self) -> None:
+        self._loop.remove_writer(self._target)
+        if self._pipe:
+            self._write(self._pipe)
+        if not self._inside and not self._over and self._resting is None:
+            self._loop.add_reader(self._source, self._readable)
+
+    def _go_on(self) -> None:
+        self._resting = None
+        if not self._inside:
+            self._loop.add_reader(self._source, self._readable)
+
+    def _release(self) -> None:
+        if self._pipe:
+            self._pipes.give_back(self._pipe, is_empty=self._inside == 0)
+            self._pipe = None
+
+    def _end_target(self) -> None:
+        try:
+            self._target_socket.shutdown(socket.SHUT_WR)
+        except OSError as problem:
+            self._finish(None if problem.errno == errno.ENOTCONN else problem)
+        else:
+            self._finish(None)
+
+    def _finish(self, problem: OSError | None) -> None:
+        if not self._over:
+            self.stop()
+            self._ended(problem)
+
+
+async def carry(
+    inside: socket.socket,
+    outside: socket.socket,
+    pipes: Pipes,
+    *,
+    sent: Callable[[int], float],
+    received: Callable[[int], float],
+) -> None:
+    """Carry both directions until both have ended, or one has broken.
+
+    Args:
+        sent, received: told of the bytes that the program in the sandbox has sent, and gets; see `Direction`.
+
+    Raises:
+        OSError: the connection broke, on either side.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    open_directions = 2
+
+    def ended(problem: OSError | None) -> None:
+        nonlocal open_directions
+        open_directions -= 1
+        if done.done():
+            return
+        if problem is not None:
+            done.set_exception(problem)
+        elif open_directions == 0:
+            done.set_result(None)
+
+    directions = (
+        Direction(inside, outside, pipes, count=sent, ended=ended),
+        Direction(outside, inside, pipes, count=received, ended=ended),
+    )
+    try:
+        for direction in directions:
+            direction.start()
+        await done
+    finally:
+        for direction in directions:
+            direction.stop()
