@@ -20,6 +20,7 @@ SECRET = "k" * 32
 READ, EXEC, ADMIN = Scope.READ, Scope.EXEC, Scope.ADMIN
 MATRIX: dict[tuple[str, str], Scope] = {
     ("GET", "/metrics"): READ,
+    ("GET", "/v1/audit"): ADMIN,
     ("GET", "/v1/sandboxes"): READ,
     ("POST", "/v1/sandboxes"): EXEC,
     ("GET", "/v1/sandboxes/{sandbox_id}"): READ,

@@ -8,7 +8,7 @@ from cove.core.principal import Principal
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import error
 from cove.models.scopes import Scope
-from cove.models.stored import StoredEvent, StoredKey, StoredNamespace
+from cove.models.stored import StoredKey, StoredNamespace
 
 MAX_KEYS = 1000
 """Of a namespace, as far as its keys may make more."""
@@ -44,7 +44,8 @@ class Accounts:
             CoveError: INVALID_REQUEST; UNSUPPORTED where there is no key.
         """
         check_name(name)
-        renamed = await self._store.write(lambda work: work.keys.rename(principal.actor, name))
+        now = self._clock()
+        renamed = await self._store.write(lambda work: _rename_key(work, principal, name, now))
         if renamed is None:
             raise error(
                 "UNSUPPORTED",
@@ -114,6 +115,7 @@ class Accounts:
             scopes=scopes,
             most=MAX_KEYS,
             actor=principal.actor,
+            origin=principal.origin,
         )
 
     async def revoke_key(self, principal: Principal, key_id: str) -> StoredKey:
@@ -123,7 +125,9 @@ class Accounts:
             CoveError: RESOURCE_NOT_FOUND.
         """
         found = await self.key(principal, key_id)
-        return await self._keys.revoke(key_id, namespace=found.namespace, actor=principal.actor)
+        return await self._keys.revoke(
+            key_id, namespace=found.namespace, actor=principal.actor, origin=principal.origin
+        )
 
 
 def _visible(principal: Principal, key: StoredKey) -> bool:
@@ -156,16 +160,14 @@ def _refuse_more_scopes(principal: Principal, scopes: frozenset[Scope]) -> None:
         )
 
 
+def _rename_key(work: UnitOfWork, principal: Principal, name: str, now: float) -> StoredKey | None:
+    renamed = work.keys.rename(principal.actor, name)
+    if renamed is not None:
+        work.events.add(principal.event("key.renamed", renamed.id, at=now, details={"name": name}))
+    return renamed
+
+
 def _rename(work: UnitOfWork, principal: Principal, name: str, now: float) -> StoredNamespace:
     work.namespaces.ensure(principal.namespace, at=now)
-    work.events.add(
-        StoredEvent(
-            at=now,
-            namespace=principal.namespace,
-            actor=principal.actor,
-            action="namespace.renamed",
-            subject=principal.namespace,
-            details={"name": name},
-        )
-    )
+    work.events.add(principal.event("namespace.renamed", principal.namespace, at=now, details={"name": name}))
     return work.namespaces.rename(principal.namespace, name)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from cove.core.audit import AuditTrail
 from cove.core.background import Background
+from cove.core.clock import Clock
 from cove.core.delegated_keys import DelegatedKeys
 from cove.core.endings import Endings
 from cove.core.principal import Principal
@@ -44,7 +46,18 @@ class ClientLease:
 class ClientLeases:
     """Those that this server holds. They do not survive it: the reconciler ends what belongs to any other."""
 
-    def __init__(self, store: Store, endings: Endings, keys: DelegatedKeys, background: Background) -> None:
+    def __init__(
+        self,
+        store: Store,
+        endings: Endings,
+        keys: DelegatedKeys,
+        background: Background,
+        audit: AuditTrail,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._audit = audit
+        self._clock = clock
         self._store = store
         self._endings = endings
         self._keys = keys
@@ -76,10 +89,12 @@ class ClientLeases:
             CoveError: FORBIDDEN for a key of a lease; RESOURCE_LIMIT_EXCEEDED; HOST_UNAVAILABLE while the server ends.
         """
         lease = self._admit(principal)
+        self._audit.note(principal.event("lease.opened", lease.id, at=self._clock()))
         try:
             yield lease
         finally:
             self._keys.withdraw(lease.api_key)
+            self._audit.note(principal.event("lease.ended", lease.id, at=self._clock()))
             del self._open[lease.id]
             self._note_change()
             await self._background.finish(self._end_sandboxes(lease.id), name=f"end client lease {lease.id}")

@@ -216,7 +216,7 @@ class Creator:
                 self._unenforced.note(record)
             sandbox_id = record.sandbox_id
             sandbox = _row(principal, planned, record)
-            token = await self._commit(sandbox, record, once)
+            token = await self._commit(principal, sandbox, record, once, pooled=pooled)
             await self._end_if_left(principal, sandbox)
             self._quotas.bind(charge, sandbox.id)
         except BaseException:
@@ -301,10 +301,19 @@ class Creator:
             ) from failure
         return record.model_copy(update={"deadline": deadline})
 
-    async def _commit(self, sandbox: StoredSandbox, record: SandboxRecord, once: IdempotencyKey | None) -> AgentToken:
+    async def _commit(
+        self,
+        principal: Principal,
+        sandbox: StoredSandbox,
+        record: SandboxRecord,
+        once: IdempotencyKey | None,
+        *,
+        pooled: bool,
+    ) -> AgentToken:
         try:
-            token = self._tokens.issue(sandbox.id)
-            await self._store.write(lambda work: _store(work, sandbox, once))
+            token = self._tokens.issue(sandbox.id, actor=principal.actor)
+            event = _event(principal, sandbox, pooled=pooled)
+            await self._store.write(lambda work: _store(work, sandbox, once, event))
         except BaseException:
             await self._discard(sandbox.id)
             raise
@@ -340,10 +349,25 @@ def _row(principal: Principal, planned: CreationPlan, record: SandboxRecord) -> 
         organization_id=principal.organization_id,
         name=planned.name,
         client_lease=principal.client_lease,
+        unenforced=record.unenforced,
     )
 
 
-def _store(work: UnitOfWork, sandbox: StoredSandbox, once: IdempotencyKey | None) -> None:
+def _event(principal: Principal, sandbox: StoredSandbox, *, pooled: bool) -> StoredEvent:
+    details = {
+        "template": sandbox.template_name,
+        "isolation": sandbox.isolation.value,
+        "timeout_seconds": sandbox.timeout_seconds,
+        "pooled": pooled,
+    }
+    if sandbox.name is not None:
+        details["name"] = sandbox.name
+    if sandbox.client_lease:
+        details["client_lease"] = sandbox.client_lease
+    return principal.event("sandbox.created", sandbox.id, at=sandbox.created_at, details=details)
+
+
+def _store(work: UnitOfWork, sandbox: StoredSandbox, once: IdempotencyKey | None, event: StoredEvent) -> None:
     work.sandboxes.add(sandbox)
     if once is not None:
         work.creates.add(
@@ -355,13 +379,4 @@ def _store(work: UnitOfWork, sandbox: StoredSandbox, once: IdempotencyKey | None
                 created_at=sandbox.created_at,
             )
         )
-    work.events.add(
-        StoredEvent(
-            at=sandbox.created_at,
-            namespace=sandbox.namespace,
-            actor=sandbox.created_by,
-            action="sandbox.created",
-            subject=sandbox.id,
-            details={"template": sandbox.template_name},
-        )
-    )
+    work.events.add(event)

@@ -8,7 +8,7 @@ from cove.core.clock import Clock
 from cove.core.deadlines import Deadlines
 from cove.core.directory import LiveDirectory
 from cove.core.ports import Host
-from cove.core.principal import SYSTEM_ACTOR
+from cove.core.principal import NO_REQUEST, SYSTEM_ACTOR, Origin
 from cove.core.quotas import Quotas
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import error
@@ -65,6 +65,7 @@ class Endings:
         *,
         reason: EndReason,
         actor: str = SYSTEM_ACTOR,
+        origin: Origin = NO_REQUEST,
         due: float | None = None,
         namespace: str | None = None,
         client_lease: str | None = None,
@@ -85,7 +86,7 @@ class Endings:
                 sandbox_id, reason=reason, at=now, due=due, namespace=namespace, client_lease=client_lease
             )
             if ended is not None:
-                work.events.add(_event(ended, actor, now))
+                work.events.add(_event(ended, actor, origin, now))
             return ended
 
         ended = await self._store.write(change)
@@ -120,7 +121,7 @@ class Endings:
         self._left &= present
 
 
-def _event(ended: StoredSandbox, actor: str, at: float) -> StoredEvent:
+def _event(ended: StoredSandbox, actor: str, origin: Origin, at: float) -> StoredEvent:
     return StoredEvent(
         at=at,
         namespace=ended.namespace,
@@ -128,4 +129,6 @@ def _event(ended: StoredSandbox, actor: str, at: float) -> StoredEvent:
         action="sandbox.ended",
         subject=ended.id,
         details={"reason": ended.end_reason and ended.end_reason.value},
+        request_id=origin.request_id,
+        address=origin.address,
     )

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from cove.core.audit import AuditTrail
 from cove.core.background import Background
 from cove.core.catalog import TemplateCatalog
 from cove.core.client_leases import ClientLeases
@@ -25,7 +26,7 @@ from cove.core.pool import WarmPool
 from cove.core.ports import Host
 from cove.core.quotas import Quotas
 from cove.core.reconciler import Reconciler
-from cove.core.retention import Retention
+from cove.core.retention import DEFAULT_AUDIT_DAYS, Retention
 from cove.core.storage import Store
 from cove.core.tokens import AgentTokens
 from cove.models.errors import CoveError
@@ -41,6 +42,7 @@ class SandboxEngine:
     Attributes:
         directory: where the agents of running sandboxes are.
         catalog, pool, creator, creates, lifecycle, reconciler, deadlines, quotas: the parts, each for its own purpose.
+        audit: the audit log.
         leases: of clients whose sandboxes end with them.
         delegated_keys: those of leases, and of whatever else in this server speaks its own API.
     """
@@ -56,6 +58,7 @@ class SandboxEngine:
         pool_targets: Mapping[str, int],
         namespace_quota: Quota = UNLIMITED,
         reconcile_seconds: float = 3.0,
+        audit_days: int = DEFAULT_AUDIT_DAYS,
         clock: Clock = time.time,
     ) -> None:
         self._host = host
@@ -65,7 +68,8 @@ class SandboxEngine:
         self.quotas = Quotas(max_sandboxes=policy.max_sandboxes, defaults=namespace_quota)
         self._background = Background()
         self._log = structlog.get_logger("cove.engine")
-        self._retention = Retention(store, clock=clock)
+        self._retention = Retention(store, audit_days=audit_days, clock=clock)
+        self.audit = AuditTrail(store, clock=clock)
         locks, unenforced = KeyedLocks(wait_seconds=_LOCK_SECONDS), Unenforced()
         self.catalog = TemplateCatalog(host, store, clock=clock)
         self.pool = WarmPool(
@@ -80,7 +84,7 @@ class SandboxEngine:
         )
         endings = Endings(host, store, self.directory, self.deadlines, self.quotas, clock=clock)
         self.delegated_keys = DelegatedKeys()
-        self.leases = ClientLeases(store, endings, self.delegated_keys, self._background)
+        self.leases = ClientLeases(store, endings, self.delegated_keys, self._background, self.audit, clock=clock)
         self.creator = Creator(
             host=host,
             store=store,
@@ -112,6 +116,7 @@ class SandboxEngine:
             background=self._background,
             locks=locks,
             clock=clock,
+            audit=self.audit,
         )
         self.reconciler = Reconciler(
             host=host,
@@ -143,6 +148,7 @@ class SandboxEngine:
         self._background.keep(self._watcher.run, name="host watcher")
         self._background.keep(self.pool.run, name="pool")
         self._background.keep(self._retention.run, name="retention")
+        self._background.keep(self.audit.run, name="audit")
         self._background.spawn(self._warm(), name="warm")
 
     async def _warm(self) -> None:
@@ -156,5 +162,6 @@ class SandboxEngine:
     async def stop(self) -> None:
         """Finish what is under way, end the loops and the warm pool. Sandboxes go on running."""
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.audit.flush, everything=True)
             stack.push_async_callback(self.pool.close)
             await self._background.close(grace_seconds=_GRACE_SECONDS)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from cove.core.clock import Clock, rfc3339
 from cove.core.execution_loop import ExecutionLoop
 from cove.core.pages import MAX_PAGE, cursor_after, read_cursor
-from cove.core.principal import SYSTEM_ACTOR, Principal
+from cove.core.principal import NO_REQUEST, SYSTEM_ACTOR, Origin, Principal
 from cove.core.program_ends import MAX_OUTPUT_BYTES
 from cove.core.sealing import Sealer
 from cove.core.storage import Store, UnitOfWork
@@ -65,8 +65,13 @@ class Executions:
         self._clock = clock
         self._give_up_seconds = give_up_seconds
 
-    async def submit(self, sandbox_id: str, request: ExecuteAsync) -> AsyncExecutionAccepted:
+    async def submit(
+        self, sandbox_id: str, request: ExecuteAsync, *, actor: str = SYSTEM_ACTOR, origin: Origin = NO_REQUEST
+    ) -> AsyncExecutionAccepted:
         """Write it down and begin; it survives whatever happens to this server afterwards.
+
+        Args:
+            actor: whom the sandbox's token was made for.
 
         Raises:
             CoveError: SANDBOX_NOT_FOUND, UNSUPPORTED_LANGUAGE, REQUEST_TOO_LARGE, INVALID_REQUEST for a callback URL
@@ -90,7 +95,8 @@ class Executions:
         )
         program = self._sealer.seal(f"{row.id}/program", _program(row, request))
         callback = self._sealer.seal(f"{row.id}/callback", Callback.of(request).model_dump_json().encode())
-        await self._store.write(lambda work: _add(work, row, program, callback))
+        event = _event(row, "execution.queued", actor, row.created_at, origin)
+        await self._store.write(lambda work: _add(work, row, program, callback, event))
         self._loop.follow(row.id)
         return AsyncExecutionAccepted(
             execution_id=execution_id,
@@ -151,7 +157,7 @@ class Executions:
             changed = unit.executions.deliver_again(row.id, at=now, until=now + self._give_up_seconds)
             if changed is None:
                 raise _not_deliverable(row)
-            unit.events.add(_event(row, "webhook.redelivery", principal.actor, now))
+            unit.events.add(_event(row, "webhook.redelivery", principal.actor, now, principal.origin))
             return self._shown(unit, changed)
 
         shown = await self._store.write(work)
@@ -199,7 +205,7 @@ def _namespace_of(work: UnitOfWork, sandbox_id: str) -> str:
     return row.namespace
 
 
-def _add(work: UnitOfWork, row: StoredExecution, program: bytes, callback: bytes) -> None:
+def _add(work: UnitOfWork, row: StoredExecution, program: bytes, callback: bytes, event: StoredEvent) -> None:
     """Insert it within the bounds of its tenant and of the server."""
     _namespace_of(work, row.sandbox_id)
     if work.executions.count_open(namespace=row.namespace) >= MAX_OPEN_OF_NAMESPACE:
@@ -207,7 +213,7 @@ def _add(work: UnitOfWork, row: StoredExecution, program: bytes, callback: bytes
     if work.executions.count_open() >= MAX_OPEN:
         raise _too_many(MAX_OPEN, "of this server")
     work.executions.add(row, program=program, callback=callback)
-    work.events.add(_event(row, "execution.queued", SYSTEM_ACTOR, row.created_at))
+    work.events.add(event)
 
 
 def _too_many(limit: int, whose: str) -> CoveError:
@@ -245,12 +251,14 @@ def _not_deliverable(row: StoredExecution) -> CoveError:
     return error("INVALID_STATE", "The program's result is not kept any more.", status=row.status.value)
 
 
-def _event(row: StoredExecution, action: str, actor: str, at: float) -> StoredEvent:
+def _event(row: StoredExecution, action: str, actor: str, at: float, origin: Origin) -> StoredEvent:
     return StoredEvent(
         at=at,
         namespace=row.namespace,
         actor=actor,
         action=action,
         subject=row.id,
-        details={"sandbox_id": row.sandbox_id},
+        details={"sandbox_id": row.sandbox_id, "language": row.language},
+        request_id=origin.request_id,
+        address=origin.address,
     )

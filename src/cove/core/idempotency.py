@@ -163,7 +163,7 @@ class RepeatableCreates:
                 remedy="Use a new key for a new sandbox.",
                 sandbox_id=sandbox_id,
             )
-        return Outcome(Creation(row, self._tokens.issue(sandbox_id)), replayed=True)
+        return Outcome(Creation(row, self._tokens.issue(sandbox_id, actor=principal.actor)), replayed=True)
 
     def _count(self, namespace: str) -> None:
         """Drop what is too much, now and then; not while the client waits."""

@@ -15,7 +15,7 @@ import structlog
 
 from cove.core.clock import Clock, rfc3339
 from cove.core.namespace_access import check_namespace
-from cove.core.principal import SYSTEM_ACTOR, Principal
+from cove.core.principal import NO_REQUEST, OPERATOR_ACTOR, Origin, Principal
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import CoveError, error
 from cove.models.quotas import UNLIMITED, Quota
@@ -77,7 +77,8 @@ class ApiKeys:
         scopes: frozenset[Scope] = ALL_SCOPES,
         prefix: Literal["hopx_live_", "msb_"] = PREFIX,
         most: int | None = None,
-        actor: str = SYSTEM_ACTOR,
+        actor: str = OPERATOR_ACTOR,
+        origin: Origin = NO_REQUEST,
     ) -> NewKey:
         """Make a key.
 
@@ -107,14 +108,21 @@ class ApiKeys:
             scopes=scopes,
             prefix=prefix,
         )
-        await self._store.write(lambda work: _add(work, stored, most, actor))
+        await self._store.write(lambda work: _add(work, stored, most, actor, origin))
         return NewKey(key, stored)
 
     async def list(self, *, namespace: str | None = None) -> tuple[StoredKey, ...]:
         """All keys, revoked ones too, oldest first."""
         return await self._store.read(lambda work: work.keys.all(namespace=namespace))
 
-    async def revoke(self, reference: str, *, namespace: str | None = None, actor: str = SYSTEM_ACTOR) -> StoredKey:
+    async def revoke(
+        self,
+        reference: str,
+        *,
+        namespace: str | None = None,
+        actor: str = OPERATOR_ACTOR,
+        origin: Origin = NO_REQUEST,
+    ) -> StoredKey:
         """Revoke the key with this id, or with this name if only one that is in force has it.
 
         With `namespace`, only by its id and only in that one: a key of another is as unknown as one that never was.
@@ -123,7 +131,7 @@ class ApiKeys:
             CoveError: RESOURCE_NOT_FOUND; CONFLICT when several keys have the name.
         """
         now = self._clock()
-        stored = await self._store.write(lambda work: _revoke(work, reference, namespace, actor, now))
+        stored = await self._store.write(lambda work: _revoke(work, reference, namespace, actor, origin, now))
         self.distrust()
         return stored
 
@@ -263,7 +271,7 @@ def _principal(stored: StoredKey, namespace: StoredNamespace | None) -> Principa
     )
 
 
-def _add(work: UnitOfWork, stored: StoredKey, most: int | None, actor: str) -> None:
+def _add(work: UnitOfWork, stored: StoredKey, most: int | None, actor: str, origin: Origin) -> None:
     kept = 0 if most is None else work.keys.count(namespace=stored.namespace)
     if most is not None and kept >= most:
         raise error(
@@ -276,10 +284,12 @@ def _add(work: UnitOfWork, stored: StoredKey, most: int | None, actor: str) -> N
         )
     work.namespaces.ensure(_own_namespace(stored), at=stored.created_at)
     work.keys.add(stored)
-    work.events.add(_event(stored, "key.created", stored.created_at, actor))
+    work.events.add(_event(stored, "key.created", stored.created_at, actor, origin))
 
 
-def _revoke(work: UnitOfWork, reference: str, namespace: str | None, actor: str, now: float) -> StoredKey:
+def _revoke(
+    work: UnitOfWork, reference: str, namespace: str | None, actor: str, origin: Origin, now: float
+) -> StoredKey:
     in_force = [key for key in work.keys.all(namespace=namespace) if key.revoked_at is None]
     exact = [key for key in in_force if key.id == reference]
     if not exact and namespace is None:
@@ -295,16 +305,25 @@ def _revoke(work: UnitOfWork, reference: str, namespace: str | None, actor: str,
     stored = work.keys.revoke(exact[0].id, at=now)
     if stored is None:
         raise error("RESOURCE_NOT_FOUND", f"The key {reference!r} was revoked meanwhile.")
-    work.events.add(_event(stored, "key.revoked", now, actor))
+    work.events.add(_event(stored, "key.revoked", now, actor, origin))
     return stored
 
 
-def _event(stored: StoredKey, action: str, at: float, actor: str) -> StoredEvent:
+def _event(stored: StoredKey, action: str, at: float, actor: str, origin: Origin) -> StoredEvent:
+    details: dict[str, object] = {"name": stored.name, "scopes": sorted(stored.scopes)}
+    if stored.namespace == EVERY_NAMESPACE:
+        details["namespace"] = stored.namespace
+    if not stored.quota.is_open:
+        details["quota"] = stored.quota.model_dump(exclude_none=True)
+    if stored.expires_at is not None:
+        details["expires_at"] = rfc3339(stored.expires_at)
     return StoredEvent(
         at=at,
         namespace=_own_namespace(stored),
         actor=actor,
         action=action,
         subject=stored.id,
-        details={"name": stored.name},
+        details=details,
+        request_id=origin.request_id,
+        address=origin.address,
     )

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import structlog
 
+from cove.core.audit import AuditTrail
 from cove.core.background import Background
 from cove.core.clock import Clock, rfc3339
 from cove.core.creation import GuestEnvironment
@@ -49,7 +50,9 @@ class Lifecycle:
         background: Background,
         locks: KeyedLocks,
         clock: Clock,
+        audit: AuditTrail,
     ) -> None:
+        self._audit = audit
         self._host = host
         self._store = store
         self._endings = endings
@@ -152,7 +155,9 @@ class Lifecycle:
 
     async def refresh_token(self, principal: Principal, sandbox_id: str) -> AgentToken:
         """A new token for its agent; older ones stay valid until they expire."""
-        return self._tokens.issue((await self.get(principal, sandbox_id)).id)
+        row = await self.get(principal, sandbox_id)
+        self._audit.repeated(principal.event("sandbox.token_issued", row.id, at=self._clock()))
+        return self._tokens.issue(row.id, actor=principal.actor)
 
     async def expire(self, sandbox_id: str) -> None:
         """End it if its deadline has come (it may have been moved meanwhile)."""
@@ -174,6 +179,7 @@ class Lifecycle:
             sandbox_id,
             reason=EndReason.KILLED,
             actor=principal.actor,
+            origin=principal.origin,
             namespace=principal.namespace,
             client_lease=principal.client_lease or None,
         ):
@@ -204,9 +210,10 @@ class Lifecycle:
             deadline = self._clock() + seconds if seconds else None
             # The host first: it ends sandboxes on its own, so a row must never promise more than it knows.
             await self._on_host(sandbox_id, self._host.set_deadline(sandbox_id, deadline))
-            row = await self._store.write(
-                lambda work: work.sandboxes.set_deadline(sandbox_id, deadline=deadline, timeout_seconds=seconds or None)
+            event = principal.event(
+                "sandbox.timeout_changed", sandbox_id, at=self._clock(), details={"timeout_seconds": seconds}
             )
+            row = await self._store.write(lambda work: _set_deadline(work, sandbox_id, deadline, seconds, event))
             if row is None:
                 return await self.get(principal, sandbox_id)
             self._deadlines.schedule(sandbox_id, deadline)
@@ -282,15 +289,16 @@ def _transition(
     transition = TRANSITIONS[action]
     row = transit(work, sandbox_id, sources=transition.sources, target=transition.target)
     if row is not None:
-        work.events.add(
-            StoredEvent(
-                at=now,
-                namespace=row.namespace,
-                actor=principal.actor,
-                action=f"sandbox.{transition.target}",
-                subject=sandbox_id,
-            )
-        )
+        work.events.add(principal.event(f"sandbox.{transition.target}", sandbox_id, at=now))
+    return row
+
+
+def _set_deadline(
+    work: UnitOfWork, sandbox_id: str, deadline: float | None, seconds: int, event: StoredEvent
+) -> StoredSandbox | None:
+    row = work.sandboxes.set_deadline(sandbox_id, deadline=deadline, timeout_seconds=seconds or None)
+    if row is not None:
+        work.events.add(event)
     return row
 
 

@@ -3,7 +3,7 @@
 import time
 
 from cove.core.clock import Clock
-from cove.core.principal import SYSTEM_ACTOR
+from cove.core.principal import OPERATOR_ACTOR
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import error
 from cove.models.quotas import Quota
@@ -56,7 +56,7 @@ def _set_quota(work: UnitOfWork, name: str, quota: Quota, now: float) -> StoredN
         StoredEvent(
             at=now,
             namespace=name,
-            actor=SYSTEM_ACTOR,
+            actor=OPERATOR_ACTOR,
             action="namespace.limited",
             subject=name,
             details=quota.model_dump(exclude_none=True),

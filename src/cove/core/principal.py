@@ -1,14 +1,41 @@
 """On whose behalf something happens."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.scopes import ALL_SCOPES, EVERY_NAMESPACE, Scope
-from cove.models.stored import DEFAULT_NAMESPACE, StoredSandbox
+from cove.models.stored import DEFAULT_NAMESPACE, StoredEvent, StoredSandbox
 
 SYSTEM_ACTOR = "system"
+"""The server itself."""
+
+OPERATOR_ACTOR = "operator"
+"""Whoever may open the store, and does: commands on the server's machine."""
+
+ANONYMOUS_ACTOR = "anonymous"
+"""Whoever showed no valid credential."""
+
+UNNAMED_ACTOR = "unnamed"
+"""Whoever holds a sandbox's token of an earlier version, which does not say whom it was made for."""
+
 FIRST_ORGANIZATION = 1
 """Number of the namespace `default`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The request that something happens in.
+
+    Attributes:
+        address: the client's, as the gateway saw it; empty for a unix socket.
+    """
+
+    request_id: str = ""
+    address: str = ""
+
+
+NO_REQUEST = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +54,7 @@ class Principal:
         client_lease: when set, it sees only sandboxes of this lease, and they end with the lease.
         counted: the server asks itself, for a request that was counted when it came: of these requests only creates
             count.
+        origin: the request that it speaks in.
     """
 
     namespace: str
@@ -39,12 +67,29 @@ class Principal:
     enters_any_namespace: bool = field(default=False, compare=False)
     client_lease: str = ""
     counted: bool = field(default=False, compare=False)
+    origin: Origin = field(default=NO_REQUEST, compare=False)
 
     def sees(self, sandbox: StoredSandbox) -> bool:
         """Whether the sandbox exists for it. Whoever holds no lease sees those of all leases of the namespace."""
         return self.namespace in (sandbox.namespace, EVERY_NAMESPACE) and self.client_lease in (
             sandbox.client_lease,
             "",
+        )
+
+    def event(
+        self, action: str, subject: str, *, at: float, details: dict[str, Any] | None = None, outcome: str = "ok"
+    ) -> StoredEvent:
+        """The entry of the audit log for what it does to something of its namespace."""
+        return StoredEvent(
+            at=at,
+            namespace=self.namespace,
+            actor=self.actor,
+            action=action,
+            subject=subject,
+            details=details or {},
+            outcome=outcome,
+            request_id=self.origin.request_id,
+            address=self.origin.address,
         )
 
     @property

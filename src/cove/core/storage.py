@@ -4,13 +4,15 @@ Every change of a sandbox's state is a compare-and-set: it names the states that
 returning None that the row was in another one. Implementations raise `CoveError` (STORE_UNAVAILABLE, DISK_FULL).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from cove.models.async_executions import DeliveryState, ExecutionStatus
 from cove.models.quotas import Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
 from cove.models.stored import (
+    EventQuery,
+    EventSlice,
     ExecutionEnd,
     ExecutionPart,
     ExecutionQuery,
@@ -163,10 +165,26 @@ class KeyRepository(Protocol):
 
 
 class EventRepository(Protocol):
-    """The append-only record of who did what."""
+    """The append-only record of who did what. The database itself refuses changes, and to drop what is not old.
+
+    Texts are cut to what fits, and characters that do not print replaced: much of them was chosen by clients.
+    """
 
     def add(self, event: StoredEvent) -> None:
         """Append one event."""
+        ...
+
+    def extend(self, events: Sequence[StoredEvent]) -> None:
+        """Append events."""
+        ...
+
+    def page(self, query: EventQuery) -> EventSlice:
+        """Events that match, newest first. How many are looked through is bounded: a page may show fewer than there
+        are, or none, and say where to go on."""
+        ...
+
+    def after(self, event_id: int, *, limit: int) -> tuple[StoredEvent, ...]:
+        """The oldest events with a larger id, of all namespaces, oldest first."""
         ...
 
     def recent(self, *, namespace: str, limit: int = 100) -> tuple[StoredEvent, ...]:
@@ -174,7 +192,7 @@ class EventRepository(Protocol):
         ...
 
     def prune(self, *, before: float) -> int:
-        """Drop events that are older; how many."""
+        """Drop events that are older, except the newest of all; how many. Only for what is older than a day."""
         ...
 
 

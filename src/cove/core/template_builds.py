@@ -20,7 +20,7 @@ from cove.core.clock import Clock
 from cove.core.creation import Creator
 from cove.core.planning import CreationPolicy, check_maxima, strongest
 from cove.core.ports import Host
-from cove.core.principal import Principal
+from cove.core.principal import NO_REQUEST, SYSTEM_ACTOR, Principal
 from cove.core.storage import Store
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxSpec
@@ -173,7 +173,7 @@ class TemplateBuilds:
         await self._host.remove_template(template.host_name)
         await self._store.write(lambda work: work.templates.remove(template.id))
         self._catalog.forget(template)
-        await self._note(template, "template.deleted", principal.actor)
+        await self._note(template, "template.deleted", principal)
         return template
 
     def _uploaded(self, principal: Principal, request: BuildTemplate) -> dict[str, Path]:
@@ -228,7 +228,7 @@ class TemplateBuilds:
                 raise error("CONFLICT", f"Template {request.name!r} was deleted meanwhile.", remedy="Build it again.")
             row = changed
         self._catalog.show(row)
-        await self._note(row, "template.build_started", principal.actor, base=build.base, limits=build.limits)
+        await self._note(row, "template.build_started", principal, base=build.base, limits=build.limits)
         return row
 
     async def _run(self, job: _Build) -> None:
@@ -312,16 +312,19 @@ class TemplateBuilds:
             changed = await self._store.write(lambda work: work.templates.set_build(row.id, build, status, log=text))
             if changed is not None:
                 self._catalog.show(changed)
-                await self._note(changed, f"template.build_{'completed' if done else 'failed'}", "system")
+                await self._note(changed, f"template.build_{'completed' if done else 'failed'}", None)
 
-    async def _note(self, row: StoredTemplate, action: str, actor: str, **details: object) -> None:
+    async def _note(self, row: StoredTemplate, action: str, principal: Principal | None, **details: object) -> None:
+        origin = NO_REQUEST if principal is None else principal.origin
         event = StoredEvent(
             at=self._clock(),
             namespace=row.namespace,
-            actor=actor,
+            actor=SYSTEM_ACTOR if principal is None else principal.actor,
             action=action,
             subject=str(row.id),
             details={"name": row.name, **details},
+            request_id=origin.request_id,
+            address=origin.address,
         )
         await self._store.write(lambda work: work.events.add(event))
 

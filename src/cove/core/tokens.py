@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,6 +28,17 @@ _MAX_TOKEN_CHARACTERS = 2048
 _CACHED = 4096
 
 
+class AgentClaims(NamedTuple):
+    """What a token says.
+
+    Attributes:
+        actor: whom it was made for: the id of an API key, for example. Empty in tokens of earlier versions.
+    """
+
+    sandbox_id: str
+    actor: str = ""
+
+
 class AgentTokens:
     """Issues and verifies them. What has been verified is remembered (bounded), because each request brings one."""
 
@@ -35,23 +46,37 @@ class AgentTokens:
         self._key = key
         self._public = key.public_key()
         self._clock = clock
-        self._verified: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._verified: OrderedDict[str, tuple[AgentClaims, float]] = OrderedDict()
 
     @classmethod
     def load(cls, path: Path, *, clock: Clock) -> Self:
         """Use the key in a PEM file; see `load_signing_key`."""
         return cls(load_signing_key(path), clock=clock)
 
-    def issue(self, sandbox_id: str) -> AgentToken:
-        """A fresh token for one sandbox."""
+    def issue(self, sandbox_id: str, *, actor: str = "") -> AgentToken:
+        """A fresh token for one sandbox.
+
+        Args:
+            actor: whom it is made for (`sub`, RFC 7519 §4.1.2): what is done with it is done in this name.
+        """
         now = int(self._clock())
         expires = now + LIFETIME_SECONDS
-        claims = {"aud": AUDIENCE, "sandbox_id": sandbox_id, "iat": now, "exp": expires}
+        claims: dict[str, str | int] = {"aud": AUDIENCE, "sandbox_id": sandbox_id, "iat": now, "exp": expires}
+        if actor:
+            claims["sub"] = actor
         token = jwt.encode(claims, self._key, algorithm=_ALGORITHM)
         return AgentToken(auth_token=token, token_expires_at=utc(expires))
 
     def verify(self, token: str) -> str:
-        """The id of the sandbox that the token is for. It says nothing about whether the sandbox still lives.
+        """The id of the sandbox that the token is for; see `claims`.
+
+        Raises:
+            CoveError: as `claims`.
+        """
+        return self.claims(token).sandbox_id
+
+    def claims(self, token: str) -> AgentClaims:
+        """What the token says. That is nothing about whether the sandbox still lives.
 
         Raises:
             CoveError: TOKEN_EXPIRED; UNAUTHORIZED for anything else that this server did not sign for an agent.
@@ -62,13 +87,13 @@ class AgentTokens:
             self._verified[token] = known
             if len(self._verified) > _CACHED:
                 self._verified.popitem(last=False)
-        sandbox_id, expires = known
+        claims, expires = known
         if self._clock() >= expires:
             self._verified.pop(token, None)
             raise error("TOKEN_EXPIRED", "The agent token has expired.")
-        return sandbox_id
+        return claims
 
-    def _check(self, token: str) -> tuple[str, float]:
+    def _check(self, token: str) -> tuple[AgentClaims, float]:
         if len(token) > _MAX_TOKEN_CHARACTERS:
             raise error("UNAUTHORIZED", "The agent token is not valid.")
         # Times are checked against our own clock by the caller, so that there is one rule.
@@ -77,10 +102,11 @@ class AgentTokens:
             claims = jwt.decode(token, self._public, algorithms=[_ALGORITHM], audience=AUDIENCE, options=options)
         except (jwt.InvalidTokenError, ValueError) as failure:
             raise error("UNAUTHORIZED", "The agent token is not valid.") from failure
-        sandbox_id, expires = claims["sandbox_id"], claims["exp"]
-        if not isinstance(sandbox_id, str) or not is_sandbox_id(sandbox_id) or not isinstance(expires, int):
+        sandbox_id, expires, actor = claims["sandbox_id"], claims["exp"], claims.get("sub", "")
+        shaped = isinstance(sandbox_id, str) and isinstance(expires, int) and isinstance(actor, str)
+        if not shaped or not is_sandbox_id(sandbox_id):
             raise error("UNAUTHORIZED", "The agent token is not valid.")
-        return sandbox_id, float(expires)
+        return AgentClaims(sandbox_id, actor), float(expires)
 
 
 def load_signing_key(path: Path) -> Ed25519PrivateKey:

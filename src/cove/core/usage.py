@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from cove.core.clock import Clock, utc
-from cove.core.retention import EVENT_SECONDS, TOMBSTONE_SECONDS
+from cove.core.retention import DEFAULT_AUDIT_DAYS, TOMBSTONE_SECONDS
 from cove.core.storage import Store, UnitOfWork
 from cove.models.stored import StoredUsage
 
 DAY_SECONDS = 86400
-MAX_DAYS = int(EVENT_SECONDS) // DAY_SECONDS
+MAX_DAYS = 90
 RESOURCE_DAYS = int(TOMBSTONE_SECONDS) // DAY_SECONDS
 """How far back resources are known: rows of sandboxes that ended are kept so long."""
 
@@ -33,19 +33,24 @@ class Day:
 
 
 class UsageReport:
-    """Reads it from the store; nothing is kept for it alone."""
+    """Reads it from the store; nothing is kept for it alone.
 
-    def __init__(self, store: Store, *, clock: Clock) -> None:
+    Args:
+        event_days: how far back events are known.
+    """
+
+    def __init__(self, store: Store, *, clock: Clock, event_days: int = DEFAULT_AUDIT_DAYS) -> None:
+        self._event_days = event_days
         self._store = store
         self._clock = clock
 
     async def sandboxes(self, namespace: str, *, live: int, days: int) -> Mapping[Day, int]:
-        """How many sandboxes existed at some time of each day.
+        """How many sandboxes existed at some time of each day, as far back as events are known.
 
         Args:
             live: how many exist now, from where the events are counted back.
         """
-        asked = self.days(days)
+        asked = self.days(min(days, self._event_days))
         return await self._store.read(lambda work: _existed(work, namespace, live, asked))
 
     async def resources(self, namespace: str, *, days: int) -> Mapping[Day, StoredUsage]:

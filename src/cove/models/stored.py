@@ -33,6 +33,7 @@ class StoredSandbox:
         organization_id: the number of its namespace, as clients see it.
         name: chosen by who made it, unique among those of namespace and client lease that have not ended.
         client_lease: of the client that it may not outlive; empty for one that may.
+        unenforced: names of the limits that its host does not enforce.
     """
 
     id: str
@@ -56,6 +57,7 @@ class StoredSandbox:
     organization_id: int = 0
     name: str | None = None
     client_lease: str = ""
+    unenforced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,13 +201,19 @@ class StoredUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """Who did what, and when. Events are only ever added, and dropped when they are old.
+    """Who did what, and when: an entry of the audit log. They are only ever added, and dropped when they are old.
 
     Attributes:
-        actor: id of an API key, or `system`.
+        namespace: whose log it is in; what belongs to no tenant is in the operator's, which is `default`.
+        actor: id of an API key, or `system` for the server itself, `operator` for commands that open the store,
+            `anonymous` for whoever showed no valid credential.
         action: for example `sandbox.created`.
         subject: id of the thing that was acted on.
         details: small JSON-compatible facts; never a secret.
+        outcome: `ok`, or the code of the error that was answered.
+        request_id: of the request that it happened in, if it was one.
+        address: the client's, as the server saw it; empty for a unix socket.
+        id: grows from entry to entry; None until it is stored.
     """
 
     at: float
@@ -214,6 +222,47 @@ class StoredEvent:
     action: str
     subject: str
     details: dict[str, Any] = field(default_factory=dict[str, Any])
+    outcome: str = "ok"
+    request_id: str = ""
+    address: str = ""
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery:
+    """Which events a page shows, newest first.
+
+    Attributes:
+        namespace: whose; `*` means all.
+        action: what actions begin with.
+        sandbox_id: only what concerns this sandbox, as its subject or otherwise.
+        since, until: only those that are not older, and older than that.
+        before: only events with a smaller id.
+        limit: at most this many.
+    """
+
+    namespace: str
+    actor: str | None = None
+    subject: str | None = None
+    sandbox_id: str | None = None
+    action: str | None = None
+    outcome: str | None = None
+    since: float | None = None
+    until: float | None = None
+    before: int | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class EventSlice:
+    """Events that match a query, newest first, as far as it was looked.
+
+    Attributes:
+        before: where to go on looking; None when there is nothing further.
+    """
+
+    events: tuple[StoredEvent, ...]
+    before: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter, FastAPI
 
 from cove.core.accounts import Accounts
+from cove.core.audit_pages import AuditPages
 from cove.core.clock import Clock
 from cove.core.creation import GuestEnvironment
 from cove.core.credentials import Credentials
@@ -23,9 +24,11 @@ from cove.core.ports import Host
 from cove.core.sessions import Sessions
 from cove.core.tokens import AgentTokens, load_signing_key
 from cove.core.usage import UsageReport
+from cove.models.version import VERSION
 from cove.server.api.account import account_routes
 from cove.server.api.account_keys import key_routes, usage_routes
 from cove.server.api.application import build_application
+from cove.server.api.audit import audit_routes
 from cove.server.api.client_leases import lease_routes
 from cove.server.api.executions import execution_routes
 from cove.server.api.failed_attempts import FailedAttempts
@@ -37,6 +40,7 @@ from cove.server.api.template_builds import build_routes
 from cove.server.api.templates import template_routes
 from cove.server.api.volumes import volume_routes
 from cove.server.asynchronous import AsynchronousExecutions, build_executions
+from cove.server.audit_file import AuditFile
 from cove.server.building import TemplateBuilding, build_building
 from cove.server.guests import AgentEnvironment
 from cove.server.host_directories import HostDirectories
@@ -71,6 +75,7 @@ class ControlPlane:
         engine: the core, for programs that need no HTTP.
         asynchronous: asynchronous executions and their webhooks.
         mcp: `/mcp`.
+        audit_file: where the audit log is also written to.
     """
 
     settings: Settings
@@ -83,6 +88,7 @@ class ControlPlane:
     building: TemplateBuilding
     metrics: Metrics
     mcp: McpEndpoint
+    audit_file: AuditFile | None
 
     @property
     def directory(self) -> LiveDirectory:
@@ -98,6 +104,8 @@ class ControlPlane:
         """
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.store)
+            if self.audit_file is not None:
+                await stack.enter_async_context(_following(self.audit_file))
             stack.push_async_callback(self.keys.flush)
             noting = asyncio.create_task(self.keys.run(), name="keys")
             stack.push_async_callback(_end, noting)
@@ -108,6 +116,8 @@ class ControlPlane:
             stack.push_async_callback(self.building.stop)
             await self.building.start()
             await stack.enter_async_context(self.mcp.running())
+            self.engine.audit.server("server.started", version=VERSION, dev=self.settings.dev)
+            stack.callback(self.engine.audit.server, "server.stopped")
             yield
 
 
@@ -132,6 +142,7 @@ def build_control_plane(
         pool_targets=dict.fromkeys(settings.pool_templates, settings.pool_size),
         namespace_quota=settings.namespace_quota,
         reconcile_seconds=settings.reconcile_seconds,
+        audit_days=settings.audit_days,
         clock=clock,
     )
     asynchronous = build_executions(settings, store, engine.directory, count=metrics.webhook, clock=clock)
@@ -153,6 +164,7 @@ def build_control_plane(
         building=building,
         metrics=metrics,
         mcp=mcp,
+        audit_file=_audit_file(settings, store, metrics),
     )
     app.state.control_plane = plane
     return plane
@@ -177,7 +189,10 @@ def _application(
     return build_application(
         settings,
         routers=(
-            operation_routes(store, engine.pool, metrics, host_answers=lambda: engine.reconciler.host_answers),
+            audit_routes(AuditPages(store)),
+            operation_routes(
+                store, engine.pool, metrics, audit=engine.audit, host_answers=lambda: engine.reconciler.host_answers
+            ),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
             lease_routes(engine.leases),
             volume_routes(engine.lifecycle, engine.directory, HostDirectories(settings.allowed_volumes)),
@@ -187,7 +202,9 @@ def _application(
             microsandbox,
             account_routes(accounts, keys, sessions, attempts, dev=settings.dev),
             key_routes(accounts, clock=clock),
-            usage_routes(UsageReport(store, clock=clock), engine.quotas, most=settings.max_limits),
+            usage_routes(
+                UsageReport(store, clock=clock, event_days=settings.audit_days), engine.quotas, most=settings.max_limits
+            ),
             *_resource_metadata(settings),
         ),
         keys=keys,
@@ -201,6 +218,7 @@ def _application(
         shelf=building.shelf,
         mcp=mcp,
         metrics=metrics,
+        audit=engine.audit,
         lifespan=_lifespan,
     )
 
@@ -212,10 +230,28 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         yield
 
 
+@asynccontextmanager
+async def _following(file: AuditFile) -> AsyncGenerator[None]:
+    """Everything that is noted until the end of the block is in the file then."""
+    task = asyncio.create_task(file.run(), name="audit file")
+    try:
+        yield
+    finally:
+        await _end(task)
+        await file.catch_up()
+        file.close()
+
+
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def _audit_file(settings: Settings, store: Database, metrics: Metrics) -> AuditFile | None:
+    if settings.audit_log is None:
+        return None
+    return AuditFile(store, metrics, target=settings.audit_log, position=settings.data_dir / "audit-log.json")
 
 
 def _microsandbox_tokens(settings: Settings, clock: Clock) -> MicrosandboxTokens | None:

@@ -37,6 +37,21 @@ class Metrics:
             "cove_webhook_attempts", "Attempts to deliver a webhook.", ("outcome",), registry=self.registry
         )
 
+        self._audit_lost = Gauge(
+            "cove_audit_entries_lost", "Entries of the audit log that were not written.", registry=self.registry
+        )
+        self._audit_file = Counter(
+            "cove_audit_file_failures", "Failed attempts to write COVE_AUDIT_LOG.", registry=self.registry
+        )
+
+    def audit_file_failed(self) -> None:
+        """Count a failed attempt to write the audit log's file."""
+        self._audit_file.inc()
+
+    def audit_lost(self, entries: int) -> None:
+        """How many entries of the audit log were not written since the start."""
+        self._audit_lost.set(entries)
+
     def request(self, method: str, route: str, status: int) -> None:
         """Count one answered request."""
         self._requests.labels(method, route, status).inc()

@@ -27,6 +27,7 @@ METADATA = MetaData(
 LIVE_AND_NAMED = text("name IS NOT NULL AND status <> 'deleted'")
 """A query that says it in these words finds a name by its index."""
 
+_ABOUT_A_SANDBOX = text("sandbox_id IS NOT NULL")
 _LEASED = text("client_lease <> ''")
 
 SANDBOXES = Table(
@@ -57,6 +58,8 @@ SANDBOXES = Table(
     Column("organization_id", Integer, nullable=False, server_default="0"),
     Column("name", String(63)),
     Column("client_lease", String(64), nullable=False, server_default=""),
+    Column("more_limits", JSON(none_as_null=True)),
+    Column("unenforced", JSON(none_as_null=True)),
     Index(None, "namespace", "created_at", "id"),
     Index(None, "status", "ended_at"),
     Index(
@@ -138,10 +141,29 @@ EVENTS = Table(
     Column("action", String(64), nullable=False),
     Column("subject", String(200), nullable=False),
     Column("details", JSON, nullable=False),
+    Column("outcome", String(64), nullable=False, server_default="ok"),
+    Column("request_id", String(128), nullable=False, server_default=""),
+    Column("address", String(64), nullable=False, server_default=""),
+    Column("sandbox_id", String(18)),
     Index(None, "namespace", "id"),
     Index(None, "namespace", "action", "at"),
     Index(None, "at"),
+    Index(
+        "ix_events_sandbox_id",
+        "sandbox_id",
+        "id",
+        sqlite_where=_ABOUT_A_SANDBOX,
+        postgresql_where=_ABOUT_A_SANDBOX,
+    ),
 )
+
+EVENT_RETENTION = Table(
+    "event_retention",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("older_than", Double),
+)
+"""One row. While retention is at work it names what may be dropped; triggers look at it (migration 0006)."""
 
 ASYNC_EXECUTIONS = Table(
     "async_executions",

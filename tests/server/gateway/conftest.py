@@ -14,6 +14,8 @@ import pytest
 import uvicorn
 from tests.server.prompt_server import PromptServer
 
+from cove.core.principal import Origin
+from cove.core.tokens import AgentClaims
 from cove.models.errors import error
 from cove.models.sandboxes import SandboxStatus
 from cove.server.gateway import Gateway, GatewaySettings, ServerCertificate
@@ -40,14 +42,32 @@ class Directory(dict[str, Path]):
 class Tokens:
     """Tokens of the form `ok.<sandbox id>.sig`, `old.<sandbox id>.sig`."""
 
-    def verify(self, token: str) -> str:
+    def claims(self, token: str) -> AgentClaims:
         """See `TokenVerifier`."""
         kind, sandbox_id, _ = token.split(".")
         if kind == "ok":
-            return sandbox_id
+            return AgentClaims(sandbox_id, "the-key")
         if kind == "old":
             raise error("TOKEN_EXPIRED", "The token has expired.")
         raise error("UNAUTHORIZED", "The token is not valid.")
+
+
+@dataclass
+class Notes:
+    """What the audit log is told."""
+
+    passed: list[tuple[str, str, str, str, int]] = field(default_factory=list[tuple[str, str, str, str, int]])
+    turned_away: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+    def to_agent(self, sandbox_id: str, actor: str, action: str, route: str, size: int, origin: Origin) -> None:
+        """See `Audit`."""
+        assert (origin.request_id, origin.address) != ("", "")
+        self.passed.append((sandbox_id, actor, action, route, size))
+
+    def refused(self, principal: None, route: str, subject: str, code: str, origin: Origin) -> None:
+        """See `Audit`."""
+        assert (principal, subject, origin.address) == (None, "", "127.0.0.1")
+        self.turned_away.append((route, code))
 
 
 @dataclass
@@ -112,6 +132,7 @@ class Harness:
     folder: Path
     directory: Directory
     stack: contextlib.AsyncExitStack
+    notes: Notes
     accepted: dict[str, int] = field(default_factory=dict[str, int])
     upstreams: list[PromptServer] = field(default_factory=list[PromptServer])
 
@@ -223,11 +244,12 @@ async def start() -> AsyncIterator[Start]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def begin(*, certificate: ServerCertificate | None = None, **settings: Any) -> Harness:
-            directory = Directory()
+            directory, notes = Directory(), Notes()
             gateway = Gateway(
                 control_plane=folder / "control.sock",
                 directory=directory,
                 tokens=Tokens(),
+                audit=notes,
                 settings=GatewaySettings(**cast(dict[str, Any], {"linger_seconds": 0.2, **settings})),
                 certificate=certificate,
             )
@@ -241,7 +263,7 @@ async def start() -> AsyncIterator[Start]:
                     await task
 
             stack.push_async_callback(stop)
-            return Harness(gateway, port, folder, directory, stack)
+            return Harness(gateway, port, folder, directory, stack, notes)
 
         yield begin
     for _ in range(5):  # the loop tells transports of their end in later turns

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cove.core.tokens import AgentClaims
 from cove.models.errors import error
 from cove.models.sandboxes import SandboxStatus
 from cove.server.gateway.heads import parse_request
@@ -28,10 +29,10 @@ class _Directory:
 
 
 class _Tokens:
-    def verify(self, token: str) -> str:
+    def claims(self, token: str) -> AgentClaims:
         kind, sandbox_id, _ = token.split(".")
         if kind == "ok":
-            return sandbox_id
+            return AgentClaims(sandbox_id)
         raise error("TOKEN_EXPIRED" if kind == "old" else "UNAUTHORIZED", "No.")
 
 

@@ -30,6 +30,7 @@ async def plane_with_door(**settings: object) -> AsyncGenerator[Plane]:
             control_plane=plane.socket,
             directory=plane.control.directory,
             tokens=plane.control.tokens,
+            audit=plane.control.engine.audit,
             settings=GatewaySettings(allowed_hosts=plane.control.settings.served_hosts),
         )
         serving = asyncio.create_task(gateway.serve([bind_local_door(directory)]))

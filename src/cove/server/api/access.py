@@ -9,6 +9,7 @@ from cove.models.errors import error
 from cove.models.scopes import EVERY_NAMESPACE, NAMESPACE_HEADER, Scope
 
 _READING = frozenset({"GET", "HEAD"})
+_AUDIT = "/v1/audit"
 _ADMINISTRATION = re.compile(
     r"/auth/(?:api-keys|members|organization|profile)(?:/(?!switch\Z).*)?\Z"
     r"|/v1/templates/(?:build\Z|files/upload-link\Z)"
@@ -19,7 +20,7 @@ _TEMPLATES = "/v1/templates/"
 _CALLING_BACK = frozenset({"/mcp", "/mcp/", "/api/v1/rpc"})
 """They do all that they do through this API again, with the caller's own rights, which are looked at there."""
 
-_OF_MANY = re.compile(r"/v1/(?:sandboxes|executions)(?:/[^/]*)?\Z")
+_OF_MANY = re.compile(r"/v1/(?:sandboxes|executions)(?:/[^/]*)?\Z|/v1/audit\Z")
 """What can be looked at without being in one namespace."""
 
 
@@ -27,6 +28,8 @@ def scope_needed(method: str, path: str) -> Scope | None:
     """The scope that a request needs; None where any will do."""
     if path in _CALLING_BACK:
         return None
+    if path == _AUDIT:
+        return Scope.ADMIN
     if method in _READING:
         return Scope.READ
     if _ADMINISTRATION.match(path) or (method == "DELETE" and path.startswith(_TEMPLATES)):
@@ -66,7 +69,7 @@ async def entered(access: NamespaceAccess, principal: Principal, name: str, meth
         raise error(
             "INVALID_REQUEST",
             f"{method} {path[:100]!r} is about one namespace, not all.",
-            remedy=f"Name one in {NAMESPACE_HEADER}; lists of sandboxes and executions show all.",
+            remedy=f"Name one in {NAMESPACE_HEADER}; lists of sandboxes, executions and the audit log show all.",
             field=NAMESPACE_HEADER,
         )
     return replace(principal, namespace=EVERY_NAMESPACE)

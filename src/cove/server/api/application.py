@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from cove.core.audit import AuditTrail
 from cove.core.credentials import Credentials
 from cove.core.keys import ApiKeys
 from cove.core.namespace_access import NamespaceAccess
@@ -17,6 +18,7 @@ from cove.core.sessions import Sessions
 from cove.models.errors import CoveError
 from cove.models.scopes import NAMESPACE_HEADER
 from cove.models.version import VERSION
+from cove.server.api.auditing import Auditing
 from cove.server.api.authentication import Authentication
 from cove.server.api.document import describe
 from cove.server.api.errors import on_cove_error, on_http_exception, on_validation_error
@@ -36,7 +38,7 @@ _DESCRIPTION = (
     "Self-hosted code-execution sandboxes for AI agents.\n\n"
     "A key has scopes: GET needs `read`; keys, templates and the organization are changed with `admin`; everything"
     f" else needs `exec`. With a key that may enter any namespace, `{NAMESPACE_HEADER}` names the one that a request is"
-    " about; `*` shows sandboxes and asynchronous executions of all."
+    " about; `*` shows sandboxes, asynchronous executions and audit entries of all."
 )
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -54,6 +56,7 @@ def build_application(
     shelf: UploadShelf,
     mcp: McpEndpoint,
     metrics: Metrics,
+    audit: AuditTrail,
     lifespan: Lifespan,
 ) -> FastAPI:
     """Put it together. It never redirects, and serves no page that would load scripts from elsewhere."""
@@ -96,6 +99,7 @@ def build_application(
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(UploadDoor, shelf=shelf)
     app.add_middleware(MicrosandboxErrors)
+    app.add_middleware(Auditing, audit=audit)
     app.add_middleware(RequestContext, metrics=metrics)
     app.openapi = partial(_document_once, app)
     return app

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import structlog
@@ -16,7 +17,7 @@ from cove.core.sessions import Sessions, is_session_token
 from cove.models.errors import CoveError, error
 from cove.models.scopes import NAMESPACE_HEADER
 from cove.server.api.access import check_scope, entered
-from cove.server.api.context import MCP_PATHS, header_of, set_principal, set_resource_metadata
+from cove.server.api.context import MCP_PATHS, header_of, origin_of, set_principal, set_resource_metadata
 from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.mcp.resource_metadata import METADATA_PATHS
 from cove.server.mcp.resource_server import ResourceServer, is_access_token
@@ -71,12 +72,14 @@ class Authentication:
             self._check_origin(scope)
             if scope["path"] not in OPEN_PATHS and not _AGENT_PATHS.match(scope["path"]):
                 principal = await self._placed(scope, await self._principal(scope))
+                principal = replace(principal, origin=origin_of(scope))
                 structlog.contextvars.bind_contextvars(namespace=principal.namespace, actor=principal.actor)
                 set_principal(scope, principal)
         await self._app(scope, receive, send)
 
     async def _placed(self, scope: Scope, principal: Principal) -> Principal:
         method, path = scope["method"], scope["path"]
+        set_principal(scope, principal)  # Whoever is refused from here on is known.
         check_scope(principal, method, path)
         name = header_of(scope, _NAMESPACE)
         return principal if name is None else await entered(self._namespaces, principal, name, method, path)

@@ -4,7 +4,7 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
-from cove.core.principal import Principal
+from cove.core.principal import Origin, Principal
 from cove.models.errors import error
 from cove.models.identifiers import new_request_id
 
@@ -13,6 +13,7 @@ Scope = MutableMapping[str, Any]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _ID_KEY = "cove.request_id"
 _PRINCIPAL_KEY = "cove.principal"
+_REFUSAL_KEY = "cove.refusal"
 _METADATA_KEY = "cove.resource_metadata"
 
 MCP_PATHS = frozenset({"/mcp", "/mcp/"})
@@ -38,6 +39,22 @@ def request_id_of(scope: Scope) -> str:
     """The request's id."""
     found: str | None = scope.get(_ID_KEY)
     return choose_request_id(scope) if found is None else found
+
+
+def origin_of(scope: Scope) -> Origin:
+    """The request, as the audit log names it. The gateway drops what clients say about their address."""
+    return Origin(request_id_of(scope), header_of(scope, b"x-forwarded-for") or "")
+
+
+def set_refusal(scope: Scope, code: str) -> None:
+    """Note that the answer is this error."""
+    scope[_REFUSAL_KEY] = code
+
+
+def refusal_of(scope: Scope) -> str | None:
+    """The code of the error that was answered, if it was one."""
+    found: str | None = scope.get(_REFUSAL_KEY)
+    return found
 
 
 def agent_path_of(scope: Scope) -> str | None:

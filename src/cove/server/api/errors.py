@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from cove.core.clock import rfc3339
 from cove.models.errors import CoveError, definition_of, error
-from cove.server.api.context import MCP_PATHS, Scope, agent_path_of, request_id_of, resource_metadata_of
+from cove.server.api.context import MCP_PATHS, Scope, agent_path_of, request_id_of, resource_metadata_of, set_refusal
 from cove.server.mcp.refusals import mcp_refusal
 
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
@@ -26,6 +26,7 @@ _HTTP_CODES = {400: "INVALID_JSON", 404: "RESOURCE_NOT_FOUND", 405: "METHOD_NOT_
 def answer_of(scope: Scope, failure: CoveError) -> Response:
     """The answer for a failure, in the form that the client of this request expects."""
     request_id = request_id_of(scope)
+    set_refusal(scope, failure.code)
     if scope["path"] not in MCP_PATHS:
         return render(failure, request_id, agent_path=agent_path_of(scope))
     sent = any(name in _CREDENTIALS for name, _ in scope["headers"])

@@ -11,7 +11,8 @@ from starlette.responses import Response
 from cove.core.clock import utc
 from cove.core.executions import Executions, ShownExecution
 from cove.core.pages import MAX_PAGE
-from cove.core.tokens import AgentTokens
+from cove.core.principal import UNNAMED_ACTOR
+from cove.core.tokens import AgentClaims, AgentTokens
 from cove.models.async_executions import (
     AsyncExecutionAccepted,
     AsyncExecutionInfo,
@@ -22,7 +23,7 @@ from cove.models.async_executions import (
 )
 from cove.models.errors import error
 from cove.server.api.answers import answer
-from cove.server.api.context import header_of, principal_of, request_id_of
+from cove.server.api.context import header_of, origin_of, principal_of, request_id_of
 
 _BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 _ONE = "/v1/executions/{execution_id}"
@@ -37,29 +38,33 @@ def execution_routes(executions: Executions, tokens: AgentTokens) -> APIRouter:
 
 
 def _add_submission(router: APIRouter, executions: Executions, tokens: AgentTokens) -> None:
-    def authorised(request: Request, sandbox_id: str) -> None:
+    def authorised(request: Request, sandbox_id: str) -> AgentClaims:
         """Only the token of this very sandbox. The gateway has looked at it; nothing here relies on that."""
         bearer = _BEARER.fullmatch(header_of(request.scope, b"authorization") or "")
         if bearer is None:
             raise error("UNAUTHORIZED", "This request needs the sandbox's token.")
-        if tokens.verify(bearer.group(1)) != sandbox_id:
+        claims = tokens.claims(bearer.group(1))
+        if claims.sandbox_id != sandbox_id:
             raise error(
                 "FORBIDDEN",
                 "The token is for another sandbox.",
                 remedy="Get a token of this one: POST /v1/sandboxes/{id}/token/refresh.",
             )
+        return claims
 
     # Not in this document: for clients it is a route of the agent.
     @router.post(
         "/sandboxes/{sandbox_id}/execute/async",
         response_model=AsyncExecutionAccepted,
-        dependencies=[Depends(authorised)],
         include_in_schema=False,
     )
-    async def execute_async(sandbox_id: str, body: ExecuteAsync) -> Response:
+    async def execute_async(
+        request: Request, sandbox_id: str, body: ExecuteAsync, claims: Annotated[AgentClaims, Depends(authorised)]
+    ) -> Response:
         """Run code, and POST its result to a URL when it has ended."""
         structlog.contextvars.bind_contextvars(sandbox_id=sandbox_id)
-        return answer(await executions.submit(sandbox_id, body))
+        actor = claims.actor or UNNAMED_ACTOR
+        return answer(await executions.submit(sandbox_id, body, actor=actor, origin=origin_of(request.scope)))
 
 
 def _add_reading(router: APIRouter, executions: Executions) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from cove.core.audit import AuditTrail
 from cove.core.pool import WarmPool
 from cove.core.storage import Store
 from cove.models.base import Contract
@@ -24,7 +25,9 @@ class ServerHealth(Contract):
     request_id: str | None = None
 
 
-def operation_routes(store: Store, pool: WarmPool, metrics: Metrics, *, host_answers: Callable[[], bool]) -> APIRouter:
+def operation_routes(
+    store: Store, pool: WarmPool, metrics: Metrics, *, audit: AuditTrail, host_answers: Callable[[], bool]
+) -> APIRouter:
     """The routes, over these objects."""
     router = APIRouter(tags=["operations"])
 
@@ -41,6 +44,7 @@ def operation_routes(store: Store, pool: WarmPool, metrics: Metrics, *, host_ans
             raise error(
                 "FORBIDDEN", "Metrics are about the whole server.", remedy="Use a key of the namespace `default`."
             )
+        metrics.audit_lost(audit.lost)
         counts = await store.read(lambda work: work.sandboxes.count_by_status())
         return Response(metrics.render(counts, pool.sizes()), media_type=CONTENT_TYPE)
 

@@ -253,6 +253,33 @@ _EXECUTIONS: Final[dict[str, Facts]] = {
     "redeliver_execution": Facts({**_EXECUTION, **_REQUEST}, errors=("EXECUTION_NOT_FOUND", "INVALID_STATE")),
 }
 
+_AUDIT: Final[dict[str, Facts]] = {
+    "list_audit_entries": Facts(
+        {
+            "object": "list",
+            "data": [
+                {
+                    "object": "audit_entry",
+                    "id": 41,
+                    "at": _TIME,
+                    "namespace": "default",
+                    "actor": _KEY_ID,
+                    "action": "code.run",
+                    "subject": _SANDBOX_ID,
+                    "outcome": "ok",
+                    "request_id": "req_0z9y8x7w6v5u4t3s2r1q",
+                    "address": "192.0.2.7",
+                    "details": {"route": "POST /execute", "bytes": 57},
+                }
+            ],
+            "has_more": False,
+            "next_cursor": None,
+            "url": "/v1/audit",
+            **_REQUEST,
+        }
+    )
+}
+
 _ACCOUNT: Final[dict[str, Facts]] = {
     "log_in": Facts(_SESSION, {"code": "hopx_live_3f9c2a7be01d.the-secret-of-the-key"}),
     "refresh_session": Facts(_SESSION, {"refresh_token": "ref_example"}),
@@ -368,7 +395,7 @@ _OPERATIONS: Final[dict[str, Facts]] = {
     "prometheus": Facts('# TYPE cove_sandboxes gauge\ncove_sandboxes{status="running"} 1.0\n'),
 }
 
-FACTS: Final[dict[str, Facts]] = {**_SANDBOXES, **_TEMPLATES, **_EXECUTIONS, **_ACCOUNT, **_OPERATIONS}
+FACTS: Final[dict[str, Facts]] = {**_SANDBOXES, **_TEMPLATES, **_EXECUTIONS, **_AUDIT, **_ACCOUNT, **_OPERATIONS}
 """By operation id."""
 
 PARAMETERS: Final[dict[str, str]] = {

@@ -9,6 +9,7 @@ import asyncio
 import structlog
 
 from cove.models.errors import CoveError
+from cove.server.gateway.audited import note_passage, note_refusal
 from cove.server.gateway.client_side import ClientSide
 from cove.server.gateway.deadline import Deadline
 from cove.server.gateway.exchange import Exchange, Phase, Surroundings, body_limit, failure, plane_of
@@ -160,6 +161,7 @@ class ClientConnection(asyncio.Protocol):
         request_id = request_id_of(head.first(b"x-request-id"))
         route = decide(head, self._settings, self._shared.tokens, self._shared.directory)
         if isinstance(route, Refuse):
+            note_refusal(self._shared.audit, head, route, request_id, self._client.peer.address)
             self._refuse(head, route, request_id)
             return
         limit = body_limit(route, self._settings)
@@ -208,6 +210,9 @@ class ClientConnection(asyncio.Protocol):
             upstream.abort()
             return
         exchange.upstream = upstream
+        if isinstance(exchange.route, ToAgent):
+            head, address = exchange.request.head, self._client.peer.address
+            note_passage(self._shared.audit, head, exchange.route, exchange.request_id, address)
         self._phase = Phase.EXCHANGE
         self._deadline.set(self._patience())
         self._request_body(self._buffer.take_rest(), head=exchange.request.render_head())

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cove.core.ports import AgentDirectory
 from cove.core.states import not_running
+from cove.server.gateway.audited import Audit
 from cove.server.gateway.counters import GatewayCounters
 from cove.server.gateway.dialling import PortDialer
 from cove.server.gateway.refusals import Plane, Refuse, refuse, refuse_error
@@ -45,6 +46,7 @@ class Surroundings:
     tokens: TokenVerifier
     settings: GatewaySettings
     dialer: PortDialer
+    audit: Audit
     counters: GatewayCounters = field(default_factory=GatewayCounters)
     connections: set[Drainable] = field(default_factory=set[Drainable])
     upstreams: int = 0

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from cove.core.ports import AgentDirectory
 from cove.core.states import not_running
+from cove.core.tokens import AgentClaims
 from cove.models.agent import AGENT_PORT
 from cove.models.errors import CoveError
 from cove.server.gateway.addresses import in_host, in_path, looks_like_port, without_vendor_path
@@ -61,8 +62,8 @@ _REFUSED_METHODS = (b"CONNECT", b"TRACE")
 class TokenVerifier(Protocol):
     """Knows the tokens that open agents."""
 
-    def verify(self, token: str) -> str:
-        """Id of the sandbox that `token` is for.
+    def claims(self, token: str) -> AgentClaims:
+        """Which sandbox `token` is for, and who has it.
 
         Raises:
             CoveError: TOKEN_EXPIRED, UNAUTHORIZED.
@@ -116,11 +117,16 @@ class ToControlPlane:
 
 @dataclass(slots=True)
 class ToAgent:
-    """Answered by one sandbox's agent, under a target without the address prefix."""
+    """Answered by one sandbox's agent, under a target without the address prefix.
+
+    Attributes:
+        actor: whom the request's token was made for.
+    """
 
     sandbox_id: str
     socket_path: Path
     target: bytes
+    actor: str = ""
     passage = AGENT
     prefix = b""
     withheld = _NOTHING
@@ -245,7 +251,7 @@ class _Router:
         if _is_below(path, CONTROL_PREFIXES):
             return ToControlPlane(self._head.target)
         claimed = self._claimed()
-        if isinstance(claimed, str):
+        if isinstance(claimed, AgentClaims):
             return self._to_agent(claimed, self._head.target)
         # /health, /metrics and / exist on both planes; without a valid agent token they are the control plane's.
         return claimed if _is_below(path, AGENT_PREFIXES) else ToControlPlane(self._head.target)
@@ -256,7 +262,7 @@ class _Router:
 
     def _to_port(self, sandbox_id: str, port: int, target: bytes, *, prefix: bytes = b"") -> Route:
         self._plane = Plane.PREVIEW
-        if self._settings.previews_need_token and (refusal := self._unauthorised(sandbox_id)) is not None:
+        if self._settings.previews_need_token and isinstance(refusal := self._authorised(sandbox_id), Refuse):
             return refusal
         socket_path = self._directory.socket_of(sandbox_id)
         if socket_path is None:
@@ -264,33 +270,33 @@ class _Router:
         return ToPort(sandbox_id, socket_path, port, target, prefix, self._own_credentials())
 
     def _to_agent_of(self, sandbox_id: str, target: bytes) -> Route:
-        return self._unauthorised(sandbox_id) or self._to_agent(sandbox_id, target)
+        claimed = self._authorised(sandbox_id)
+        return claimed if isinstance(claimed, Refuse) else self._to_agent(claimed, target)
 
-    def _unauthorised(self, sandbox_id: str) -> Refuse | None:
-        """Why the request may not speak to this sandbox; the answer does not tell whether there is such a sandbox."""
+    def _authorised(self, sandbox_id: str) -> AgentClaims | Refuse:
+        """Who may speak to this sandbox, or why the request may not: that does not tell whether there is one."""
         claimed = self._claimed()
-        if isinstance(claimed, Refuse):
-            return claimed
-        if claimed != sandbox_id:
+        if isinstance(claimed, AgentClaims) and claimed.sandbox_id != sandbox_id:
             remedy = "Get a token of this one: POST /v1/sandboxes/{id}/token/refresh."
             return self.refuse("FORBIDDEN", "The token is for another sandbox.", remedy=remedy)
-        return None
+        return claimed
 
-    def _to_agent(self, sandbox_id: str, target: bytes) -> Route:
+    def _to_agent(self, claimed: AgentClaims, target: bytes) -> Route:
+        sandbox_id = claimed.sandbox_id
         socket_path = self._directory.socket_of(sandbox_id)
         if socket_path is None:
             return self._not_running(sandbox_id)
         if self._head.method == b"POST" and target.partition(b"?")[0] == _ASYNC_PATH:
             # What has to outlive the sandbox is the control plane's. It verifies the token once more.
             return ToControlPlane(b"/sandboxes/" + sandbox_id.encode("ascii") + _ASYNC_PATH, Plane.AGENT)
-        return ToAgent(sandbox_id, socket_path, target)
+        return ToAgent(sandbox_id, socket_path, target, claimed.actor)
 
     def _not_running(self, sandbox_id: str) -> Refuse:
         why = not_running(sandbox_id, self._directory.state_of(sandbox_id))
         return refuse_error(why, self._plane, path=self._shown_path())
 
-    def _claimed(self) -> str | Refuse:
-        """The sandbox id in the request's token."""
+    def _claimed(self) -> AgentClaims | Refuse:
+        """What the request's token says."""
         bearer = _BEARER.fullmatch(self._head.first(b"authorization") or b"")
         if bearer is None:
             return self.refuse("UNAUTHORIZED", "This request needs the sandbox's token.")
@@ -298,7 +304,7 @@ class _Router:
         if token.count(".") != 2:
             return self.refuse("UNAUTHORIZED", "The credential is not a sandbox token.")
         try:
-            return self._tokens.verify(token)
+            return self._tokens.claims(token)
         except CoveError as error:
             return refuse_error(error, self._plane, path=self._shown_path())
 
@@ -310,7 +316,7 @@ class _Router:
         own = {name for name in _CREDENTIAL_FIELDS if any(_API_KEY.fullmatch(value) for value in values.get(name, ()))}
         if b"authorization" in values:
             claimed = self._claimed()
-            if isinstance(claimed, str) or claimed.code != "UNAUTHORIZED":
+            if isinstance(claimed, AgentClaims) or claimed.code != "UNAUTHORIZED":
                 own.add(b"authorization")
         return frozenset(own)
 
