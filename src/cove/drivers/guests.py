@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from cove.host.templates.paths import AGENT_PATH
+from cove.host.templates.paths import AGENT_PATH, ROOT_ENVIRONMENT, ROOT_NODE_ENVIRONMENT
 from cove.models.agent import AgentBoot
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxSpec
@@ -38,11 +38,19 @@ def agent_boot(spec: SandboxSpec, template: TemplateManifest, isolation: Isolati
         template=template.name,
         isolation=isolation,
         env_vars=spec.env_vars,
-        base_environment=template.environment,
+        base_environment=_environment_inside(template),
         languages=template.languages,
         limits=spec.limits,
         start_command=template.start_command,
     )
+
+
+def _environment_inside(template: TemplateManifest) -> dict[str, str]:
+    """What a user's build has set goes before all else."""
+    if not template.run_as_root:
+        return template.environment
+    node = ROOT_NODE_ENVIRONMENT if "NPM_CONFIG_PREFIX" in template.environment else {}
+    return {**template.environment, **ROOT_ENVIRONMENT, **node, **template.own_environment}
 
 
 def start_failure(message: dict[str, Any]) -> CoveError:

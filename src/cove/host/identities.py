@@ -22,12 +22,33 @@ _RANGE: Final = 65536
 SLOTS: Final = 4000
 
 
-def id_map(slot: int) -> str:
-    """uid_map and gid_map (user_namespaces(7)) of slot 1 to `SLOTS`: 0 is the template's owner, the rest is its own."""
+def id_map(slot: int, *, own_root: bool = False) -> str:
+    """uid_map and gid_map (user_namespaces(7)) of slot 1 to `SLOTS`: 0 is the template's owner, the rest is its own.
+
+    Args:
+        own_root: 0 is its own too, since programs run as it; layers then need `layer_map`.
+    """
+    start = _start(slot)
+    if own_root:
+        return f"0 {start} {_RANGE}\n"
+    return f"0 {TEMPLATE_OWNER} 1\n1 {start + 1} {_RANGE - 1}\n"
+
+
+def layer_map(slot: int) -> str:
+    """The maps of a namespace for `id_mapped_copy`: what the template's owner has on the disk is the own root's of
+    that slot. Nobody else's files have an owner then."""
+    return f"{TEMPLATE_OWNER} {_start(slot)} 1\n"
+
+
+def own_root(slot: int) -> int:
+    """The host's id of 0 inside, of a sandbox whose programs run as root."""
+    return _start(slot)
+
+
+def _start(slot: int) -> int:
     if not 1 <= slot <= SLOTS:
         raise ValueError(f"id slot {slot} is not between 1 and {SLOTS}")
-    start = FIRST + slot * _RANGE
-    return f"0 {TEMPLATE_OWNER} 1\n1 {start + 1} {_RANGE - 1}\n"
+    return FIRST + slot * _RANGE
 
 
 def host_id(slot: int, inside: int) -> int:

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+from collections.abc import Collection
 from typing import Final
 
 from cove.linux.calls import libc_call, syscall
@@ -9,6 +10,7 @@ from cove.linux.calls import libc_call, syscall
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _LAST_CAPABILITY_FILE: Final = "/proc/sys/kernel/cap_last_cap"
@@ -23,18 +25,33 @@ def last_capability() -> int:
         return 63
 
 
-def drop_bounding_set(highest: int) -> None:
-    """Empty the bounding set (needs CAP_SETPCAP): no later execve(2) can bring a capability back."""
+def drop_bounding_set(highest: int, *, keep: Collection[int] = ()) -> None:
+    """Take all capabilities but `keep` out of the bounding set (needs CAP_SETPCAP): no later execve(2) can bring them
+    back."""
     for capability in range(highest + 1):
-        libc_call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
+        if capability not in keep:
+            libc_call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
-def drop_capabilities() -> None:
-    """Empty the ambient, inheritable, permitted and effective sets."""
+def drop_capabilities(*, keep: Collection[int] = ()) -> None:
+    """Empty the ambient and inheritable sets, and the permitted and effective ones but for `keep` (below 32)."""
     libc_call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    _set_capabilities(sum(1 << capability for capability in keep), 0)
+
+
+def keep_over_exec(capabilities: Collection[int]) -> None:
+    """Have exactly these (below 32), also in the programs that an unprivileged user executes: the ambient set."""
+    mask = sum(1 << capability for capability in capabilities)
+    _set_capabilities(mask, mask)
+    libc_call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    for capability in capabilities:
+        libc_call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+
+
+def _set_capabilities(mask: int, inheritable: int) -> None:
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
-    nothing = ctypes.create_string_buffer(bytes(24), 24)
-    syscall("capset", header, nothing)
+    sets = struct.pack("=6I", mask, mask, inheritable, 0, 0, 0)  # effective, permitted; the same for 32 and above
+    syscall("capset", header, ctypes.create_string_buffer(sets, len(sets)))
 
 
 def forbid_new_privileges() -> None:

@@ -82,6 +82,7 @@ class TemplateManifest(Contract):
         limits: of sandboxes that ask for none.
         resources: names and values of the limits that its recipe sets; the others are the server's.
         isolation: what its sandboxes must have at least; None leaves it to the server.
+        run_as_root: programs run as root inside, who owns all files there; on the host it is nobody.
     """
 
     name: str
@@ -108,16 +109,17 @@ class TemplateManifest(Contract):
     owned_directories: tuple[str, ...] = ()
     start_command: str = ""
     limits: Limits | None = None
-
     resources: dict[str, int] = {}
     isolation: Isolation | None = None
+    run_as_root: bool = False
+
 
 class CapturedDirectory(Contract):
     """One directory of a sandbox, as a tar file on the host.
 
     Attributes:
         inside: absolute path in the sandbox.
-        archive: path of the tar file below the host's directory for builds. Its content is not trusted.
+        archive: the tar file in the host's directory for builds, `DIRECTORY/FILE`. Neither it nor its content is trusted.
     """
 
     inside: str
@@ -133,6 +135,7 @@ class TemplateDerivation(Contract):
         environment: added to the base's.
         directories: become one layer.
         owned_directories, start_command, limits, isolation: as in `TemplateManifest`.
+        run_as_root: the same; also when the base's is so.
     """
 
     name: str
@@ -144,8 +147,9 @@ class TemplateDerivation(Contract):
     owned_directories: tuple[str, ...] = ()
     start_command: str = ""
     limits: Limits = Limits()
-
     isolation: Isolation | None = None
+    run_as_root: bool = False
+
 
 _TAKEN = frozenset(
     {

@@ -49,9 +49,10 @@ class Boot:
     hide_network_settings: bool = False
 
 
-def host_user(slot: int) -> int:
-    """The host's id of a sandbox's user."""
-    return host_id(slot, protocol.USER_ID)
+def host_user(slot: int, template: TemplateManifest) -> int:
+    """The host's id of a sandbox's user. That of a root inside is the template owner's, as which gVisor's file server
+    writes to the sandbox's own files; programs are nobody on the host, they run on gVisor's kernel."""
+    return host_id(slot, 0 if template.run_as_root else protocol.USER_ID)
 
 
 class RestoreFailedError(Exception):
@@ -109,7 +110,7 @@ def _launch(what: Boot) -> Launch:
         layers=what.template.layers,
         disk=-1 if kit.disk is None else kit.disk,
         disk_mb=kit.limits.disk_mb,
-        user=host_user(what.slot),
+        user=host_user(what.slot, what.template),
         owned=tuple(sorted(name.strip("/") for name in owned if is_ownable(name))),
         placeholder=protocol.PLACEHOLDER if what.image is None else "",
         lifeline=what.lifeline,

@@ -79,7 +79,8 @@ def write_bundle(box: Box, template: TemplateManifest, slot: int, program: tuple
         {"containerID": int(inside), "hostID": int(outside), "size": int(size)}
         for inside, outside, size in (line.split() for line in id_map(slot).splitlines())
     ]
-    guest = (template.python, "-m", "cove.drivers.gvisor.guest", *template.preload)
+    user = "0" if template.run_as_root else str(protocol.USER_ID)
+    guest = (template.python, "-m", "cove.drivers.gvisor.guest", user, *template.preload)
     config = {
         "ociVersion": "1.0.2",
         "process": {
@@ -88,7 +89,9 @@ def write_bundle(box: Box, template: TemplateManifest, slot: int, program: tuple
             "env": [f"{name}={value}" for name, value in guest_environment(template).items()],
             "cwd": "/",
             "noNewPrivileges": True,
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), privileges.NAMES),
+            "capabilities": dict.fromkeys(
+                ("bounding", "effective", "permitted"), privileges.names(run_as_root=template.run_as_root)
+            ),
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": _OPEN_FILES, "soft": _OPEN_FILES}],
         },
         "root": {"path": str(box.root), "readonly": False},

@@ -126,7 +126,7 @@ def _key(runsc: Runsc, template: TemplateManifest) -> str:
     facts = (
         *template.layers,
         *(
-            template.python,
+            f"{template.python} {template.run_as_root}",
             *template.preload,
             *sorted(f"{name}={value}" for name, value in template.environment.items()),
         ),

@@ -113,7 +113,7 @@ class Workshop:
     ) -> None:
         def prepare() -> None:
             member.box.remove()
-            member.box.make(host_user(member.slot))
+            member.box.make(host_user(member.slot, template))
             write_bundle(member.box, template, member.slot, program)
 
         await asyncio.to_thread(prepare)

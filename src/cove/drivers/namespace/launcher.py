@@ -9,12 +9,14 @@ Three processes: this one ends at once; its child is the first process of the pi
 that sandboxes outlive the fork server; its child becomes the fork server.
 """
 
+import errno
 import json
 import os
 import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,9 +24,16 @@ from typing import Self
 
 from cove.drivers.namespace.forkserver import protocol
 from cove.host.identities import TEMPLATE_OWNER
+from cove.host.subordinate_ids import TOOLS
 from cove.linux.clone import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, bind, make_private, mount, pivot_root
-from cove.linux.privileges import drop_bounding_set, drop_capabilities, forbid_new_privileges, last_capability
+from cove.linux.privileges import (
+    drop_bounding_set,
+    drop_capabilities,
+    forbid_new_privileges,
+    keep_over_exec,
+    last_capability,
+)
 
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _LINKS = {
@@ -36,6 +45,10 @@ _LINKS = {
 }
 
 _HOME = "/home/user"
+_MAP_SECONDS = 10
+_MAPPING = frozenset({6, 7})
+"""CAP_SETGID and CAP_SETUID, in the user namespace that the launcher has made: with them the fork server of an ordinary
+user writes the maps of sandboxes. No sandbox has them there."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class Launch:
         environment: of the fork server; sandboxes get theirs from the same template.
         modules: to import before the first fork.
         user: unprivileged user id to run as; None when this process is an ordinary user already.
+        maps: then: arguments for newuidmap(1) and newgidmap(1); empty: the user namespace holds just that user.
     """
 
     channel: int
@@ -63,6 +77,7 @@ class Launch:
     environment: dict[str, str]
     modules: tuple[str, ...]
     user: int | None
+    maps: tuple[tuple[str, ...], ...] = ()
 
     def to_json(self) -> str:
         """As the argument of the program."""
@@ -72,7 +87,8 @@ class Launch:
     def from_json(cls, text: str) -> Self:
         """The reverse of `to_json`."""
         fields = json.loads(text)
-        fields |= {"layers": tuple(fields["layers"]), "modules": tuple(fields["modules"])}
+        fields |= {name: tuple(fields[name]) for name in ("layers", "modules")}
+        fields["maps"] = tuple(tuple(one) for one in fields["maps"])
         return cls(**fields)
 
 
@@ -95,6 +111,8 @@ def _isolate(launch: Launch) -> None:
     namespaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
     if launch.user is not None:
         unshare(namespaces)
+    elif launch.maps:
+        _unshare_mapped(namespaces | CLONE_NEWUSER, launch.maps)
     else:
         uid, gid = os.getuid(), os.getgid()
         unshare(namespaces | CLONE_NEWUSER)
@@ -102,6 +120,31 @@ def _isolate(launch: Launch) -> None:
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
     make_private()
+
+
+def _unshare_mapped(namespaces: int, maps: tuple[tuple[str, ...], ...]) -> None:
+    """A child stays outside and calls newuidmap(1) and newgidmap(1), which have the privilege to write the maps."""
+    target = str(os.getpid())
+    reader, writer = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        os.close(writer)
+        if os.read(reader, 1) != b"!":
+            os._exit(1)
+        for tool, arguments in zip(TOOLS, maps, strict=True):
+            done = subprocess.run([tool, target, *arguments], timeout=_MAP_SECONDS, check=False)
+            if done.returncode != 0:
+                os._exit(1)
+        os._exit(0)
+    os.close(reader)
+    try:
+        unshare(namespaces)
+        os.write(writer, b"!")
+    finally:
+        os.close(writer)
+        _, status = os.waitpid(helper, 0)
+    if status != 0:
+        raise OSError(errno.EPERM, "newuidmap or newgidmap failed; the log of the warm process has what they said")
 
 
 def _build_root(launch: Launch) -> None:
@@ -167,7 +210,7 @@ def _be_first_process(launch: Launch, channel: socket.socket) -> None:
         highest = last_capability()
         mount("proc", launch.mount_point + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         pivot_root(launch.mount_point)
-        _drop_to_user(launch.user, highest)
+        _drop_to_user(launch, highest)
     except OSError as problem:
         protocol.send(channel, protocol.failure("enter the template's root filesystem", problem))
         os._exit(1)
@@ -196,8 +239,12 @@ def _load_probe() -> Callable[[socket.socket], None]:
     return lambda channel: serve(channel, report_self, [])
 
 
-def _drop_to_user(user: int | None, highest: int) -> None:
-    if user is not None:
+def _drop_to_user(launch: Launch, highest: int) -> None:
+    user = launch.user
+    if user is None and launch.maps:
+        drop_bounding_set(highest, keep=_MAPPING)
+        keep_over_exec(_MAPPING)
+    elif user is not None:
         drop_bounding_set(highest)
         os.setgroups([])
         os.setresgid(user, user, user)

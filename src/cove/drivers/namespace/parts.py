@@ -13,6 +13,7 @@ class Parts:
     Attributes:
         reopened: name of the kit of a sandbox that is stopped: its disk and its user ids stay when the start fails.
             Empty for a new sandbox.
+        layers: descriptors of mounts of its own of the template's layers; empty where it has the fork server's.
     """
 
     slot: int
@@ -20,3 +21,4 @@ class Parts:
     kit: Kit | None = None
     spawning: asyncio.Task[int] | None = None
     pid: int = 0
+    layers: tuple[int, ...] = ()

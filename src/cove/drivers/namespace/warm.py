@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -36,8 +37,13 @@ class WarmProcess:
         """Whether it still answers, as far as is known."""
         return not self._broken
 
-    async def spawn(self, sandbox_id: str, listener: socket.socket, birth: socket.socket) -> int:
+    async def spawn(
+        self, sandbox_id: str, listener: socket.socket, birth: socket.socket, maps: dict[str, str] | None = None
+    ) -> int:
         """Fork a new process into new namespaces.
+
+        Args:
+            maps: `uid_map` and `gid_map` of its user namespace, when it is the fork server who may write them.
 
         Returns:
             A pidfd of it.
@@ -45,11 +51,25 @@ class WarmProcess:
         Raises:
             CoveError: SANDBOX_START_FAILED.
         """
+        return await self._ask({"spawn": sandbox_id, **(maps or {})}, (listener, birth))
+
+    async def hold(self) -> int:
+        """Fork a process that does nothing, in a user namespace without maps; it ends by itself after a while.
+
+        Returns:
+            A pidfd of it.
+
+        Raises:
+            CoveError: SANDBOX_START_FAILED.
+        """
+        return await self._ask({"hold": True}, ())
+
+    async def _ask(self, request: dict[str, Any], sockets: tuple[socket.socket, ...]) -> int:
         async with self._lock:
-            if listener.fileno() < 0 or birth.fileno() < 0:
+            if any(one.fileno() < 0 for one in sockets):
                 raise error("SANDBOX_START_FAILED", "The start was given up while it waited for its turn.")
             try:
-                protocol.send(self._channel, {"spawn": sandbox_id}, [listener.fileno(), birth.fileno()])
+                protocol.send(self._channel, request, [one.fileno() for one in sockets])
                 async with asyncio.timeout(_SPAWN_SECONDS):
                     message, descriptors = await receive_packet(self._channel)
             except (OSError, TimeoutError) as problem:
@@ -85,7 +105,12 @@ class WarmProcess:
 
 
 async def start_warm_process(
-    template: TemplateManifest, *, directory: Path, log: Path, privileged: bool
+    template: TemplateManifest,
+    *,
+    directory: Path,
+    log: Path,
+    privileged: bool,
+    maps: tuple[tuple[str, ...], ...] = (),
 ) -> WarmProcess:
     """Start a fork server for `template` and wait until it has imported everything.
 
@@ -93,6 +118,7 @@ async def start_warm_process(
         directory: an empty directory to build its root filesystem on.
         log: file that takes what it and the launcher print.
         privileged: this process is root; otherwise everything happens in a user namespace.
+        maps: see `Launch`.
 
     Raises:
         CoveError: SANDBOX_START_FAILED with the step that failed.
@@ -109,6 +135,7 @@ async def start_warm_process(
         environment=guest_environment(template),
         modules=template.preload,
         user=WARM_USER if privileged else None,
+        maps=maps,
     )
     try:
         with log.open("wb") as output:
@@ -181,7 +208,7 @@ async def receive_packet(channel: socket.socket) -> tuple[dict[str, Any] | None,
     raise error("SANDBOX_START_FAILED", "A process of the template sent something that is not a message.")
 
 
-def close_all(descriptors: list[int]) -> None:
+def close_all(descriptors: Iterable[int]) -> None:
     """Descriptors come whether they are wanted or not; nobody else closes them."""
     for descriptor in descriptors:
         os.close(descriptor)

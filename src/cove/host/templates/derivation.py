@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cove.host.templates.layers import digest_of_json
 from cove.models.templates import TemplateDerivation, TemplateManifest
@@ -23,8 +24,9 @@ def derived(
             owned_directories=derivation.owned_directories,
             start_command=derivation.start_command,
             limits=derivation.limits,
-            python=base.python,
             isolation=derivation.isolation,
+            run_as_root=derivation.run_as_root or base.run_as_root,
+            python=base.python,
             base=derivation.base,
             size_bytes=size_bytes,
             built_at=datetime.now(UTC),
@@ -36,12 +38,14 @@ def derived(
 def on_base(manifest: TemplateManifest, base: TemplateManifest) -> TemplateManifest:
     """A derived template on what its base is now: a new build of the base (another agent, other packages) reaches
     every template above it."""
-    own = {
+    own: dict[str, Any] = {
         "layers": manifest.own_layers,
         "environment": manifest.own_environment,
         "directories": manifest.owned_directories,
         "start": manifest.start_command,
     }
+    if manifest.run_as_root:
+        own["root"] = True
     return manifest.model_copy(
         update={
             "digest": digest_of_json([base.digest, own]),

@@ -23,12 +23,25 @@ BASE_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "IPYTHONDIR": f"{HOME}/.config/ipython",
 }
+ROOT_ENVIRONMENT = {
+    "PATH": "/root/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "USER": "root",
+    "LOGNAME": "root",
+    "IPYTHONDIR": "/root/.config/ipython",
+}
+"""Of programs that run as root inside, in place of the above."""
+
 NODE_ENVIRONMENT = {
     "NODE_PATH": f"{HOME}/.local/lib/node_modules:/usr/lib/node_modules",
     "NPM_CONFIG_PREFIX": f"{HOME}/.local",
     "NPM_CONFIG_UPDATE_NOTIFIER": "false",
     "NPM_CONFIG_FUND": "false",
     "NPM_CONFIG_AUDIT": "false",
+}
+ROOT_NODE_ENVIRONMENT = {
+    "NODE_PATH": "/usr/local/lib/node_modules:/usr/lib/node_modules",
+    "NPM_CONFIG_PREFIX": "/usr/local",
 }
 GO_ENVIRONMENT = {
     "GOROOT": GO_ROOT,

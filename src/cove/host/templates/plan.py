@@ -44,12 +44,12 @@ class Plan:
     def digest(self) -> str:
         """Content address of the whole template."""
         recipe = self.recipe
-        return digest_of_json(
+        parts: list[object] = [self.digests, self.environment, recipe.preload, recipe.languages]
+        parts += [self.interpreter.command, AGENT_PATH]
         asked = recipe.resources.model_dump(exclude_none=True)
         if asked or recipe.isolation:
             parts.append([asked, recipe.isolation])
-            [self.digests, self.environment, recipe.preload, recipe.languages, self.interpreter.command, AGENT_PATH]
-        )
+        return digest_of_json([*parts, "root"] if recipe.run_as_root else parts)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -72,6 +72,7 @@ class Recipe(Contract):
         preload: modules that the warm process imports.
         checks: commands that must succeed inside the built root filesystem.
         resources, isolation: of its sandboxes, where they ask for none; see `TemplateManifest`.
+        run_as_root: see `TemplateManifest`.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Recipe(Contract):
     preload: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     checks: tuple[tuple[str, ...], ...] = ()
+    run_as_root: bool = False
     python: PythonRecipe
     node: NodeRecipe | None = None
     go: GoRecipe | None = None

@@ -19,7 +19,7 @@ from cove.agent.main import preload, run
 from cove.drivers.gvisor.guest import protocol
 from cove.drivers.gvisor.guest.privileges import become_user, drop_all, raise_kept
 from cove.drivers.gvisor.guest.processes import limit_processes
-from cove.drivers.gvisor.guest.protocol import USER_ID, Birth
+from cove.drivers.gvisor.guest.protocol import Birth
 from cove.linux.privileges import forbid_new_privileges
 from cove.linux.process import set_dumpable
 
@@ -27,9 +27,9 @@ _SEED_BYTES: Final = 48
 
 
 def main() -> NoReturn:
-    """Arguments: the modules to import."""
-    modules = sys.argv[1:]
-    become_user(USER_ID)
+    """Arguments: the user inside, then the modules to import."""
+    modules = sys.argv[2:]
+    become_user(int(sys.argv[1]))
     prepare(modules)
     preload()
     os.unlink(protocol.PLACEHOLDER)

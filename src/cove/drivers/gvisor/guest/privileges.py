@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
+from cove.linux import inside_root
 from cove.linux.calls import libc_call, syscall
 
 _PR_SET_KEEPCAPS: Final = 8
@@ -22,8 +23,14 @@ _CAP_SETPCAP: Final = 8
 _CAP_SYS_ADMIN: Final = 21
 _NEEDED_AT_BIRTH: Final = 1 << _CAP_DAC_OVERRIDE | 1 << _CAP_SETUID | 1 << _CAP_SETPCAP | 1 << _CAP_SYS_ADMIN
 
-NAMES: Final = ("CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN")
-"""What the program is started with."""
+_INSIDE_ROOT: Final = sum(1 << number for number in inside_root.NUMBERS)
+
+_AT_START: Final = ("CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_SYS_ADMIN")
+
+
+def names(*, run_as_root: bool) -> tuple[str, ...]:
+    """What the program is started with."""
+    return tuple(sorted({*_AT_START, *(inside_root.NAMES if run_as_root else ())}))
 
 
 def become_user(user: int) -> None:
@@ -36,7 +43,7 @@ def become_user(user: int) -> None:
 
 def raise_kept() -> None:
     """Put in force what `become_user` kept: to name the host, to limit processes, and to empty the bounding set."""
-    _set_capabilities(_NEEDED_AT_BIRTH)
+    _set_capabilities(_NEEDED_AT_BIRTH | (_INSIDE_ROOT if os.getuid() == 0 else 0))
 
 
 @contextmanager
@@ -52,10 +59,13 @@ def as_root() -> Generator[None]:
 
 
 def drop_all() -> None:
-    """Empty every set. There is no ambient set in gVisor, and the bounding set holds what it was started with."""
+    """Empty every set, but for what a root inside may do. There is no ambient set in gVisor, and the bounding set
+    holds what it was started with."""
+    kept = _INSIDE_ROOT if os.getuid() == 0 else 0
     for capability in (_CAP_DAC_OVERRIDE, _CAP_SETUID, _CAP_SETGID, _CAP_SYS_ADMIN, _CAP_SETPCAP):
-        libc_call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _set_capabilities(0)
+        if not kept & 1 << capability:
+            libc_call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
+    _set_capabilities(kept)
 
 
 def _set_capabilities(mask: int) -> None:

@@ -7,20 +7,23 @@ import os
 from typing import Final
 
 from cove.drivers.gvisor.guest.privileges import as_root
-from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
+from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, mount
 
 _MOUNT_POINT: Final = "/dev/pids"
 _GROUP: Final = f"{_MOUNT_POINT}/sandbox"
 
 
 def limit_processes(maximum: int) -> None:
-    """Put this process, and so all its children, into a group with that limit. Its files are root's."""
+    """Put this process, and so all its children, into a group with that limit. Its files are root's; a root inside
+    cannot reach them, since it may not unmount what covers them."""
     with as_root():
         os.mkdir(_MOUNT_POINT, 0o755)
         mount("none", _MOUNT_POINT, "cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, "pids")
         os.mkdir(_GROUP, 0o755)
         _write("pids.max", maximum)
         _write("cgroup.procs", os.getpid())
+        if os.getuid() == 0:
+            mount("none", _MOUNT_POINT, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0,size=4k")
 
 
 def _write(name: str, number: int) -> None:

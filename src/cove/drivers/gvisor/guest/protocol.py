@@ -26,6 +26,7 @@ PLACEHOLDER: Final = "/tmp/.cove-start"
 
 BACKLOG: Final = 128
 USER_ID: Final = 1000
+"""As which programs run, unless they run as root."""
 
 
 class Birth(Contract):
