@@ -96,7 +96,8 @@ class HostUsage(Contract):
     """Resource use of one sandbox, as its host counts it.
 
     Attributes:
-        disk_bytes: used on the sandbox's filesystem where the host can see that, else what its image takes.
+        disk_bytes: used on the sandbox's filesystem where the host can see that, else what its image takes; None for a
+            disk that is memory.
         inodes, inodes_limit: of that filesystem; None where the host cannot see it.
     """
 
@@ -104,7 +105,7 @@ class HostUsage(Contract):
     memory_peak_bytes: int = 0
     cpu_seconds: float
     pids: int
-    disk_bytes: int = 0
+    disk_bytes: int | None = None
     inodes: int | None = None
     inodes_limit: int | None = None
     oom_kills: int = 0

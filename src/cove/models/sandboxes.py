@@ -195,7 +195,8 @@ class SandboxUsage(Contract):
     Attributes:
         memory_bytes: page cache included, as for the limit.
         cpu_seconds: since its start; its limit is `vcpu` such seconds in a second.
-        disk_bytes: written to its disk.
+        disk_bytes: used on its disk; with gVisor and while it is stopped, what the disk's image takes of the host,
+            which does not shrink. None where the disk is memory that the host cannot look into.
         inodes: files and directories on it; None where the host cannot see that (gVisor, a stopped sandbox).
         oom_kills: processes that were ended for memory.
         limits_not_enforced: limits that are only said here.
@@ -206,7 +207,7 @@ class SandboxUsage(Contract):
     memory_bytes: UsageFigure
     cpu_seconds: UsageFigure
     pids: UsageFigure
-    disk_bytes: UsageFigure
+    disk_bytes: UsageFigure | None = None
     inodes: UsageFigure | None = None
     oom_kills: int = 0
     limits: Limits

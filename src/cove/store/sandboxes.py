@@ -53,6 +53,8 @@ _END = {
 """Built once: building a statement costs more than running it."""
 
 _LIMIT_COLUMNS = ("vcpu", "memory_mb", "disk_mb", "pids", "open_files")
+_MORE_LIMITS = {name: field.default for name, field in Limits.model_fields.items() if name not in _LIMIT_COLUMNS}
+"""They seldom differ from their defaults, and share one column."""
 
 
 class SqlSandboxRepository:
@@ -168,6 +170,8 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
         "template_digest": sandbox.template_digest,
         "isolation": sandbox.isolation.value,
         **{name: getattr(limits, name) for name in _LIMIT_COLUMNS},
+        "more_limits": _more_limits(limits),
+        "unenforced": list(sandbox.unenforced) or None,
         "internet_access": sandbox.internet_access,
         "region": sandbox.region,
         "timeout_seconds": sandbox.timeout_seconds,
@@ -184,6 +188,11 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
     }
 
 
+def _more_limits(limits: Limits) -> dict[str, int] | None:
+    found = {name: getattr(limits, name) for name in _MORE_LIMITS}
+    return {name: value for name, value in found.items() if value != _MORE_LIMITS[name]} or None
+
+
 def _sandbox(row: RowMapping) -> StoredSandbox:
     reason: str | None = row["end_reason"]
     return StoredSandbox(
@@ -194,7 +203,8 @@ def _sandbox(row: RowMapping) -> StoredSandbox:
         template_name=row["template_name"],
         template_digest=row["template_digest"],
         isolation=Isolation(row["isolation"]),
-        limits=Limits(**{name: row[name] for name in _LIMIT_COLUMNS}),
+        limits=Limits(**{name: row[name] for name in _LIMIT_COLUMNS}, **(row["more_limits"] or {})),
+        unenforced=tuple(row["unenforced"] or ()),
         internet_access=row["internet_access"],
         region=row["region"],
         timeout_seconds=row["timeout_seconds"],
