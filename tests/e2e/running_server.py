@@ -152,6 +152,11 @@ class RunningServer:
         self.process.kill()
         self.process.wait(END_SECONDS)
 
+    @property
+    def pid(self) -> int:
+        """Of the server. Where root starts it, `process` is its supervisor."""
+        return int(json.loads((self.data_dir / "run/server/local.json").read_bytes())["pid"])
+
     def host_daemon(self) -> Process | None:
         """The `cove.hostd` that has this data directory now."""
         wanted = [b"-m", b"cove.hostd", b"--data-dir", str(self.data_dir).encode()]

@@ -106,7 +106,7 @@ def test_an_archive_of_everything_stops_at_other_file_systems(agent: httpx2.Clie
 
 
 def test_100_mb_take_little_memory_of_the_server(server: RunningServer, agent: httpx2.Client) -> None:
-    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # the peak is counted from here (proc(5))
+    Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # the peak is counted from here (proc(5))
     before = memory(server, "VmRSS")
     answer = agent.post("/files/upload", content=upload("/workspace/large", 100 * MIB), headers=FORM)
     assert answer.json()["size"] == 100 * MIB
@@ -116,7 +116,7 @@ def test_100_mb_take_little_memory_of_the_server(server: RunningServer, agent: h
 
 
 def memory(server: RunningServer, field: str) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    status = Path(f"/proc/{server.pid}/status").read_text()
     return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{field}:"))
 
 

@@ -254,7 +254,7 @@ def test_a_server_that_runs_already_is_used(own: Assistants, serve: Serve) -> No
 def _expect_used(own: Assistants, server: RunningServer, operators: str) -> None:
     assistant = own.greeted()
     sandbox = create(assistant)
-    assert own.server().pid == server.process.pid
+    assert own.server().pid == server.pid
     assert not own.server().on_demand
     assert own.starts() == 0
     assert "SANDBOX_NOT_FOUND" in assistant.refused("execute_code", sandbox_id=operators, code="1")

@@ -124,7 +124,7 @@ print(count)
     control="the sparse file says that it is a terabyte",
 )
 def test_files_without_end(ground: Ground) -> None:
-    attacker, pid = ground.attacker, ground.server.process.pid
+    attacker, pid = ground.attacker, ground.server.pid
     made = attacker.command(
         "mkdir -p /tmp/endless; cd /tmp/endless; truncate -s 1T sparse || truncate -s 15T sparse; mkfifo pipe; "
         "ln -sfn loop loop; ln -sfn a b; ln -sfn b a; ln -sfn . self; stat -c %s sparse"
@@ -235,10 +235,10 @@ def test_archives_that_are_bombs(ground: Ground) -> None:
     assert len(packed.getvalue()) * 500 < size
     small = ground.make(resources={"disk_mb": 64})
     try:
-        before = resident_bytes(ground.server.process.pid)
+        before = resident_bytes(ground.server.pid)
         answer = small.http.put("/files/archive", params={"path": "/workspace"}, content=packed.getvalue())
         assert answer.status_code >= 400, answer.text
-        assert resident_bytes(ground.server.process.pid) - before < 32 * MIB
+        assert resident_bytes(ground.server.pid) - before < 32 * MIB
         zipped = io.BytesIO()
         with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as bomb:
             bomb.writestr("zeros", bytes(8 * MIB))

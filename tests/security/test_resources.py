@@ -121,7 +121,7 @@ def test_floods_end_at_the_limit(ground: Ground, small: list[Inside], kind: str)
     sandbox = standing(ground, small)
     daemon = ground.server.host_daemon()
     assert daemon
-    before = [resident_bytes(pid) for pid in (ground.server.process.pid, daemon.pid)]
+    before = [resident_bytes(pid) for pid in (ground.server.pid, daemon.pid)]
     source = f"import ctypes, os, socket, sys, threading, time\nlibc = ctypes.CDLL(None)\n{FLOODS[kind]}\n"
     sandbox.write("/tmp/flood.py", source)
     with Watch(ground.victim) as watch:
@@ -136,7 +136,7 @@ def test_floods_end_at_the_limit(ground: Ground, small: list[Inside], kind: str)
         assert kind == "processor" or result["exit_code"] != 0 or result["timed_out"], result
     elif answer is not None:
         assert answer.status_code in (404, 502), answer.text
-    after = [resident_bytes(pid) for pid in (ground.server.process.pid, daemon.pid)]
+    after = [resident_bytes(pid) for pid in (ground.server.pid, daemon.pid)]
     assert max(new - old for new, old in zip(after, before, strict=True)) < 32 * MIB
     recovered = standing(ground, small)
     if not ground.own_kernel:
@@ -163,7 +163,7 @@ def test_floods_of_output(ground: Ground, small: list[Inside]) -> None:
         small.pop().kill()
     sandbox = standing(ground, small)
     for kind, source in OUTPUTS.items():
-        before = resident_bytes(ground.server.process.pid)
+        before = resident_bytes(ground.server.pid)
         sandbox.write("/tmp/flood.py", f"import sys\nfor _ in range(64):\n    {source}\n")
         result = sandbox.command("python3 /tmp/flood.py", timeout=20)
         assert result["stdout_truncated"] or result["stderr_truncated"], (
@@ -171,7 +171,7 @@ def test_floods_of_output(ground: Ground, small: list[Inside]) -> None:
             {**result, "stdout": len(result["stdout"])},
         )
         assert len(result["stdout"]) + len(result["stderr"]) < 16 * MIB, kind
-        assert resident_bytes(ground.server.process.pid) - before < 48 * MIB, kind
+        assert resident_bytes(ground.server.pid) - before < 48 * MIB, kind
         sandbox.command("rm -rf /tmp/*")
 
 
@@ -188,11 +188,11 @@ def test_giant_values(ground: Ground) -> None:
         "class Rich:\n    def _repr_png_(self):\n        return b'x' * (50 << 20)\nRich()",
         "class Rude:\n    def _repr_html_(self):\n        raise SystemExit\nRude()",
     ):
-        before = resident_bytes(ground.server.process.pid)
+        before = resident_bytes(ground.server.pid)
         answer = ground.attacker.http.post("/execute", json={"code": code, "language": "python", "timeout": 20})
         assert answer.status_code == 200, answer.text[:500]
         assert len(answer.content) < 64 * MIB
-        assert resident_bytes(ground.server.process.pid) - before < 96 * MIB
+        assert resident_bytes(ground.server.pid) - before < 96 * MIB
     assert ground.attacker.execute("print('alive')")["stdout"] == "alive\n"
 
 
@@ -263,7 +263,7 @@ def test_breaking_the_interpreter(ground: Ground) -> None:
     control="all of the connections are open at the same time",
 )
 def test_slow_readers(ground: Ground) -> None:
-    before = resident_bytes(ground.server.process.pid)
+    before = resident_bytes(ground.server.pid)
     attacker = ground.attacker
     attacker.command("head -c 60000000 /dev/zero > /tmp/long")
     streams: list[httpx2.Client] = []
@@ -277,7 +277,7 @@ def test_slow_readers(ground: Ground) -> None:
         with Watch(ground.victim) as watch:
             assert ground.victim.command("echo fine")["stdout"] == "fine\n"
         assert watch.slowest < VICTIM_SECONDS
-        assert resident_bytes(ground.server.process.pid) - before < 96 * MIB
+        assert resident_bytes(ground.server.pid) - before < 96 * MIB
     finally:
         for client in streams:
             client.close()

@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pydantic
 import structlog
@@ -37,7 +37,7 @@ class Daemon:
         """`server_uid`: the user, beside root and this process' own, who may call."""
         self._host = host
         self._server_uid = server_uid
-        self._users = {0, os.geteuid()} | ({server_uid} if server_uid is not None else set())
+        self._users = frozenset({0, os.geteuid()} if server_uid is None else {0, os.geteuid(), server_uid})
         self._calls = _Calls()
         self._connections: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -184,13 +184,14 @@ def _request(line: bytes) -> tuple[int, str, dict[str, Any]]:
     """
     try:
         message = json.loads(line)
-        identifier, call, raw = message["id"], message["call"], message.get("args") or {}
+        identifier, call = message["id"], message["call"]
+        raw: Any = message.get("args") or {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise error("INVALID_REQUEST", f"Not a call: {type(problem).__name__}.") from problem
     number = type(identifier) is int and 0 <= identifier <= _LARGEST_ID
     if not number or not isinstance(call, str) or not isinstance(raw, dict):
         raise error("INVALID_REQUEST", "Not a call: it has an id, a name, and an object of arguments.")
-    return identifier, call, raw  # pyright: ignore[reportUnknownVariableType]
+    return identifier, call, cast("dict[str, Any]", raw)
 
 
 def _is_one_of(writer: asyncio.StreamWriter, users: Collection[int]) -> bool:

@@ -155,8 +155,7 @@ def _supervise(user: ServerUser, link: socket.socket, child: int) -> int:
     # While the child reads its settings.
     import asyncio
 
-    import cove.server.host_process
-    import cove.server.ownership  # noqa: F401 (loaded ahead, too)
+    from cove.server.host_process import HostProcess
 
     try:
         message, _ = receive(link)
@@ -174,7 +173,18 @@ def _supervise(user: ServerUser, link: socket.socket, child: int) -> int:
             os.close(descriptor)
         if "error" in answer:
             return _code(os.waitpid(child, 0)[1])
-        return asyncio.run(_Supervisor(plan, user, link, child).run())
+        supervisor = _Supervisor(plan, link, child)
+        daemon = HostProcess(
+            Path(plan.data_dir),
+            isolation=plan.isolation,
+            max_sandboxes=plan.max_sandboxes,
+            keep_sandboxes=plan.keep_sandboxes,
+            ends_with_server=plan.ends_with_server,
+            ceilings=plan.ceilings,
+            server_uid=user.uid,
+            report=supervisor.report,
+        )
+        return asyncio.run(supervisor.run(daemon))
 
 
 def _granted(held: contextlib.ExitStack, plan: Plan, user: ServerUser) -> tuple[dict[str, Any], list[int]]:
@@ -236,29 +246,16 @@ def _code(status: int) -> int:
 class _Supervisor:
     """While the server runs."""
 
-    def __init__(self, plan: Plan, user: ServerUser, link: socket.socket, child: int) -> None:
+    def __init__(self, plan: Plan, link: socket.socket, child: int) -> None:
         self._plan = plan
-        self._user = user
         self._link = link
         self._child = child
 
-    async def run(self) -> int:
+    async def run(self, daemon: "HostProcess") -> int:
         """Until the server has ended; returns the exit code."""
         import asyncio
         import signal
 
-        from cove.server.host_process import HostProcess
-
-        daemon = HostProcess(
-            Path(self._plan.data_dir),
-            isolation=self._plan.isolation,
-            max_sandboxes=self._plan.max_sandboxes,
-            keep_sandboxes=self._plan.keep_sandboxes,
-            ends_with_server=self._plan.ends_with_server,
-            ceilings=self._plan.ceilings,
-            server_uid=self._user.uid,
-            report=lambda event, facts: self._tell({"log": event, "facts": dict(facts)}),
-        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal, signal.SIGTERM)
@@ -276,6 +273,10 @@ class _Supervisor:
             return code
         await daemon.close()
         return code
+
+    def report(self, event: str, facts: Mapping[str, str | float]) -> None:
+        """Into the server's log."""
+        self._tell({"log": event, "facts": dict(facts)})
 
     async def _start(self, daemon: "HostProcess") -> None:
         try:
@@ -313,7 +314,7 @@ class _Supervisor:
         try:
             descriptors = _contents(self._plan.certificate)
         except CoveError as problem:
-            self._tell({"log": "certificate not reloaded", "facts": {"reason": str(problem)}})
+            self.report("certificate not reloaded", {"reason": str(problem)})
             return
         self._tell({"certificate": True}, descriptors)
         for descriptor in descriptors:
