@@ -118,7 +118,7 @@ def test_after_the_end_of_a_sandbox(server: RunningServer) -> None:
 def test_a_frame_of_a_hundred_megabytes_is_refused_by_its_head(place: Place, path: str) -> None:
     record = place.server.record(place.sandboxes[0]["id"])
     assert record
-    pids = (place.server.process.pid, record["pid"])
+    pids = (place.server.pid, record["pid"])
     before = [resident_bytes(pid) for pid in pids]
     address = urlsplit(place.server.url)
     with socket.create_connection((str(address.hostname), address.port or 0), SECONDS) as client:

@@ -192,7 +192,7 @@ def lying(shared_ground: Ground) -> Iterator[tuple[Inside, FakeAgent]]:
     control="the fake agent is asked, and its harmless answer comes through",
 )
 def test_agents_that_lie(ground: Ground, lying: tuple[Inside, FakeAgent]) -> None:
-    pid = ground.server.process.pid
+    pid = ground.server.pid
     # The server's side is the same whatever the isolation: the second time a few are enough.
     lies = FEW if ground.own_kernel else tuple(LIES)
     memory, open_before = resident_bytes(pid), _descriptors(pid)
