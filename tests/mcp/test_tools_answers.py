@@ -265,7 +265,7 @@ async def test_a_timeout_names_the_limit_and_gives_what_was_printed(connect: Con
         assert ran["exit_code"] == 124
         assert ran["stdout"] == "begun\n"
         assert ran["timed_out"] is True
-        assert ran["limit"] == "timeout 0.5 s"
+        assert ran["limit"] == "time 0.5 s"
 
 
 async def test_numbers_may_be_text_and_what_has_no_default_may_be_null(connect: Connect) -> None:

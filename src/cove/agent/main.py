@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Mapping
 from types import FrameType
 from typing import NoReturn, cast
 
@@ -17,6 +18,7 @@ from cove.agent.app import build_app, build_skeleton
 from cove.agent.engine import Engine
 from cove.agent.execution.environment import SandboxEnvironment
 from cove.agent.execution.executor import Executor
+from cove.agent.execution.limit_events import LimitCounters
 from cove.agent.execution.reaper import Reaper
 from cove.agent.http.server import AgentServer, quiet_logs, server_config
 from cove.agent.rehearsal import rehearse
@@ -41,14 +43,14 @@ def preload() -> None:
     rehearse(skeleton, config)
 
 
-def run(listener: socket.socket, boot: AgentBoot) -> NoReturn:
+def run(listener: socket.socket, boot: AgentBoot, counters: Mapping[str, int] | None = None) -> NoReturn:
     """Be the agent: serve on `listener` until SIGTERM, as the first process of a sandbox for ever. To be called after
-    the fork, in a process of its own."""
+    the fork, in a process of its own. `counters` are descriptors as `LimitCounters` takes them."""
     code = 1
     try:
         # Not uvloop: measured after a fork it is no sooner at its first answer, and takes 0.9 MB more memory.
         # Not asyncio.Runner: nothing of what it restores at the end is left then.
-        asyncio.SelectorEventLoop().run_until_complete(_serve(listener, boot))
+        asyncio.SelectorEventLoop().run_until_complete(_serve(listener, boot, LimitCounters(counters)))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -74,10 +76,10 @@ async def _run_start_command(executor: Engine, command: str) -> None:
         print(f"the start command did not start: {problem}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-async def _serve(listener: socket.socket, boot: AgentBoot) -> None:
+async def _serve(listener: socket.socket, boot: AgentBoot, counters: LimitCounters) -> None:
     environment = SandboxEnvironment(boot.base_environment, boot.env_vars)
     reaper = Reaper()
-    executor: Engine = Executor(boot, environment, reaper=reaper)
+    executor: Engine = Executor(boot, environment, reaper=reaper, counters=counters)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 

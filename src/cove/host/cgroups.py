@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -59,6 +60,7 @@ class Hierarchies:
 
 
 _LIMIT_CONTROLLERS: Final = {"memory_mb": "memory", "pids": "pids", "vcpu": "cpu", "cpu_share": "cpu"}
+_COUNTERS: Final = {"memory": ("memory.oom_control", "memory.events"), "pids": ("pids.events",)}
 
 
 def detect(mountinfo: Path = Path("/proc/self/mountinfo"), membership: Path = Path("/proc/self/cgroup")) -> Hierarchies:
@@ -210,6 +212,19 @@ class Cgroups:
             oom_kills=_keyed(groups, "oom_kill", "memory.oom_control", "memory.events"),
         )
 
+    @contextlib.contextmanager
+    def opened_counters(self, groups: tuple[str, ...]) -> Generator[dict[str, int]]:
+        """Descriptors of the files that count what the limits of `memory` and `pids` have refused, for reading; those
+        that there are."""
+        with contextlib.ExitStack() as opened:
+            found: dict[str, int] = {}
+            for name, files in _COUNTERS.items():
+                descriptor = _opened(groups, files)
+                if descriptor is not None:
+                    opened.callback(os.close, descriptor)
+                    found[name] = descriptor
+            yield found
+
     def remove(self, groups: tuple[str, ...]) -> None:
         """Remove groups whose processes have ended; waits, bounded, until the kernel lets go of the last one."""
         deadline = time.monotonic() + _REMOVE_SECONDS
@@ -348,6 +363,14 @@ def _keyed(groups: tuple[str, ...], key: str, *files: str) -> int:
                 if name == key:
                     return int(value)
     return 0
+
+
+def _opened(groups: tuple[str, ...], files: tuple[str, ...]) -> int | None:
+    for group in groups:
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(f"{group}/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    return None
 
 
 def _cpu_seconds(groups: tuple[str, ...]) -> float:

@@ -74,6 +74,7 @@ class BackgroundProcess(Contract):
         stdout, stderr: the last part of each, for lists; `GET /execute/processes/{id}/logs` has the rest.
         duration, execution_time: seconds, until now for one that runs.
         signal: number of the signal that ended it.
+        limit: the limit of the sandbox that ended it, in words, for example `memory 512 MiB`.
     """
 
     process_id: str
@@ -92,6 +93,7 @@ class BackgroundProcess(Contract):
     duration: float = 0.0
     execution_time: float = 0.0
     timed_out: bool = False
+    limit: str | None = None
     stdout: str = ""
     stderr: str = ""
     result: ExecutionResult | None = None

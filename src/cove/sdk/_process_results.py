@@ -24,6 +24,7 @@ class ProcessInfo(BackgroundProcess):
             language=self.language,
             execution_id=self.execution_id,
             timed_out=self.timed_out,
+            limit=self.limit,
         )
 
 

@@ -46,6 +46,7 @@ def execution_result(
         stderr_truncated=stderr.truncated,
         stdout_file=stdout.file,
         stderr_file=stderr.file,
+        limit=outcome.limit,
         **_latest(outcome.displayed),
     )
 
@@ -70,6 +71,7 @@ def command_result(
         stderr_truncated=stderr.truncated,
         stdout_file=stdout.file,
         stderr_file=stderr.file,
+        limit=outcome.limit,
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cove.agent.execution.channel import Interpreter, InterpreterDied
@@ -11,7 +12,13 @@ from cove.agent.execution.frames import Finished, encode_frame
 from cove.agent.execution.launchers import Launcher
 from cove.agent.execution.outcomes import TIMEOUT_EXIT_CODE, Outcome, Recording, timeout_note
 from cove.agent.execution.pipes import PipeReader, Pipes
-from cove.agent.execution.process_tree import descendants, end_tree, signal_all, spare_existing
+from cove.agent.execution.process_tree import (
+    descendants,
+    end_tree,
+    listing_seconds,
+    signal_all,
+    spare_existing,
+)
 
 INTERRUPT_PAUSES = (0.1, 0.15, 0.15)
 DEATH_SECONDS = 0.3
@@ -111,7 +118,8 @@ class Attempt:
         for attempt, pause in enumerate(INTERRUPT_PAUSES):
             self._interpreter.interrupt()
             if attempt == 0:
-                signal_all(descendants(pid, spared=self._spared), signal.SIGTERM)
+                with suppress(TimeoutError):  # too many: the next step ends them all the same
+                    signal_all(descendants(pid, spared=self._spared, seconds=listing_seconds()), signal.SIGTERM)
             else:
                 await end_tree(pid, spared=self._spared, keep_root=True)
             await asyncio.wait([answer], timeout=pause)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from cove.agent.execution.background_program import BackgroundProgram, Identity
 from cove.agent.execution.counters import Tally
 from cove.agent.execution.ending import GRACE_SECONDS, end_program
+from cove.agent.execution.limit_events import LimitEvents
 from cove.agent.execution.outcomes import Outcome, Recording
 from cove.agent.execution.output import OutputFiles
 from cove.agent.execution.output_log import OutputBudget, OutputLog
@@ -36,8 +37,9 @@ Work = Callable[[BackgroundProgram, Recording], Awaitable[Outcome]]
 class BackgroundPrograms:
     """All background programs of one sandbox, those that run and those that have ended lately."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, events: LimitEvents) -> None:
         self._tally = tally
+        self._events = events
         self._files = OutputFiles()
         self._budget = OutputBudget(KEPT_BYTES, self._give_up_oldest)
         self._programs: dict[str, BackgroundProgram] = {}
@@ -58,6 +60,7 @@ class BackgroundPrograms:
         language: str,
         command: str,
         limit: int,
+        timeout: float,
         name: str | None = None,
         execution_id: str | None = None,
         tally: str,
@@ -67,6 +70,7 @@ class BackgroundPrograms:
         Args:
             prefix: of the process id.
             limit: bytes of each stream that its result holds.
+            timeout: seconds that `work` gives it.
             tally: what it counts as.
 
         Raises:
@@ -83,7 +87,7 @@ class BackgroundPrograms:
                 language=language,
                 command=command[:MAX_COMMAND_CHARACTERS],
             )
-            program = self._begin(identity, limit, work, tally)
+            program = self._begin(identity, limit, self._judged(work, timeout), tally)
         else:
             program = known
         await asyncio.wait([program.started], timeout=START_SECONDS)
@@ -142,6 +146,14 @@ class BackgroundPrograms:
                 remedy="Wait until one has ended, or end one with POST /execute/kill/{process_id}.",
                 limit=MAX_RUNNING,
             )
+
+    def _judged(self, work: Work, timeout: float) -> Work:
+        async def judged(program: BackgroundProgram, recording: Recording) -> Outcome:
+            with self._events.watched() as watch:
+                outcome = await work(program, recording)
+                return await watch.judged(outcome, recording, seconds=timeout)
+
+        return judged
 
     def _begin(self, identity: Identity, limit: int, work: Work, tally: str) -> BackgroundProgram:
         def log(stream: str, changed: Callable[[], None]) -> OutputLog:

@@ -50,6 +50,7 @@ class BackgroundEngine:
                 CONFLICT. A failing program is a result.
         """
         language = self._checks.language(request.language)
+        request = self._checks.bounded(request)
         require_code(request.code)
         require_text(request.name or "")
         plain = ExecuteRequest(
@@ -70,6 +71,7 @@ class BackgroundEngine:
             language=language,
             command=first_line(request.code),
             limit=request.max_output_bytes,
+            timeout=request.timeout,
             name=request.name,
             execution_id=request.execution_id,
             tally=language,
@@ -77,6 +79,7 @@ class BackgroundEngine:
 
     async def start_command(self, request: BackgroundCommand) -> BackgroundStarted:
         """Start a command; same rules as `start_code`."""
+        request = self._checks.bounded(request)
         plain = CommandRequest(
             command=request.command,
             args=request.args,
@@ -97,6 +100,7 @@ class BackgroundEngine:
             language=SHELL,
             command=command_line(request.command, request.args),
             limit=request.max_output_bytes,
+            timeout=request.timeout,
             name=request.name,
             tally=COMMAND_TALLY,
         )

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic_core import to_json
 
@@ -221,6 +221,7 @@ class BackgroundProgram:
             duration=seconds,
             execution_time=seconds,
             timed_out=outcome is not None and outcome.timed_out,
+            limit=None if outcome is None else outcome.limit,
             stdout=self._logs["stdout"].tail(),
             stderr=self._logs["stderr"].tail(),
             result=self.result() if detailed else None,
@@ -274,9 +275,4 @@ class BackgroundProgram:
         note = (
             f"display: {len(outcome.displayed)} rich outputs were left out (background programs keep too much already)"
         )
-        return Outcome(
-            outcome.exit_code,
-            outcome.pid,
-            timed_out=outcome.timed_out,
-            notes=(*outcome.notes, note),
-        )
+        return replace(outcome, notes=(*outcome.notes, note), displayed=(), result=None)

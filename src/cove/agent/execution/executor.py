@@ -14,6 +14,7 @@ from cove.agent.execution.checks import Checks, require_code
 from cove.agent.execution.counters import ExecutionCounters, Tally
 from cove.agent.execution.environment import SandboxEnvironment
 from cove.agent.execution.launchers import Launcher, NodeLauncher, PythonLauncher
+from cove.agent.execution.limit_events import LimitCounters, LimitEvents
 from cove.agent.execution.outcomes import Outcome, Recording, pass_on, record
 from cove.agent.execution.output import OutputFiles
 from cove.agent.execution.pipes import Pipes
@@ -40,8 +41,17 @@ class Executor:
     beside each other. Cancelling a call ends what it started.
     """
 
-    def __init__(self, boot: AgentBoot, environment: SandboxEnvironment, *, reaper: Reaper | None = None) -> None:
-        self._checks = Checks(boot.languages, boot.workspace)
+    def __init__(
+        self,
+        boot: AgentBoot,
+        environment: SandboxEnvironment,
+        *,
+        reaper: Reaper | None = None,
+        counters: LimitCounters | None = None,
+    ) -> None:
+        """`counters` tell what the kernel refused this sandbox."""
+        self._checks = Checks(boot.languages, boot.workspace, boot.limits)
+        self._events = LimitEvents(boot.limits, boot.workspace, counters or LimitCounters())
         self._reaper = reaper or Reaper()
         self._pipes = Pipes()
         self._files = OutputFiles()
@@ -88,11 +98,13 @@ class Executor:
             with suppress(CoveError):  # the call itself will say so
                 self._python.start()  # it gets ready while the call is being prepared
         require_code(request.code)
+        request = self._checks.bounded(request)
         execution_id = f"exec_{uuid.uuid4().hex}"
         recording = self._recording(execution_id, request, on_output, flow)
         began = time.monotonic()
-        with self._tally.running(language) as done:
-            outcome = await self._runners[language](request, recording)
+        with self._tally.running(language) as done, self._events.watched() as watch:
+            ended = await self._runners[language](request, recording)
+            outcome = await watch.judged(ended, recording, seconds=request.timeout)
             done(outcome.exit_code)
         streams = recording.finish(outcome.notes)
         seconds = time.monotonic() - began
@@ -107,11 +119,13 @@ class Executor:
 
     async def run_command(self, request: CommandRequest, *, flow: OutputFlow | None = None) -> CommandResult:
         """Run a command to its end or its timeout; same rules as `execute`."""
+        request = self._checks.bounded(request)
         execution_id = f"cmd_{uuid.uuid4().hex}"
         recording = self._recording(execution_id, request, flow=flow)
         began = time.monotonic()
-        with self._tally.running(COMMAND_TALLY) as done:
-            outcome = await self._single.command(request, recording)
+        with self._tally.running(COMMAND_TALLY) as done, self._events.watched() as watch:
+            ended = await self._single.command(request, recording)
+            outcome = await watch.judged(ended, recording, seconds=request.timeout)
             done(outcome.exit_code)
         streams = recording.finish(outcome.notes)
         return command_result(execution_id, request.command, outcome, streams, time.monotonic() - began)
@@ -121,7 +135,7 @@ class Executor:
         """Programs in the background."""
         if self._background is None:
             self._background = BackgroundEngine(
-                BackgroundPrograms(self._tally),
+                BackgroundPrograms(self._tally, self._events),
                 checks=self._checks,
                 runners=self._single,
                 scripts=self._scripts,

@@ -22,6 +22,7 @@ class Outcome:
         pid: of its root process; 0 when none was started.
         restarted: the stateful interpreter lost its state.
         notes: lines of ours for standard error.
+        limit: of the sandbox that ended it, in words.
     """
 
     exit_code: int
@@ -31,6 +32,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     displayed: tuple[Displayed, ...] = ()
     result: str | None = None
+    limit: str | None = None
 
 
 class Recording:
@@ -67,6 +69,11 @@ def pass_on(flow: OutputFlow) -> Recording:
 def timeout_note(seconds: float) -> str:
     """The line that tells of a timeout."""
     return f"timeout: ended after {seconds:g} s"
+
+
+def limit_note(limit: str) -> str:
+    """The line that tells of a limit of the sandbox."""
+    return f"stopped by the limit: {limit}"
 
 
 def loss_note(language: str, cause: str) -> str:

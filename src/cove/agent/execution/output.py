@@ -11,6 +11,7 @@ from pathlib import Path
 from cove.agent.engine import OutputFlow
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
+ENDING_BYTES = 2048
 KEPT_EXECUTIONS = 20
 OUTPUT_DIRECTORY = Path("/tmp/.cove/output")
 
@@ -113,7 +114,12 @@ class Capture:
         self._descriptor: int | None = None
         self._path: str | None = None
         self._in_file = 0
+        self._ending = b""
         self.total = 0
+
+    def ending(self) -> bytes:
+        """The last `ENDING_BYTES` of the stream."""
+        return self._ending if self.total > len(self._kept) else bytes(self._kept[-ENDING_BYTES:])
 
     @property
     def full(self) -> bool:
@@ -139,6 +145,7 @@ class Capture:
                 self._listener(chunk[:room])
         if self.total <= self._limit:
             return
+        self._note_ending(chunk if overflowed else self._kept[-ENDING_BYTES:] + chunk[max(room, 0) :])
         if not overflowed:
             self._open_file()
             chunk = chunk[max(room, 0) :]
@@ -156,6 +163,9 @@ class Capture:
                 place = f"the first {MAX_FILE_BYTES} bytes in {self._path}"
             text += f"\n[{stream} truncated: {shown} shown; {place}]\n"
         return Captured(text, truncated, self._path)
+
+    def _note_ending(self, chunk: bytes | bytearray) -> None:
+        self._ending = bytes((self._ending + chunk[-ENDING_BYTES:])[-ENDING_BYTES:])
 
     def _open_file(self) -> None:
         created = self._create_file()
@@ -205,6 +215,7 @@ class Passage(Capture):
     def write(self, chunk: bytes) -> None:
         """Pass the next bytes of the stream on."""
         self.total += len(chunk)
+        self._note_ending(chunk)
         self._flow.take(self._stream, chunk)
 
 

@@ -5,14 +5,19 @@ the tree of parents, whatever sessions or double forks it uses.
 """
 
 import asyncio
+import contextlib
+import math
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 FREEZE_SECONDS = 0.25
 DEATH_SECONDS = 0.25
+LISTING_SECONDS = 1.0
+"""In a sandbox that is out of memory each read may be slow."""
 _PAUSE_SECONDS = 0.002
 _READ_BYTES = 64 * 1024
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -27,12 +32,14 @@ class ProcessRecord:
     Attributes:
         state: letter of proc_pid_stat(5); Z is a zombie.
         started: clock ticks after boot; with the pid it names one process for good.
+        session: its session id (credentials(7)): the pid of the program's root, unless it has left.
     """
 
     pid: int
     parent: int
     state: str
     started: int
+    session: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +80,47 @@ def read_process(pid: int) -> ProcessRecord | None:
         return None
     # The name in parentheses may hold spaces and parentheses itself.
     fields = text[text.rfind(b")") + 2 :].split()
-    return ProcessRecord(pid, int(fields[1]), fields[0].decode("ascii", "replace"), int(fields[19]))
+    state = fields[0].decode("ascii", "replace")
+    return ProcessRecord(pid, int(fields[1]), state, started=int(fields[19]), session=int(fields[3]))
 
 
-def read_processes() -> dict[int, ProcessRecord]:
-    """All processes that are visible here, by pid."""
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
-    return {record.pid: record for record in map(read_process, pids) if record is not None}
+def read_processes(*, seconds: float = math.inf) -> dict[int, ProcessRecord]:
+    """All processes that are visible here, by pid.
+
+    Raises:
+        TimeoutError: it took longer than `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    found: dict[int, ProcessRecord] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        record = read_process(int(name)) if name.isdigit() else None
+        if record is not None:
+            found[record.pid] = record
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return found
 
 
-def descendants(root: int, *, spared: Spared | None = None) -> list[ProcessRecord]:
-    """Living processes below `root`, parents before children."""
+def descendants(*roots: int, spared: Spared | None = None, seconds: float = math.inf) -> list[ProcessRecord]:
+    """Living processes below `roots`, each once, parents before children.
+
+    Raises:
+        TimeoutError: looking for them took longer than `seconds`.
+    """
+    return below(read_processes(seconds=seconds), roots, spared=spared)
+
+
+def below(
+    table: Mapping[int, ProcessRecord], roots: Iterable[int], *, spared: Spared | None = None
+) -> list[ProcessRecord]:
+    """The same among the processes in `table`."""
     children: dict[int, list[ProcessRecord]] = {}
-    for record in read_processes().values():
+    for record in table.values():
         children.setdefault(record.parent, []).append(record)
     found: list[ProcessRecord] = []
-    waiting = [root]
+    waiting = deque(roots)
     while waiting:
-        for record in children.get(waiting.pop(0), ()):
+        for record in children.pop(waiting.popleft(), ()):
             if spared is not None and spared.covers(record):
                 continue
             waiting.append(record.pid)
@@ -123,41 +153,83 @@ def signal_all(records: Iterable[ProcessRecord], number: int) -> None:
         send_signal(record, number)
 
 
-async def end_tree(root: int, *, spared: Spared | None = None, keep_root: bool = False) -> None:
-    """Kill everything below `root`, then `root` itself; returns within `FREEZE_SECONDS` + `DEATH_SECONDS`.
+def listing_seconds() -> float:
+    """For one look at all processes while a tree is ended: only a process that has another way gives up."""
+    return LISTING_SECONDS if os.getpid() == 1 else math.inf
 
-    All are stopped first, so that nothing escapes by forking while the others are being killed.
+
+def end_all_others() -> bool:
+    """SIGKILL to every process of this pid namespace but this one, in one system call (kill(2), pid -1): nothing has to
+    be listed for it, and nothing escapes by forking. Only as its first process: elsewhere it does nothing, and says so.
+    """
+    if os.getpid() != 1:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    return True
+
+
+async def end_tree(*roots: int, spared: Spared | None = None, keep_root: bool = False) -> bool:
+    """Kill everything below `roots`, then these themselves; returns within `FREEZE_SECONDS` + `DEATH_SECONDS`, or not
+    much later.
+
+    All are stopped first, so that nothing escapes by forking while the others are being killed. Where they are too many
+    to be looked at in time, everything in the sandbox is ended.
 
     Args:
         spared: processes to leave alone.
-        keep_root: leave `root` itself alive (and running).
+        keep_root: leave the roots themselves alive (and running).
+
+    Returns:
+        Whether all that was asked for, and nothing else, is being ended.
     """
-    await _freeze(root, spared=spared, keep_root=keep_root)
-    deadline = time.monotonic() + DEATH_SECONDS
-    while True:
-        members = _members(root, spared=spared, keep_root=keep_root)
-        signal_all(reversed(members), signal.SIGKILL)
-        if not members or time.monotonic() > deadline:
-            return
-        await asyncio.sleep(_PAUSE_SECONDS)
+    tree = _Tree(roots, spared, keep_root)
+    try:
+        await _freeze(tree)
+        deadline = time.monotonic() + DEATH_SECONDS
+        while True:
+            members = tree.members()
+            signal_all(reversed(members), signal.SIGKILL)
+            if not members or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(_PAUSE_SECONDS)
+        # Killed processes may be long in dying; new ones say that killing is slower than forking.
+        return not members or not _new_among(tree.members(), members) or not end_all_others()
+    except TimeoutError:
+        return not end_all_others()
 
 
-async def _freeze(root: int, *, spared: Spared | None, keep_root: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """What is to be ended."""
+
+    roots: tuple[int, ...]
+    spared: Spared | None
+    keep_root: bool
+
+    def members(self) -> list[ProcessRecord]:
+        """Those that live; raises TimeoutError."""
+        found = descendants(*self.roots, spared=self.spared, seconds=listing_seconds())
+        if self.keep_root:
+            return found
+        seen = {record.pid for record in found}
+        tops = [read_process(root) for root in self.roots if root not in seen]
+        return [*(top for top in tops if top is not None and top.state not in _DEAD), *found]
+
+
+async def _freeze(tree: _Tree) -> None:
     deadline = time.monotonic() + FREEZE_SECONDS
     while time.monotonic() < deadline:
-        running = [
-            record for record in _members(root, spared=spared, keep_root=keep_root) if record.state not in _HALTED
-        ]
+        running = [record for record in tree.members() if record.state not in _HALTED]
         if not running:
             return
         signal_all(running, signal.SIGSTOP)
         await asyncio.sleep(0)
 
 
-def _members(root: int, *, spared: Spared | None, keep_root: bool) -> list[ProcessRecord]:
-    below = descendants(root, spared=spared)
-    top = None if keep_root else read_process(root)
-    return below if top is None or top.state in _DEAD else [top, *below]
+def _new_among(now: list[ProcessRecord], before: list[ProcessRecord]) -> bool:
+    known = {(record.pid, record.started) for record in before}
+    return any((record.pid, record.started) not in known for record in now)
 
 
 def _signal_by_pid(record: ProcessRecord, number: int) -> None:

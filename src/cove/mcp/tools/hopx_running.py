@@ -71,7 +71,7 @@ async def described(
         await shown(printed(result, stream), characters, sandbox=sandbox, lasting=lasting)
         for stream in ("stdout", "stderr")
     ]
-    limit = f"timeout {timeout:g} s" if result.timed_out else result.limit
+    limit = result.limit or (f"time {timeout:g} s" if result.timed_out else None)
     return {
         "stdout": stdout,
         "stderr": stderr,

@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ from cove.agent.execution.spawning import CONTROL_DESCRIPTOR, arrange_descriptor
 INTERRUPTED = 128 + signal.SIGINT
 _LENGTH = struct.Struct(">I")
 _RECEIVE_BYTES = 256 * 1024
+_DESCRIPTORS_OF_CALL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Kernel:
         self._environment = environment
         self._pid = os.getpid()
         self._running = False
+        self._spare: list[int] = []
         self._streams = StandardStreams()
         self._rich = RichOutputs(self._send)
         self._orphans = OrphanReaper()
@@ -91,6 +94,7 @@ class Kernel:
     def _run(self, call: Call) -> dict[str, Any]:
         self._orphans.reap()
         self._streams.connect(call.stdout, call.stderr)
+        self._reserve()
         self._shell.error_stream = self._streams.errors
         self._shell.last_result = None
         self._rich.begin(enabled=call.rich)
@@ -144,8 +148,11 @@ class Kernel:
             raise KeyboardInterrupt
 
     def _receive(self) -> Call | None:
-        head, descriptors, _, _ = socket.recv_fds(self._control, _RECEIVE_BYTES, 2)
-        if not head or len(descriptors) != 2:
+        while self._spare:
+            with suppress(OSError):  # the program closed it
+                os.close(self._spare.pop())
+        head, descriptors, _, _ = socket.recv_fds(self._control, _RECEIVE_BYTES, _DESCRIPTORS_OF_CALL)
+        if not head or len(descriptors) != _DESCRIPTORS_OF_CALL:
             return None
         data = bytearray(head)
         while len(data) < _LENGTH.size or len(data) < _LENGTH.size + _LENGTH.unpack_from(data)[0]:
@@ -155,6 +162,12 @@ class Kernel:
             data += chunk
         request = json.loads(data[_LENGTH.size :])
         return Call(**request, stdout=descriptors[0], stderr=descriptors[1])
+
+    def _reserve(self) -> None:
+        """Keep descriptors for the next call: a program that holds all others must not end its interpreter by that."""
+        with suppress(OSError):
+            while len(self._spare) < _DESCRIPTORS_OF_CALL:
+                self._spare.append(os.dup(CONTROL_DESCRIPTOR))
 
     def _send(self, frame: bytes) -> None:
         self._control.sendall(frame)
