@@ -22,6 +22,7 @@ from cove.core.storage import Store, UnitOfWork
 from cove.core.tokens import AgentTokens
 from cove.core.transitions import transit
 from cove.models.errors import CoveError, error
+from cove.models.hosts import HostUsage
 from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import AgentToken, EndReason, SandboxStatus
 from cove.models.stored import StoredEvent, StoredSandbox
@@ -76,6 +77,19 @@ class Lifecycle:
         if row.status is SandboxStatus.DELETED:
             raise _ended(row)
         return row
+
+    async def usage(self, principal: Principal, sandbox_id: str) -> tuple[StoredSandbox, HostUsage]:
+        """The sandbox, and what it uses, as its host counts it.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND, HOST_UNAVAILABLE.
+        """
+        row = await self.get(principal, sandbox_id)
+        try:
+            async with asyncio.timeout(_HOST_SECONDS):
+                return row, await self._host.usage(row.id)
+        except TimeoutError:
+            raise error("HOST_UNAVAILABLE", "The host did not say in time what the sandbox uses.") from None
 
     async def list(
         self,

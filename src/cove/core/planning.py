@@ -122,7 +122,10 @@ def strongest(*levels: Isolation | None) -> Isolation | None:
 def _isolation(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy) -> Isolation | None:
     """The strongest of what the server and the template insist on, or what is asked for if it is no weaker."""
     asked, name = request.isolation, entry.template.name
-    demands = [("This server isolates", policy.isolation), (f"Template {name!r} is made to be isolated", entry.isolation)]
+    demands = [
+        ("This server isolates", policy.isolation),
+        (f"Template {name!r} is made to be isolated", entry.isolation),
+    ]
     least = strongest(*(level for _, level in demands))
     if asked is None:
         return least

@@ -216,9 +216,10 @@ class Settings(BaseSettings):
     @field_validator("allow_unenforced")
     @classmethod
     def _names_of_limits(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = ", ".join(sorted(MUST_HOLD))
         for name in names:
             if name not in MUST_HOLD:
-                raise ValueError(f"{name[:40]!r} is no limit that may be missing; there are {', '.join(sorted(MUST_HOLD))}")
+                raise ValueError(f"{name[:40]!r} is no limit that may be missing; there are {known}")
         return names
 
     @field_validator("isolation")

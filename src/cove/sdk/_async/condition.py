@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cove.models.agent import AgentInfo, ProcessEntry, ProcessList
 from cove.models.errors import CoveError, error
-from cove.models.sandboxes import SandboxInfo, SandboxStatus
+from cove.models.sandboxes import SandboxInfo, SandboxStatus, SandboxUsage
 from cove.sdk import _requests as requests
 from cove.sdk._addresses import preview_url
 from cove.sdk._async.agent import AsyncAgentLink
@@ -43,6 +43,10 @@ class AsyncCondition:
         """What the server knows of it now; `info` is updated too."""
         self.info = await self._control.get(self.info.id)
         return self.info
+
+    async def get_usage(self) -> SandboxUsage:
+        """What it uses now, each with its limit. The host counts this; it works on a paused one too."""
+        return await self._control.usage(self.info.id)
 
     async def get_preview_url(self, port: int = 7777) -> str:
         """The address at which a program inside that listens on `port` is reached from outside.

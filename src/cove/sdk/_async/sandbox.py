@@ -97,7 +97,8 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
             timeout_seconds: seconds until it is killed; 0 means never; absent means the server's default.
             internet_access: whether the public internet should be reachable; `info` says what is in force.
             env_vars: environment of everything that runs inside.
-            resources: `vcpu`, `memory_mb`, `disk_mb`; absent ones take the template's default.
+            resources: limits: `vcpu`, `memory_mb`, `disk_mb`, `pids`, `open_files`, `inodes`, `cpu_share` (100 is
+                normal), `max_execution_seconds`, `max_output_bytes`; absent ones take the template's default.
             isolation: `namespace`, `gvisor`, ... to insist on; absent means the server's choice.
             name: finds it again; no two of a namespace that have not ended have the same.
             api_key: else `COVE_API_KEY`.

@@ -5,6 +5,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import copy
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,7 @@ from cove.models.sandboxes import (
     SandboxInfo,
     SandboxPage,
     SandboxStatus,
+    SandboxUsage,
     StatusAnswer,
     TimeoutAnswer,
 )
@@ -32,6 +34,7 @@ from cove.sdk._sync.wire import Wire
 
 if TYPE_CHECKING:
     from cove.models.async_executions import AsyncExecutionInfo
+    from cove.models.audit import AuditEntry, AuditPage
 
 PAGE_SIZE = 100
 
@@ -126,6 +129,14 @@ class ControlPlane:
             NotFound: there is none with this id that the key may see.
         """
         return parse(SandboxInfo, self._send(requests.get(requests.sandbox_path(sandbox_id))))
+
+    def usage(self, sandbox_id: str) -> SandboxUsage:
+        """What a sandbox uses now, each with its limit, as its host counts it.
+
+        Raises:
+            NotFound: there is none with this id that the key may see.
+        """
+        return parse(SandboxUsage, self._send(requests.get(requests.sandbox_path(sandbox_id, "/usage"))))
 
     def page(
         self,
@@ -229,6 +240,72 @@ class ControlPlane:
 
         path = requests.execution_path(execution_id, "/redeliver")
         return parse(AsyncExecutionInfo, self._send(requests.Call(method="POST", path=path)))
+
+    def audit_page(
+        self,
+        *,
+        sandbox_id: str | None = None,
+        actor: str | None = None,
+        subject: str | None = None,
+        action: str | None = None,
+        outcome: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = PAGE_SIZE,
+        cursor: str | None = None,
+    ) -> "AuditPage":
+        """One page of the audit log, newest first; it may be short, or empty, although there are more. See `audit`."""
+        from cove.models.audit import AUDIT_PATH, AuditPage
+
+        path = requests.with_query(
+            AUDIT_PATH,
+            sandbox_id=sandbox_id,
+            actor=actor,
+            subject=subject,
+            action=action,
+            outcome=outcome,
+            since=None if since is None else since.astimezone(UTC).isoformat(),
+            until=None if until is None else until.astimezone(UTC).isoformat(),
+            limit=limit,
+            cursor=cursor,
+        )
+        return parse(AuditPage, self._send(requests.get(path)))
+
+    def audit(
+        self,
+        *,
+        sandbox_id: str | None = None,
+        actor: str | None = None,
+        subject: str | None = None,
+        action: str | None = None,
+        outcome: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> "Iterator[AuditEntry]":
+        """Who did what, newest first, page by page. The key needs the scope `admin`.
+
+        Args:
+            sandbox_id: what concerns this sandbox.
+            actor: what this key did: its id.
+            action: what actions begin with, for example `sandbox.` or `code.run`.
+            outcome: `ok`, or the code of an error.
+        """
+        cursor: str | None = None
+        while True:
+            page = self.audit_page(
+                sandbox_id=sandbox_id,
+                actor=actor,
+                subject=subject,
+                action=action,
+                outcome=outcome,
+                since=since,
+                until=until,
+                cursor=cursor,
+            )
+            yield from page.data
+            cursor = _next_cursor(cursor, page.next_cursor, has_more=page.has_more)
+            if cursor is None:
+                return
 
     def templates(self, *, category: str | None = None, language: str | None = None) -> tuple[TemplateInfo, ...]:
         """Templates that sandboxes can be created from."""

@@ -101,6 +101,8 @@ class Presentation:
             "created_at": utc(row.created_at),
             "isolation": row.isolation,
             "isolation_summary": ISOLATION_SUMMARY[row.isolation],
+            "limits": row.limits,
+            "limits_not_enforced": row.unenforced,
             "request_id": request_id,
         }
 

@@ -19,6 +19,7 @@ from cove.models.sandboxes import (
     SandboxInfo,
     SandboxPage,
     SandboxStatus,
+    SandboxUsage,
     SetTimeout,
     StatusAnswer,
     TimeoutAnswer,
@@ -26,6 +27,7 @@ from cove.models.sandboxes import (
 from cove.server.api.answers import answer
 from cove.server.api.context import principal_of, request_id_of
 from cove.server.api.presentation import Presentation
+from cove.server.api.sandbox_usage import usage_of
 from cove.server.metrics import Metrics
 
 _CLIENT_GONE = 499
@@ -103,6 +105,13 @@ def _add_reading(router: APIRouter, lifecycle: Lifecycle, presentation: Presenta
         """Get a sandbox; a 404 says why it is gone."""
         row = await lifecycle.get(principal_of(request.scope), sandbox_id)
         return answer(presentation.sandbox(row, request_id_of(request.scope)))
+
+    @router.get(_ONE + "/usage", response_model=SandboxUsage)
+    async def get_sandbox_usage(request: Request, sandbox_id: str) -> Response:
+        """Get what a sandbox uses now, each with its limit, as its host counts it."""
+        _note(sandbox_id)
+        row, used = await lifecycle.usage(principal_of(request.scope), sandbox_id)
+        return answer(usage_of(row, used, request_id_of(request.scope)))
 
 
 def _add_ending(router: APIRouter, lifecycle: Lifecycle) -> None:

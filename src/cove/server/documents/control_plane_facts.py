@@ -36,7 +36,7 @@ class Facts(NamedTuple):
 def _status(status: str) -> dict[str, Any]:
     return {"id": _SANDBOX_ID, "status": status, **_REQUEST}
 
-
+_LIMITS: Final = {"vcpu": 2, "memory_mb": 1024, "disk_mb": 2048, "pids": 512, "open_files": 4096, "cpu_share": 100}
 _SANDBOX: Final[dict[str, Any]] = {
     "object": "sandbox",
     "id": _SANDBOX_ID,
@@ -59,6 +59,8 @@ _SANDBOX: Final[dict[str, Any]] = {
     "created_at": _TIME,
     "isolation": "namespace",
     "isolation_summary": "shared kernel: namespaces, seccomp allow-list, no capabilities, cgroup limits",
+    "limits": _LIMITS,
+    "limits_not_enforced": [],
 }
 _TEMPLATE: Final[dict[str, Any]] = {
     "object": "template",
@@ -156,6 +158,22 @@ _SANDBOXES: Final[dict[str, Facts]] = {
         {"object": "list", "data": [_SANDBOX], "has_more": False, "url": "/v1/sandboxes", **_REQUEST}
     ),
     "get_sandbox": Facts({**_SANDBOX, **_REQUEST}, errors=("SANDBOX_NOT_FOUND",)),
+    "get_sandbox_usage": Facts(
+        {
+            "id": _SANDBOX_ID,
+            "status": "running",
+            "memory_bytes": {"used": 48234496, "limit": 1073741824, "peak": 60817408},
+            "cpu_seconds": {"used": 1.42, "limit": 2},
+            "pids": {"used": 4, "limit": 512},
+            "disk_bytes": {"used": 1069056, "limit": 2147483648},
+            "inodes": {"used": 31, "limit": 131072},
+            "oom_kills": 0,
+            "limits": _LIMITS,
+            "limits_not_enforced": [],
+            **_REQUEST,
+        },
+        errors=("SANDBOX_NOT_FOUND", "HOST_UNAVAILABLE"),
+    ),
     "delete_sandbox": Facts(_status("deleted"), errors=("SANDBOX_NOT_FOUND",)),
     "set_timeout": Facts(
         {"id": _SANDBOX_ID, "timeout_seconds": 3600, "expires_at": _LATER, **_REQUEST},
