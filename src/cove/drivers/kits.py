@@ -99,10 +99,17 @@ class KitShelf:
         """Whether the disk of a kit is there."""
         return self._disks is not None and self._disks.exists(name)
 
-    def usage(self, name: str, groups: tuple[str, ...]) -> HostUsage:
-        """What a sandbox uses of its kit."""
-        used = self._disks.used_bytes(name) if self._disks else 0
-        return self._cgroups.usage(groups).model_copy(update={"disk_bytes": used})
+    def usage(self, name: str, groups: tuple[str, ...], *, root: str | None = None) -> HostUsage:
+        """What a sandbox uses of its kit. May wait for the kernel.
+
+        Args:
+            root: a path to the sandbox's root directory, whose filesystem is its disk; nothing else of it is touched.
+        """
+        counted = self._cgroups.usage(groups)
+        if root is not None:
+            with contextlib.suppress(OSError):  # it has just ended, or the kernel does not show it to this user
+                return counted.model_copy(update=_filesystem(root))
+        return counted.model_copy(update={"disk_bytes": self._disks.used_bytes(name) if self._disks else None})
 
     def unused_names(self, used: set[str]) -> set[str]:
         """Kits that exist, but are neither ready here nor named in `used`: remains of a crash."""
@@ -165,3 +172,13 @@ class KitShelf:
                 if self._ready and self._ready[0].limits != self._wanted:
                     await self._drop_ready()
                 self._ready.append(await asyncio.to_thread(self._make, self._wanted))
+
+
+def _filesystem(root: str) -> dict[str, int]:
+    """Bytes and inodes (statvfs(3)); of an overlay those of its upper filesystem."""
+    found = os.statvfs(root)
+    return {
+        "disk_bytes": (found.f_blocks - found.f_bfree) * found.f_frsize,
+        "inodes": found.f_files - found.f_ffree,
+        "inodes_limit": found.f_files,
+    }

@@ -244,10 +244,12 @@ class NamespaceDriver:
         return await self._processes.limit_at_end(record, only_if_killed=True)
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
-        """From the cgroups, and the size of the disk image."""
+        """From the cgroups, and from the filesystem of the first process' root."""
+        root = None
         if record.sandbox_id not in self._stopped:
             self._processes.expect(record)
-        return self._kits.usage(kit_in(record), groups_in(record))
+            root = f"/proc/{record.pid}/root"
+        return await asyncio.to_thread(self._kits.usage, kit_in(record), groups_in(record), root=root)
 
     async def sweep(self, known: frozenset[str]) -> None:
         """Remove sockets, disks and cgroups (with whatever still runs in them) of unknown sandboxes."""
