@@ -251,7 +251,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 def _audit_file(settings: Settings, store: Database, metrics: Metrics) -> AuditFile | None:
     if settings.audit_log is None:
         return None
-    return AuditFile(store, metrics, target=settings.audit_log, position=settings.data_dir / "audit-log.json")
+    return AuditFile(store, metrics, target=settings.audit_log, position=settings.data_dir / "audit" / "position.json")
 
 
 def _microsandbox_tokens(settings: Settings, clock: Clock) -> MicrosandboxTokens | None:

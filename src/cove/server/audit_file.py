@@ -80,6 +80,7 @@ class AuditFile:
     def _append(self, events: tuple[StoredEvent, ...]) -> None:
         self._out.write(b"".join(_line(event) for event in events))
         text = json.dumps({"path": self._target, "id": events[-1].id})
+        self._position.parent.mkdir(mode=0o700, exist_ok=True)
         fresh = self._position.with_suffix(".new")
         fresh.write_text(text, encoding="ascii")
         fresh.chmod(0o600)

@@ -15,7 +15,7 @@ from cove.models.errors import CoveError, error
 
 STORE_NAME: Final = "cove.db"
 STORE_DIRECTORY: Final = "store"
-OWN_DIRECTORIES: Final = (STORE_DIRECTORY, "keys", "uploads", "builds", "run/server")
+OWN_DIRECTORIES: Final = (STORE_DIRECTORY, "keys", "uploads", "builds", "audit", "run/server")
 """Of the server's user, mode 0700."""
 _ROOTS: Final = ("layers", "templates", "checkpoints", "run", "run/sandboxes", "run/sockets", "run/disks", "run/gvisor")
 _MOST: Final = 200_000

@@ -1,5 +1,6 @@
 """A server with keys that clients of microsandbox reach over its port."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +12,11 @@ MakeKey = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def allowed_volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that the server's operator lets be copied into sandboxes."""
-    return tmp_path_factory.mktemp("allowed")
+def allowed_volume() -> Iterator[Path]:
+    """A directory that the server's operator lets be copied into sandboxes, and that the server's user can read."""
+    with tempfile.TemporaryDirectory(prefix="cove-allowed-", dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
 
 
 @pytest.fixture(scope="session")
