@@ -85,6 +85,20 @@ class Policy:
             return ALLOWED
         return self.on_floor(address, port)
 
+    def on_resolved(self, name: str, address: IpAddress) -> Verdict:
+        """Whether the sandbox may learn that `name`, which it may look up, leads to `address`: on some port it may
+        connect there.
+        """
+        denied = next((rule for rule in self.deny if not rule.named_ports and rule.matches_address(address, 1)), None)
+        if denied is not None and denied.network is not None:
+            return Verdict(f"the rule {denied} denies the address that {name} leads to")
+        kind = why_not_public(address)
+        if kind is None or any(_means(rule, name) for rule in self.internal if rule.name):
+            return ALLOWED
+        if any(rule.network and rule.matches_address(address, rule.ports[0][0]) for rule in self.internal):
+            return ALLOWED
+        return Verdict(f"{name} leads to an address that is {kind}")
+
     def on_floor(self, address: IpAddress, port: int) -> Verdict:
         """Addresses that are not public need the operator's word, whatever the policy says."""
         kind = why_not_public(address)

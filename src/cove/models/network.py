@@ -86,3 +86,55 @@ class EgressPolicy(Contract):
 
 NO_NETWORK = NetworkPolicy(preset=NetworkPreset.NONE)
 PUBLIC_INTERNET = NetworkPolicy(preset=NetworkPreset.PUBLIC)
+
+
+class EgressEntry(Contract):
+    """One connection that has ended or was refused, or one look-up.
+
+    Attributes:
+        sequence: counts up, from 1.
+        time: unix seconds.
+        kind: `tcp`, `tls`, `http` or `dns`.
+        name: the host, where it is known.
+        address: of the place; empty for a look-up.
+        allowed: whether it came about; `reason` says why not.
+        seconds: how long it lasted.
+    """
+
+    sequence: int
+    time: float
+    kind: str
+    name: str = ""
+    address: str = ""
+    port: int = 0
+    allowed: bool
+    reason: str = ""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    seconds: float = 0.0
+
+
+class EgressTotals(Contract):
+    """Since the sandbox has its network. Bytes are those of connections, without their packets' heads."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    open_connections: int = 0
+    connections: int = 0
+    lookups: int = 0
+    refused: int = 0
+
+
+class NetworkReport(Contract):
+    """What a sandbox did on the network.
+
+    Attributes:
+        policy: in force; None without a network.
+        entries: the latest, oldest first.
+        forgotten: entries that came before those and are not kept any more.
+    """
+
+    policy: EgressPolicy | None = None
+    totals: EgressTotals = EgressTotals()
+    entries: tuple[EgressEntry, ...] = ()
+    forgotten: int = 0
