@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cove.cli import (
+    audit,
     doctor,
     files,
     keys,
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
+app.command("audit")(audit.audit)
 templates.app.command("build")(template_build.build)
 # Options of ours go before the id; what follows the command belongs to the command.
 sandboxes.app.command("exec", context_settings={"allow_interspersed_args": False})(processes.execute)
