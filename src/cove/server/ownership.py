@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cove.models.errors import CoveError, error
+from cove.server.own_view import see_own_program
 
 STORE_NAME: Final = "cove.db"
 STORE_DIRECTORY: Final = "store"
@@ -65,6 +66,7 @@ def become_owner_of_store(data_dir: Path) -> None:
     except OSError:
         return
     if stat.S_ISDIR(owner.st_mode) and owner.st_uid != 0:
+        see_own_program(owner.st_uid, owner.st_gid)
         os.setgroups([])
         os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
         os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
