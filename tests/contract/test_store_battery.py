@@ -136,11 +136,17 @@ async def test_of_many_that_end_a_sandbox_exactly_one_does(opener: Opener) -> No
     await add(stores[0], row)
 
     def end(unit: UnitOfWork) -> StoredSandbox | None:
-        return unit.sandboxes.end(row.id, reason=EndReason.KILLED, at=5.0)
+        return unit.sandboxes.end(row.id, reason=EndReason.CRASHED, at=5.0, limit="memory 512 MiB")
 
     ended = await asyncio.gather(*(store.write(end) for store in stores for _ in range(5)))
     assert [each for each in ended if each] == [
-        replace(row, status=SandboxStatus.DELETED, ended_at=5.0, end_reason=EndReason.KILLED)
+        replace(
+            row,
+            status=SandboxStatus.DELETED,
+            ended_at=5.0,
+            end_reason=EndReason.CRASHED,
+            end_limit="memory 512 MiB",
+        )
     ]
     assert await get(stores[1], row.id) == next(each for each in ended if each)
 

@@ -154,6 +154,18 @@ async def test_an_end_at_the_deadline_that_the_host_tells_of_has_expired(world: 
     assert row.end_reason is EndReason.EXPIRED
 
 
+async def test_the_limit_that_ended_a_sandbox_is_told(world: World) -> None:
+    made = (await world.create()).sandbox
+    world.host.crash(made.id)
+    await world.engine.reconciler.hear([made.id], {made.id: "memory 512 MiB" + "!" * 100, "other": "disk 1 MiB"})
+    with pytest.raises(CoveError) as caught:
+        await world.engine.lifecycle.get(ALICE, made.id)
+    told = caught.value.details["limit"]
+    assert (told.rstrip("!"), len(told)) == ("memory 512 MiB", 64)
+    assert "memory 512 MiB" in caught.value.message
+    assert caught.value.details["end_reason"] == "crashed"
+
+
 async def test_a_host_that_was_away_is_compared_as_soon_as_it_is_back(world: World) -> None:
     world.engine.reconciler._interval = 1000.0  # pyright: ignore[reportPrivateUsage]
     made = (await world.create()).sandbox.id

@@ -26,9 +26,11 @@ async def test_endings_come_in_order_and_once() -> None:
     cursor = (await log.since("", 0.0)).cursor
     names = [new_sandbox_id() for _ in range(3)]
     for name in names:
-        log.note(name)
+        log.note(name, "memory 512 MiB" if name == names[1] else "")
     answer = await log.since(cursor, 10.0)
     assert (answer.ended, answer.complete) == (tuple(names), True)
+    assert answer.reasons == {names[1]: "memory 512 MiB"}
+    assert [log.reason_of(name) for name in (*names, "x")] == ["", "memory 512 MiB", "", ""]
     again = await log.since(answer.cursor, 0.01)
     assert (again.ended, again.cursor, again.complete) == ((), answer.cursor, True)
     assert (await log.since(cursor, 0.0)).ended == tuple(names)

@@ -16,6 +16,7 @@ from cove.models.sandboxes import EndReason
 from cove.models.stored import StoredEvent, StoredSandbox
 
 _DESTROY_SECONDS = 10.0
+_LONGEST_LIMIT = 64
 
 
 class Endings:
@@ -38,6 +39,7 @@ class Endings:
         sandbox_id: str,
         *,
         reason: EndReason,
+        limit: str = "",
         actor: str = SYSTEM_ACTOR,
         due: float | None = None,
         namespace: str | None = None,
@@ -53,7 +55,13 @@ class Endings:
                 everyone and the reconciler goes on trying to remove the rest.
         """
         ended = await self.bury(
-            sandbox_id, reason=reason, actor=actor, due=due, namespace=namespace, client_lease=client_lease
+            sandbox_id,
+            reason=reason,
+            limit=limit,
+            actor=actor,
+            due=due,
+            namespace=namespace,
+            client_lease=client_lease,
         )
         if ended is not None:
             await self.remove(sandbox_id)
@@ -64,6 +72,7 @@ class Endings:
         sandbox_id: str,
         *,
         reason: EndReason,
+        limit: str = "",
         actor: str = SYSTEM_ACTOR,
         origin: Origin = NO_REQUEST,
         due: float | None = None,
@@ -71,6 +80,9 @@ class Endings:
         client_lease: str | None = None,
     ) -> StoredSandbox | None:
         """Write the tombstone and let nobody through any more: it has ended for everyone, and is to be removed.
+
+        Args:
+            limit: the one that it ran into, if that is known.
 
         Returns:
             The tombstone, or None when the sandbox was not live (with `due`: or its deadline is later than that;
@@ -83,7 +95,13 @@ class Endings:
 
         def change(work: UnitOfWork) -> StoredSandbox | None:
             ended = work.sandboxes.end(
-                sandbox_id, reason=reason, at=now, due=due, namespace=namespace, client_lease=client_lease
+                sandbox_id,
+                reason=reason,
+                at=now,
+                limit=limit[:_LONGEST_LIMIT],
+                due=due,
+                namespace=namespace,
+                client_lease=client_lease,
             )
             if ended is not None:
                 work.events.add(_event(ended, actor, origin, now))
@@ -92,10 +110,12 @@ class Endings:
         ended = await self._store.write(change)
         if ended is None:
             return None
+        if limit:
+            self._directory.note_limit(sandbox_id, limit[:_LONGEST_LIMIT])
         self._directory.remove(sandbox_id)
         self._deadlines.forget(sandbox_id)
         self._quotas.release(sandbox_id)
-        self._log.info("sandbox_ended", sandbox_id=sandbox_id, reason=reason.value)
+        self._log.info("sandbox_ended", sandbox_id=sandbox_id, reason=reason.value, limit=ended.end_limit or None)
         self._left.add(sandbox_id)
         return ended
 
@@ -128,7 +148,10 @@ def _event(ended: StoredSandbox, actor: str, origin: Origin, at: float) -> Store
         actor=actor,
         action="sandbox.ended",
         subject=ended.id,
-        details={"reason": ended.end_reason and ended.end_reason.value},
+        details={
+            "reason": ended.end_reason and ended.end_reason.value,
+            **({"limit": ended.end_limit} if ended.end_limit else {}),
+        },
         request_id=origin.request_id,
         address=origin.address,
     )

@@ -30,7 +30,7 @@ class HostWatcher:
                 changes = await self._ask(cursor)
                 cursor = changes.cursor
                 if changes.complete:
-                    await self._reconciler.hear(changes.ended)
+                    await self._reconciler.hear(changes.ended, changes.reasons)
                     continue
                 await self._reconciler.try_pass()
             except CoveError as failure:

@@ -293,7 +293,8 @@ class Lifecycle:
             raise error("HOST_UNAVAILABLE", "The host did not answer in time.") from None
         except CoveError as failure:
             if failure.code == "SANDBOX_NOT_FOUND":
-                await self._endings.end(sandbox_id, reason=EndReason.CRASHED)
+                limit = str(failure.details.get("limit", ""))
+                await self._endings.end(sandbox_id, reason=EndReason.CRASHED, limit=limit)
             raise
 
 
@@ -337,6 +338,8 @@ def _ended(row: StoredSandbox) -> CoveError:
         EndReason.FAILED_TO_START: f"it failed to start{at}",
         EndReason.HOST_STOPPED: f"its host was stopped{at}",
     }.get(row.end_reason or EndReason.KILLED, f"it ended{at}")
+    if row.end_limit:
+        why = f"it ended at its limit{at}: {row.end_limit}"
     return error(
         "SANDBOX_NOT_FOUND",
         f"Sandbox {row.id} was not found: {why}.",
@@ -344,6 +347,7 @@ def _ended(row: StoredSandbox) -> CoveError:
         sandbox_id=row.id,
         status=row.status.value,
         end_reason=row.end_reason and row.end_reason.value,
+        **({"limit": row.end_limit} if row.end_limit else {}),
         created_at=rfc3339(row.created_at),
         ended_at=None if row.ended_at is None else rfc3339(row.ended_at),
         expires_at=None if row.deadline is None else rfc3339(row.deadline),

@@ -180,7 +180,9 @@ class ProgramSteps:
 
 
 def _how_it_ended(sandbox: StoredSandbox | None) -> str:
-    return f"ended ({sandbox.end_reason})" if sandbox is not None and sandbox.end_reason else "ended"
+    if sandbox is None or not sandbox.end_reason:
+        return "ended"
+    return f"ended ({sandbox.end_limit or sandbox.end_reason})"
 
 
 def _event(row: StoredExecution, action: str, at: float) -> StoredEvent:

@@ -1,7 +1,8 @@
 """Compares what should exist (the store) with what does exist (the host), at start and every few seconds."""
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
+from types import MappingProxyType
 
 import structlog
 
@@ -28,6 +29,7 @@ _LIST_SECONDS = 10.0
 _CALL_SECONDS = 10.0
 _SAME_DEADLINE_SECONDS = 0.001
 _AT_ONCE = 8
+_NO_REASONS: Mapping[str, str] = MappingProxyType({})
 
 
 class Reconciler:
@@ -116,21 +118,21 @@ class Reconciler:
             if sandbox_id not in rows:
                 await self._guarded(self._place(record), sandbox_id)
 
-    async def hear(self, ended: Collection[str]) -> None:
-        """The host says that these sandboxes have ended by themselves."""
+    async def hear(self, ended: Collection[str], reasons: Mapping[str, str] = _NO_REASONS) -> None:
+        """The host says that these sandboxes have ended by themselves, and of some which limit they ran into."""
         self._pool.observe({}, asked_about=frozenset(ended))
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def end(sandbox_id: str) -> None:
             async with turns:
-                await self._guarded(self._end(sandbox_id), sandbox_id)
+                await self._guarded(self._end(sandbox_id, reasons.get(sandbox_id, "")), sandbox_id)
 
         await asyncio.gather(*(end(sandbox_id) for sandbox_id in ended))
 
-    async def _end(self, sandbox_id: str) -> None:
+    async def _end(self, sandbox_id: str, limit: str) -> None:
         row = await self._store.read(lambda work: work.sandboxes.get(sandbox_id))
         if row is not None and row.status in LIVE:
-            await self._compare(row, None)
+            await self._compare(row, None, limit)
 
     def _forget(self, ended: frozenset[str]) -> None:
         """What was listed before the rows were read, and has none, ended by another way than through this server."""
@@ -152,14 +154,14 @@ class Reconciler:
         except CoveError as failure:
             self._log.warning("reconcile_step_failed", sandbox_id=sandbox_id, code=failure.code, error=str(failure))
 
-    async def _compare(self, row: StoredSandbox, record: SandboxRecord | None) -> None:
+    async def _compare(self, row: StoredSandbox, record: SandboxRecord | None, limit: str = "") -> None:
         now = self._clock()
         if row.deadline is not None and row.deadline <= now:
             await self._endings.end(row.id, reason=EndReason.EXPIRED, due=now)
         elif row.client_lease and not self._leases.is_open(row.client_lease):
             await self._endings.end(row.id, reason=EndReason.KILLED)
         elif record is None:
-            await self._endings.end(row.id, reason=EndReason.CRASHED)
+            await self._endings.end(row.id, reason=EndReason.CRASHED, limit=limit)
         else:
             await self._adopt(row, record)
 

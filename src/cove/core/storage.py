@@ -72,14 +72,15 @@ class SandboxRepository(Protocol):
         *,
         reason: EndReason,
         at: float,
+        limit: str = "",
         due: float | None = None,
         namespace: str | None = None,
         client_lease: str | None = None,
     ) -> StoredSandbox | None:
         """Turn a live row into a tombstone; the row after the change, or None.
 
-        With `due`, only if its deadline is not later than that; with `namespace` or `client_lease`, only if it is in
-        that one.
+        `limit` is the one that it ran into, as results name them. With `due`, only if its deadline is not later than
+        that; with `namespace` or `client_lease`, only if it is in that one.
         """
         ...
 

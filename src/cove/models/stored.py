@@ -28,6 +28,7 @@ class StoredSandbox:
         timeout_seconds: what its deadline was computed from; None means that it has no deadline.
         deadline: when it is ended; None means never.
         ended_at: when it ended; set together with `end_reason` once `status` is deleted.
+        end_limit: the limit that it ran into then, as results name them ("memory 512 MiB"); empty: none is known.
         lease_epoch: raised whenever another host takes it over, so that an old owner can be told apart.
         created_by: id of the API key that made it; empty for rows of earlier versions.
         organization_id: the number of its namespace, as clients see it.
@@ -51,6 +52,7 @@ class StoredSandbox:
     deadline: float | None = None
     ended_at: float | None = None
     end_reason: EndReason | None = None
+    end_limit: str = ""
     host_id: str = "local"
     lease_epoch: int = 1
     created_by: str = ""

@@ -42,6 +42,7 @@ def _end_statement(*, due: bool, owner: bool, lease: bool) -> ReturningUpdate[An
         "status": SandboxStatus.DELETED,
         "ended_at": bindparam("ended_at"),
         "end_reason": bindparam("end_reason"),
+        "end_limit": bindparam("end_limit"),
     }
     return change.values(values).returning(*SANDBOXES.c)
 
@@ -127,12 +128,18 @@ class SqlSandboxRepository:
         *,
         reason: EndReason,
         at: float,
+        limit: str = "",
         due: float | None = None,
         namespace: str | None = None,
         client_lease: str | None = None,
     ) -> StoredSandbox | None:
         """Turn a live row into a tombstone, or None if it is not live, is due later, or is not there."""
-        values: dict[str, Any] = {"sandbox_id": sandbox_id, "ended_at": at, "end_reason": reason.value}
+        values: dict[str, Any] = {
+            "sandbox_id": sandbox_id,
+            "ended_at": at,
+            "end_reason": reason.value,
+            "end_limit": limit,
+        }
         if due is not None:
             values["due"] = due
         if namespace is not None:
@@ -179,6 +186,7 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
         "deadline": sandbox.deadline,
         "ended_at": sandbox.ended_at,
         "end_reason": sandbox.end_reason and sandbox.end_reason.value,
+        "end_limit": sandbox.end_limit,
         "host_id": sandbox.host_id,
         "lease_epoch": sandbox.lease_epoch,
         "created_by": sandbox.created_by,
@@ -212,6 +220,7 @@ def _sandbox(row: RowMapping) -> StoredSandbox:
         deadline=row["deadline"],
         ended_at=row["ended_at"],
         end_reason=None if reason is None else EndReason(reason),
+        end_limit=row["end_limit"],
         host_id=row["host_id"],
         lease_epoch=row["lease_epoch"],
         created_by=row["created_by"],

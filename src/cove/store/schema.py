@@ -52,6 +52,7 @@ SANDBOXES = Table(
     Column("deadline", Double),
     Column("ended_at", Double),
     Column("end_reason", String(32)),
+    Column("end_limit", String(64), nullable=False, server_default=""),
     Column("host_id", String(64), nullable=False),
     Column("lease_epoch", Integer, nullable=False),
     Column("created_by", String(64), nullable=False, server_default=""),
