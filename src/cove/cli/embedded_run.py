@@ -10,17 +10,22 @@ import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import pydantic
 
 from cove.host.templates.store import TemplateStore
 from cove.hostd.assembly import embedded_host, template_store
-from cove.hostd.local_host import LocalHost
 from cove.models.errors import error
 from cove.models.execution import LANGUAGE_ALIASES, ExecuteRequest
 from cove.models.hosts import SandboxRecord, SandboxSpec
 from cove.models.identifiers import new_sandbox_id
+from cove.models.isolation import Isolation, level_for
+from cove.models.limits import Limits
+from cove.models.templates import TemplateManifest
+
+if TYPE_CHECKING:
+    from cove.models.sandboxes import ResourcesRequest
 
 _MAX_LINE: Final = 64 * 1024 * 1024
 _EXTRA_SECONDS: Final = 30.0
@@ -34,10 +39,19 @@ class Program:
     request: ExecuteRequest
     template: str
     isolation: str
+    limits: dict[str, int] = field(default_factory=dict[str, int])
 
     @classmethod
     def checked(
-        cls, *, code: str, language: str, timeout: float, env: dict[str, str], template: str, isolation: str
+        cls,
+        *,
+        code: str,
+        language: str,
+        timeout: float,
+        env: dict[str, str],
+        template: str,
+        isolation: str,
+        resources: "ResourcesRequest | None" = None,
     ) -> Self:
         """
         Raises:
@@ -51,7 +65,27 @@ class Program:
             first = problem.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             raise error("INVALID_REQUEST", f"{name}: {first['msg'].removeprefix('Value error, ')}.") from None
-        return cls(request, template, isolation)
+        return cls(request, template, isolation, resources.model_dump(exclude_none=True) if resources else {})
+
+    def spec(self, template: TemplateManifest) -> SandboxSpec:
+        """The sandbox to run it in.
+
+        Raises:
+            CoveError: FORBIDDEN for a weaker isolation than the template's.
+        """
+        defaults = template.limits or Limits().model_copy(update=template.resources)
+        return SandboxSpec(
+            sandbox_id=new_sandbox_id(),
+            template=self.template,
+            deadline=time.time() + self.request.timeout + _LIFETIME_SECONDS,
+            limits=defaults.model_copy(update=self.limits),
+            required_limits=frozenset(self.limits),
+            isolation=level_for(template.name, template.isolation, asked=self._asked_isolation),
+        )
+
+    @property
+    def _asked_isolation(self) -> Isolation | None:
+        return Isolation(self.isolation) if self.isolation in frozenset(Isolation) else None
 
 
 @dataclass
@@ -73,8 +107,8 @@ class Timings:
         sys.stderr.write(f"{before:8.1f} ms  in all\n")
 
 
-def run_once(program: Program, data_dir: Path, *, as_json: bool, timings: bool) -> int:
-    """Run `program` in a new sandbox and destroy it.
+def run_once(program: Program, data_dir: Path, *, as_json: bool, timings: bool, quiet: bool = False) -> int:
+    """Run `program` in a new sandbox and destroy it. Unless `quiet`, stderr names the limits that do not hold here.
 
     Returns:
         The exit code to end with.
@@ -84,47 +118,47 @@ def run_once(program: Program, data_dir: Path, *, as_json: bool, timings: bool) 
     """
     watch = Timings()
     watch.mark("start of Python, imports")
-    _make_template(template_store(data_dir), program.template)
+    spec = program.spec(_make_template(template_store(data_dir), program.template))
     try:
-        return asyncio.run(_run(program, data_dir, watch, as_json=as_json))
+        return asyncio.run(_run(program, spec, data_dir, watch, as_json=as_json, quiet=quiet))
     finally:
         if timings:
             watch.mark("destroy the sandbox")
             watch.print()
 
 
-def _make_template(store: TemplateStore, name: str) -> None:
+def _make_template(store: TemplateStore, name: str) -> TemplateManifest:
     from cove.models.errors import CoveError
 
     try:
-        store.get(name)
+        return store.get(name)
     except CoveError as problem:
         if problem.code != "TEMPLATE_NOT_BUILT":
             raise
         from cove.cli.build_progress import build_with_progress
 
-        build_with_progress(store, name)
+        return build_with_progress(store, name)
 
 
-async def _run(program: Program, data_dir: Path, watch: Timings, *, as_json: bool) -> int:
+async def _run(
+    program: Program, spec: SandboxSpec, data_dir: Path, watch: Timings, *, as_json: bool, quiet: bool
+) -> int:
     running = asyncio.current_task()
     assert running
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
         async with embedded_host(data_dir, isolation=program.isolation) as host:
-            record = await _create(host, program)
+            record = await host.create(spec)
+            if record.unenforced and not quiet:
+                names = ", ".join(record.unenforced)
+                sys.stderr.write(f"cove: this machine does not enforce {names}; `cove doctor` says how it would.\n")
             watch.mark("start the warm process, fork the sandbox")
             result = await _execute(record, program.request, echo=not as_json)
             watch.mark("run the program")
             return _finish(result, record, as_json=as_json)
     except asyncio.CancelledError:
         return 130
-
-
-async def _create(host: LocalHost, program: Program) -> SandboxRecord:
-    deadline = time.time() + program.request.timeout + _LIFETIME_SECONDS
-    return await host.create(SandboxSpec(sandbox_id=new_sandbox_id(), template=program.template, deadline=deadline))
 
 
 async def _execute(record: SandboxRecord, request: ExecuteRequest, *, echo: bool) -> dict[str, Any]:
@@ -190,7 +224,10 @@ def _pass_on(kind: str, text: str) -> None:
 def _finish(result: dict[str, Any], record: SandboxRecord, *, as_json: bool) -> int:
     if as_json:
         shown = {name: value for name, value in result.items() if name != "type" and value not in (None, [])}
-        print(json.dumps({**shown, "isolation": str(record.isolation)}, indent=2))
+        more: dict[str, Any] = {"isolation": str(record.isolation)}
+        if record.unenforced:
+            more["limits_not_enforced"] = record.unenforced
+        print(json.dumps({**shown, **more}, indent=2))
     return int(result["exit_code"]) & 0xFF
 
 

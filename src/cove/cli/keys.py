@@ -11,8 +11,22 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from cove.cli import output
+from cove.cli.limit_options import (
+    MaxCpuShare,
+    MaxDisk,
+    MaxExecutionSeconds,
+    MaxInodes,
+    MaxMemory,
+    MaxOpenFiles,
+    MaxOutputBytes,
+    MaxPids,
+    MaxSandboxes,
+    MaxTotalDisk,
+    MaxTotalMemory,
+    MaxTotalVcpu,
+    MaxVcpu,
+)
 from cove.cli.locations import DataDir, data_directory
-from cove.cli.namespaces import MaxSandboxes, MaxTotalDisk, MaxTotalMemory, MaxTotalVcpu
 from cove.models.scopes import Scope
 
 if TYPE_CHECKING:
@@ -66,6 +80,15 @@ def create(
     max_total_vcpu: MaxTotalVcpu = None,
     max_total_memory_mb: MaxTotalMemory = None,
     max_total_disk_mb: MaxTotalDisk = None,
+    max_vcpu: MaxVcpu = None,
+    max_memory_mb: MaxMemory = None,
+    max_disk_mb: MaxDisk = None,
+    max_pids: MaxPids = None,
+    max_open_files: MaxOpenFiles = None,
+    max_inodes: MaxInodes = None,
+    max_cpu_share: MaxCpuShare = None,
+    max_execution_seconds: MaxExecutionSeconds = None,
+    max_output_bytes: MaxOutputBytes = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the key.")] = False,
 ) -> None:
     """Make a key. It is shown once, now; only its hash is kept.
@@ -87,6 +110,15 @@ def create(
         max_total_vcpu=max_total_vcpu,
         max_total_memory_mb=max_total_memory_mb,
         max_total_disk_mb=max_total_disk_mb,
+        max_vcpu=max_vcpu,
+        max_memory_mb=max_memory_mb,
+        max_disk_mb=max_disk_mb,
+        max_pids=max_pids,
+        max_open_files=max_open_files,
+        max_inodes=max_inodes,
+        max_cpu_share=max_cpu_share,
+        max_execution_seconds=max_execution_seconds,
+        max_output_bytes=max_output_bytes,
     )
     made = _with_keys(
         data_dir,

@@ -9,6 +9,21 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from cove.cli import output
+from cove.cli.limit_options import (
+    MaxCpuShare,
+    MaxDisk,
+    MaxExecutionSeconds,
+    MaxInodes,
+    MaxMemory,
+    MaxOpenFiles,
+    MaxOutputBytes,
+    MaxPids,
+    MaxSandboxes,
+    MaxTotalDisk,
+    MaxTotalMemory,
+    MaxTotalVcpu,
+    MaxVcpu,
+)
 from cove.cli.locations import DataDir, data_directory
 
 if TYPE_CHECKING:
@@ -16,13 +31,7 @@ if TYPE_CHECKING:
     from cove.models.stored import StoredNamespace
 
 _T = TypeVar("_T")
-
-MaxSandboxes = Annotated[
-    int | None, typer.Option(min=0, help="Sandboxes that exist at the same time.", show_default=False)
-]
-MaxTotalVcpu = Annotated[int | None, typer.Option(min=0, help="Processors of all of them.", show_default=False)]
-MaxTotalMemory = Annotated[int | None, typer.Option(min=0, help="Memory of all of them, MiB.", show_default=False)]
-MaxTotalDisk = Annotated[int | None, typer.Option(min=0, help="Disk of all of them, MiB.", show_default=False)]
+_ALWAYS = ("id", "namespace", "name", "max_sandboxes")
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -42,8 +51,9 @@ def list_namespaces(
     if as_json:
         output.print_json(rows)
     elif rows:
-        shown = [["" if value is None else value for value in row.values()] for row in rows]
-        output.print_table([_title(name) for name in rows[0]], shown)
+        used = [name for name in rows[0] if name in _ALWAYS or any(row[name] is not None for row in rows)]
+        shown = [["" if row[name] is None else row[name] for name in used] for row in rows]
+        output.print_table([_title(name) for name in used], shown)
 
 
 @app.command("limits")
@@ -54,15 +64,15 @@ def limits(
     max_total_vcpu: MaxTotalVcpu = None,
     max_total_memory_mb: MaxTotalMemory = None,
     max_total_disk_mb: MaxTotalDisk = None,
-    max_vcpu: Annotated[
-        int | None, typer.Option(min=1, help="Processors of any one sandbox.", show_default=False)
-    ] = None,
-    max_memory_mb: Annotated[
-        int | None, typer.Option(min=64, help="Memory of any one sandbox, MiB.", show_default=False)
-    ] = None,
-    max_disk_mb: Annotated[
-        int | None, typer.Option(min=64, help="Disk of any one sandbox, MiB.", show_default=False)
-    ] = None,
+    max_vcpu: MaxVcpu = None,
+    max_memory_mb: MaxMemory = None,
+    max_disk_mb: MaxDisk = None,
+    max_pids: MaxPids = None,
+    max_open_files: MaxOpenFiles = None,
+    max_inodes: MaxInodes = None,
+    max_cpu_share: MaxCpuShare = None,
+    max_execution_seconds: MaxExecutionSeconds = None,
+    max_output_bytes: MaxOutputBytes = None,
     clear: Annotated[bool, typer.Option("--clear", help="First drop all limits that were set.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -81,6 +91,12 @@ def limits(
         max_vcpu=max_vcpu,
         max_memory_mb=max_memory_mb,
         max_disk_mb=max_disk_mb,
+        max_pids=max_pids,
+        max_open_files=max_open_files,
+        max_inodes=max_inodes,
+        max_cpu_share=max_cpu_share,
+        max_execution_seconds=max_execution_seconds,
+        max_output_bytes=max_output_bytes,
     )
 
     async def act(known: Namespaces) -> StoredNamespace:

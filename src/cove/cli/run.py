@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cove.cli.environment import variables
+from cove.cli.limit_options import LimitsAsked, resources_asked
 from cove.cli.locations import DataDir
 
 
@@ -24,6 +25,10 @@ def run(
     isolation: Annotated[
         str, typer.Option(envvar="COVE_ISOLATION", help="auto, or a level to insist on, e.g. gvisor.")
     ] = "auto",
+    limit: LimitsAsked = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Do not say on stderr which limits this machine cannot enforce.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all results.")] = False,
     timings: Annotated[bool, typer.Option("--timings", help="Say on stderr where the time went.")] = False,
     data_dir: DataDir = None,
@@ -50,8 +55,9 @@ def run(
             env=variables(env or []),
             template=template,
             isolation=isolation,
+            resources=resources_asked(limit),
         )
-        exit_code = run_once(program, data_directory(data_dir), as_json=as_json, timings=timings)
+        exit_code = run_once(program, data_directory(data_dir), as_json=as_json, timings=timings, quiet=quiet)
     sys.exit(exit_code)
 
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from cove.core.catalog import CatalogEntry
 from cove.core.quotas import above_maximum, fitted
 from cove.models.errors import error
-from cove.models.isolation import Isolation
+from cove.models.isolation import Isolation, level_for, refuse_weaker, strongest
 from cove.models.limits import Limits
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredTemplate
 
-_STRENGTH = {isolation: rank for rank, isolation in enumerate(Isolation)}
 _LIMIT_NAMES = tuple(Limits.model_fields)
 
 
@@ -114,30 +113,14 @@ def plan(
     )
 
 
-def strongest(*levels: Isolation | None) -> Isolation | None:
-    """The strongest of those that are named; None when none is."""
-    return max((level for level in levels if level is not None), key=_STRENGTH.__getitem__, default=None)
-
-
 def _isolation(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy) -> Isolation | None:
     """The strongest of what the server and the template insist on, or what is asked for if it is no weaker."""
-    asked, name = request.isolation, entry.template.name
-    demands = [
-        ("This server isolates", policy.isolation),
-        (f"Template {name!r} is made to be isolated", entry.isolation),
-    ]
-    least = strongest(*(level for _, level in demands))
+    asked = request.isolation
     if asked is None:
-        return least
-    for who, level in demands:
-        if level is not None and _STRENGTH[asked] < _STRENGTH[level]:
-            raise error(
-                "FORBIDDEN",
-                f"{who} with {level} or stronger; {asked} is weaker.",
-                remedy=f"Leave isolation out, or ask for {least}.",
-                field="isolation",
-            )
-    return asked
+        return strongest(policy.isolation, entry.isolation)
+    remedy = f"Leave isolation out, or ask for {strongest(policy.isolation, entry.isolation)}."
+    refuse_weaker(asked, policy.isolation, who="This server isolates", remedy=remedy)
+    return level_for(entry.template.name, entry.isolation, asked=asked)
 
 
 def _defaults(entry: CatalogEntry, policy: CreationPolicy) -> Limits:

@@ -18,14 +18,14 @@ from cove.core.build_run import BuildGuest, BuildRun, Progress, owned_directorie
 from cove.core.catalog import CatalogEntry, TemplateCatalog
 from cove.core.clock import Clock
 from cove.core.creation import Creator
-from cove.core.planning import CreationPolicy, check_maxima, strongest
+from cove.core.planning import CreationPolicy, check_maxima
 from cove.core.ports import Host
 from cove.core.principal import NO_REQUEST, SYSTEM_ACTOR, Principal
 from cove.core.storage import Store
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxSpec
 from cove.models.identifiers import new_sandbox_id
-from cove.models.isolation import Isolation
+from cove.models.isolation import Isolation, strongest
 from cove.models.limits import Limits
 from cove.models.stored import StoredBuild, StoredEvent, StoredTemplate
 from cove.models.template_builds import BuildStatus, BuildTemplate, StepType

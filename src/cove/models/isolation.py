@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from cove.models.base import Contract
+from cove.models.errors import error
 
 
 class Isolation(StrEnum):
@@ -20,6 +21,38 @@ ISOLATION_SUMMARY: dict[Isolation, str] = {
     Isolation.GVISOR: "own user-space kernel (gVisor)",
     Isolation.MICROVM: "hardware virtual machine",
 }
+
+
+_STRENGTH = {isolation: rank for rank, isolation in enumerate(Isolation)}
+
+
+def strongest(*levels: Isolation | None) -> Isolation | None:
+    """The strongest of those that are named; None when none is."""
+    return max((level for level in levels if level is not None), key=_STRENGTH.__getitem__, default=None)
+
+
+def refuse_weaker(asked: Isolation, least: Isolation | None, *, who: str, remedy: str) -> None:
+    """Refuse a weaker level than somebody insists on; `who` begins the sentence that says so.
+
+    Raises:
+        CoveError: FORBIDDEN.
+    """
+    if least is not None and _STRENGTH[asked] < _STRENGTH[least]:
+        message = f"{who} with {least} or stronger; {asked} is weaker."
+        raise error("FORBIDDEN", message, remedy=remedy, field="isolation")
+
+
+def level_for(template: str, least: Isolation | None, *, asked: Isolation | None) -> Isolation | None:
+    """The level for a sandbox of a template that insists on one, or not; None leaves it to the host.
+
+    Raises:
+        CoveError: FORBIDDEN when a weaker one is asked for.
+    """
+    if asked is None:
+        return least
+    who = f"Template {template!r} is made to be isolated"
+    refuse_weaker(asked, least, who=who, remedy=f"Leave isolation out, or ask for {least}.")
+    return asked
 
 
 class Capabilities(Contract):
