@@ -14,6 +14,8 @@ from cove.cli import (
     namespaces,
     processes,
     run,
+    sandbox_create,
+    sandbox_show,
     sandboxes,
     serve,
     template_build,
@@ -35,6 +37,8 @@ app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 app.command("audit")(audit.audit)
 templates.app.command("build")(template_build.build)
+sandboxes.app.command("create")(sandbox_create.create)
+sandboxes.app.command("show")(sandbox_show.show)
 # Options of ours go before the id; what follows the command belongs to the command.
 sandboxes.app.command("exec", context_settings={"allow_interspersed_args": False})(processes.execute)
 sandboxes.app.command("shell")(terminal.shell)
