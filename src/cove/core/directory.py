@@ -1,7 +1,10 @@
 """Which sandboxes there are, and where their agents listen: the one thing that the data path asks for."""
 
+import asyncio
+import contextlib
+from collections import OrderedDict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cove.models.hosts import HostState, SandboxRecord
 from cove.models.sandboxes import SandboxStatus
@@ -14,19 +17,24 @@ STATUS = {
 """What a host's word about a sandbox means; the dead have none."""
 
 
+_ENDS_REMEMBERED: Final = 256
+
+
 class _Entry(NamedTuple):
     socket: Path
     status: SandboxStatus
 
 
 class LiveDirectory:
-    """Implements `AgentDirectory` in memory. It is filled by creates and adoptions, and emptied by ends.
+    """Implements `AgentDirectory` and `SandboxEnds` in memory. Creates and adoptions fill it, ends empty it.
 
     A sandbox that is paused or stopped is in it, but nobody is let through to it: a connection would hang.
     """
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._limits: OrderedDict[str, str] = OrderedDict()
+        self._awaited: dict[str, asyncio.Event] = {}
 
     def add(self, record: SandboxRecord) -> None:
         """Note a sandbox as the host describes it. Idempotent."""
@@ -41,6 +49,27 @@ class LiveDirectory:
     def remove(self, sandbox_id: str) -> None:
         """Forget a sandbox: from now on nobody is let through to it. Idempotent."""
         self._entries.pop(sandbox_id, None)
+        awaited = self._awaited.pop(sandbox_id, None)
+        if awaited is not None:
+            awaited.set()
+
+    def note_limit(self, sandbox_id: str, limit: str) -> None:
+        """A sandbox has ended, or is about to, because of a limit."""
+        self._limits[sandbox_id] = limit
+        while len(self._limits) > _ENDS_REMEMBERED:
+            self._limits.popitem(last=False)
+
+    async def wait_ended(self, sandbox_id: str, seconds: float) -> None:
+        """See `SandboxEnds`."""
+        if sandbox_id in self._entries:
+            ended = self._awaited.setdefault(sandbox_id, asyncio.Event())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await ended.wait()
+
+    def limit_that_ended(self, sandbox_id: str) -> str:
+        """See `SandboxEnds`."""
+        return self._limits.get(sandbox_id, "")
 
     def socket_of(self, sandbox_id: str) -> Path | None:
         """Unix socket of the sandbox's agent, or None when no such sandbox runs."""

@@ -128,3 +128,15 @@ class AgentDirectory(Protocol):
     def state_of(self, sandbox_id: str) -> SandboxStatus | None:
         """The state of a sandbox, or None when there is no such sandbox (any more)."""
         ...
+
+
+class SandboxEnds(Protocol):
+    """Which sandboxes have ended, and what ended them; asked by the gateway when one breaks off an answer."""
+
+    async def wait_ended(self, sandbox_id: str, seconds: float) -> None:
+        """Return when there is no such sandbox (any more), `seconds` from now at the latest."""
+        ...
+
+    def limit_that_ended(self, sandbox_id: str) -> str:
+        """The limit that ended a sandbox lately, in words ("memory 512 MiB"); empty where it was nothing like that."""
+        ...

@@ -88,7 +88,9 @@ class Caller:
             self.forget(sandbox_id)
 
 
-_STALE = frozenset({"SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED", "INVALID_STATE", "UNAUTHORIZED", "AGENT_UNREACHABLE"})
+_STALE = frozenset(
+    {"SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED", "SANDBOX_DIED", "INVALID_STATE", "UNAUTHORIZED", "AGENT_UNREACHABLE"}
+)
 
 
 class Callers(Protocol):

@@ -15,6 +15,7 @@ _MAX_NAME = 60
 _NEXT_CALLS: Final = {
     "SANDBOX_NOT_FOUND": "list_sandboxes shows yours, create_sandbox makes a new one.",
     "SANDBOX_EXPIRED": "create_sandbox makes a new one.",
+    "SANDBOX_DIED": "create_sandbox makes a new one; what was in this one is gone.",
     "TEMPLATE_NOT_FOUND": "list_templates shows what there is.",
     "FILE_NOT_FOUND": "file_list shows what a directory holds.",
     "DIRECTORY_NOT_FOUND": "file_list shows what a directory holds, file_mkdir makes one.",

@@ -124,6 +124,9 @@ ERRORS: dict[str, ErrorDefinition] = {
     "PATH_NOT_ALLOWED": ErrorDefinition(403, PermissionRefused),
     "CONFLICT": ErrorDefinition(409, Conflict),
     "SANDBOX_EXPIRED": ErrorDefinition(410, Conflict, remedy="Create a new sandbox."),
+    "SANDBOX_DIED": ErrorDefinition(
+        410, Conflict, remedy="What was in it is gone. Create a new sandbox; if a limit ended it, with a higher one."
+    ),
     "INVALID_STATE": ErrorDefinition(409, Conflict),
     # limits
     "RESOURCE_LIMIT_EXCEEDED": ErrorDefinition(403, LimitExceeded),

@@ -270,6 +270,7 @@ def _gateway(plane: ControlPlane, control_plane: Path, certificate: ServerCertif
     return Gateway(
         control_plane=control_plane,
         directory=plane.directory,
+        ends=plane.directory,
         tokens=plane.tokens,
         audit=plane.engine.audit,
         settings=GatewaySettings(

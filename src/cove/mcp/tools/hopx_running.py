@@ -18,7 +18,7 @@ from cove.models.execution import CommandResult, ExecutionResult
 from cove.sdk import AsyncSandbox
 
 _CLEAN_UP_SECONDS = 30.0
-_GONE = frozenset({"SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED"})
+_GONE = frozenset({"SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED", "SANDBOX_DIED"})
 _log = structlog.get_logger("cove.mcp")
 
 R = TypeVar("R", bound=ExecutionResult | CommandResult)

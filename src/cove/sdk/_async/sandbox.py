@@ -25,7 +25,7 @@ from cove.sdk._async.primitives import Creation, begin
 if TYPE_CHECKING:
     from cove.sdk._async.terminal import AsyncTerminal
 
-_GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED")
+_GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED", "SANDBOX_DIED")
 
 
 class AsyncSandbox(AsyncCode, AsyncCondition):

@@ -27,7 +27,7 @@ from cove.sdk._sync.primitives import Creation, begin
 if TYPE_CHECKING:
     from cove.sdk._sync.terminal import Terminal
 
-_GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED")
+_GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED", "SANDBOX_DIED")
 
 
 class Sandbox(Code, Condition):

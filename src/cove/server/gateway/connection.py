@@ -12,7 +12,17 @@ from cove.models.errors import CoveError
 from cove.server.gateway.audited import note_passage, note_refusal
 from cove.server.gateway.client_side import ClientSide
 from cove.server.gateway.deadline import Deadline
-from cove.server.gateway.exchange import Exchange, Phase, Surroundings, body_limit, failure, plane_of
+from cove.server.gateway.exchange import (
+    Exchange,
+    Phase,
+    Surroundings,
+    body_limit,
+    failure,
+    failure_with_news,
+    may_have_ended,
+    patience,
+    plane_of,
+)
 from cove.server.gateway.framing import LengthReader
 from cove.server.gateway.heads import FramingError, HeadBuffer, RequestHead, parse_request
 from cove.server.gateway.refusals import Plane, Refuse, new_request_id, refuse, refuse_error, request_id_of, too_large
@@ -366,8 +376,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _upstream_failed(self, reason: str) -> None:
         self._counters.upstream_failures += 1
-        if self._exchange is not None:
-            self._fail(failure(self._exchange, self._shared.directory, reason))
+        exchange = self._exchange
+        if exchange is not None and may_have_ended(exchange, self._shared):
+            self._phase = Phase.CONNECTING
+            self._deadline.set(self._settings.connect_seconds * 2)
+            self._connecting = self._loop.create_task(self._fail_with_news(exchange, reason))
+        elif exchange is not None:
+            self._fail(failure(exchange, self._shared, reason))
+
+    async def _fail_with_news(self, exchange: Exchange, reason: str) -> None:
+        refusal = await failure_with_news(exchange, self._shared, reason)
+        self._connecting = None
+        self._fail(refusal)
 
     def _fail(self, refusal: Refuse) -> None:
         """Ends the exchange: with an answer if none has begun, else by breaking off."""
@@ -445,23 +465,13 @@ class ClientConnection(asyncio.Protocol):
         self._client.read(self._phase in (Phase.LINGER, Phase.CLOSED) or not (self._upstream_full or ahead))
 
     def _patience(self) -> float:
-        """Seconds that the present phase may go without a byte."""
-        exchange, settings = self._exchange, self._settings
-        if self._phase is Phase.SPLICE and exchange is not None and exchange.ended:
-            return settings.linger_seconds
-        if self._client.full:
-            return settings.stall_seconds
-        if self._phase is Phase.SPLICE:
-            return settings.splice_idle_seconds
-        if exchange is not None and not exchange.request.done and not self._upstream_full:
-            return settings.body_seconds
-        return settings.response_seconds
+        full = self._client.full
+        return patience(self._phase, self._exchange, self._settings, full=full, upstream_full=self._upstream_full)
 
     def _touch(self) -> None:
         exchange = self._exchange
-        if exchange is None or self._phase not in (Phase.EXCHANGE, Phase.SPLICE):
-            return
-        if exchange.may_be_slow:
+        passing = self._phase in (Phase.EXCHANGE, Phase.SPLICE)
+        if exchange is not None and passing and exchange.may_be_slow:
             self._deadline.set(self._patience())
 
     def _expired(self) -> None:
@@ -476,11 +486,9 @@ class ClientConnection(asyncio.Protocol):
                 self._upstream_failed("it cannot be reached in time")
             case Phase.EXCHANGE:
                 self._exchange_expired()
-            case Phase.LINGER:
-                if self._client.linger():
+            case Phase.LINGER | Phase.CLOSED:
+                if self._phase is Phase.LINGER and self._client.linger():
                     self._deadline.set(self._settings.linger_seconds)
-            case Phase.CLOSED:
-                pass
 
     def _exchange_expired(self) -> None:
         exchange = self._exchange

@@ -5,9 +5,9 @@ import sys
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
-from cove.core.ports import AgentDirectory
+from cove.core.ports import AgentDirectory, SandboxEnds
 from cove.core.states import not_running
 from cove.server.gateway.audited import Audit
 from cove.server.gateway.counters import GatewayCounters
@@ -17,6 +17,9 @@ from cove.server.gateway.relay import RequestRelay, ResponseRelay
 from cove.server.gateway.routing import CARRYING_CODE, UPLOADS, ToAgent, ToControlPlane, TokenVerifier, ToPort
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.gateway.upstreams import Upstream
+
+END_NEWS_SECONDS: Final = 1.0
+"""The host tells of the end of a sandbox some milliseconds after its agent breaks off."""
 
 
 class Drainable(Protocol):
@@ -39,6 +42,7 @@ class Surroundings:
         upstreams: connections to upstreams that are open.
         draining: the gateway is closing; each connection ends after its present exchange.
         emptied: set whenever the last connection of either kind has ended.
+        ends: knows why sandboxes have ended.
     """
 
     control_plane: Path
@@ -52,6 +56,7 @@ class Surroundings:
     upstreams: int = 0
     draining: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
+    ends: SandboxEnds | None = None
 
     def forget(self, connection: Drainable) -> None:
         """Takes note of the end of a connection."""
@@ -141,14 +146,54 @@ def body_limit(route: ToControlPlane | ToAgent | ToPort, settings: GatewaySettin
             return sys.maxsize  # it is streamed, and the program knows what it takes
 
 
-def failure(exchange: Exchange, directory: AgentDirectory, reason: str) -> Refuse:
+def patience(
+    phase: Phase, exchange: Exchange | None, settings: GatewaySettings, *, full: bool, upstream_full: bool
+) -> float:
+    """Seconds that a phase may go without a byte. `full` and `upstream_full` say who reads too slowly."""
+    if phase is Phase.SPLICE and exchange is not None and exchange.ended:
+        return settings.linger_seconds
+    if full:
+        return settings.stall_seconds
+    if phase is Phase.SPLICE:
+        return settings.splice_idle_seconds
+    if exchange is not None and not exchange.request.done and not upstream_full:
+        return settings.body_seconds
+    return settings.response_seconds
+
+
+def may_have_ended(exchange: Exchange, shared: Surroundings) -> bool:
+    """Whether the agent broke off because its sandbox ends, of which the host's word is still to come."""
+    upstream, route = exchange.upstream, exchange.route
+    broken = upstream is None or not upstream.usable
+    return (
+        isinstance(route, ToAgent)
+        and shared.ends is not None
+        and broken
+        and exchange.request.done
+        and not exchange.response.started
+        and shared.directory.socket_of(route.sandbox_id) is not None
+    )
+
+
+async def failure_with_news(exchange: Exchange, shared: Surroundings, reason: str) -> Refuse:
+    """As `failure`, when the sandbox is known to have ended, or after `END_NEWS_SECONDS`."""
+    if shared.ends is not None and isinstance(exchange.route, ToAgent):
+        await shared.ends.wait_ended(exchange.route.sandbox_id, END_NEWS_SECONDS)
+    return failure(exchange, shared, reason)
+
+
+def failure(exchange: Exchange, shared: Surroundings, reason: str) -> Refuse:
     """What to answer when an upstream could not be reached, or broke off."""
-    route = exchange.route
+    route, directory = exchange.route, shared.directory
     if isinstance(route, ToControlPlane):
         return refuse("HOST_UNAVAILABLE", f"The control plane failed: {reason}.", Plane.CONTROL)
     plane, sandbox_id = plane_of(route), route.sandbox_id
     # Clients repeat a request after a 502: of a sandbox that has ended meanwhile there is nothing to repeat.
     if (state := directory.state_of(sandbox_id)) is None:
+        limit = shared.ends.limit_that_ended(sandbox_id) if shared.ends else ""
+        if limit:
+            message = f"Sandbox {sandbox_id} ended while the request was in progress, stopped by the limit: {limit}."
+            return refuse("SANDBOX_DIED", message, plane, reason=limit)
         message = f"Sandbox {sandbox_id} was not found any more: it ended while the request was in progress."
         return refuse("SANDBOX_NOT_FOUND", message, plane)
     if directory.socket_of(sandbox_id) is None:

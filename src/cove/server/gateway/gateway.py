@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from cove.core.ports import AgentDirectory
+from cove.core.ports import AgentDirectory, SandboxEnds
 from cove.server.gateway.accepting import MixedListener
 from cove.server.gateway.audited import Audit
 from cove.server.gateway.certificate import ServerCertificate
@@ -31,6 +31,7 @@ class Gateway:
         settings: bounds.
         certificate: makes TCP ports speak TLS to clients that begin with it, besides plain HTTP.
         audit: hears what goes to agents, and what is refused.
+        ends: knows why sandboxes have ended.
         dialer: reaches programs in sandboxes; by default through the agents.
     """
 
@@ -44,8 +45,11 @@ class Gateway:
         certificate: ServerCertificate | None = None,
         dialer: PortDialer | None = None,
         audit: Audit,
+        ends: SandboxEnds | None = None,
     ) -> None:
-        self._shared = Surroundings(control_plane, directory, tokens, settings, dialer or AgentDialer(), audit)
+        self._shared = Surroundings(
+            control_plane, directory, tokens, settings, dialer or AgentDialer(), audit, ends=ends
+        )
         self._certificate = certificate
         self._servers: list[asyncio.Server | MixedListener] = []
         self._closed = asyncio.Event()

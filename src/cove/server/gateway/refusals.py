@@ -3,8 +3,8 @@
 import json
 import re
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from http import HTTPStatus
@@ -35,6 +35,7 @@ class Refuse:
         code: from the error table.
         path: for the agent form's `path`.
         location: where to go instead.
+        details: facts for programs.
     """
 
     status: int
@@ -44,12 +45,15 @@ class Refuse:
     plane: Plane
     path: str = ""
     location: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-def refuse(code: str, message: str, plane: Plane, *, remedy: str = "", path: str = "", status: int = 0) -> Refuse:
+def refuse(
+    code: str, message: str, plane: Plane, *, remedy: str = "", path: str = "", status: int = 0, **details: Any
+) -> Refuse:
     """A refusal with status and remedy from the error table, unless given."""
     row = definition_of(code)
-    return Refuse(status or row.status, code, message, remedy or row.remedy, plane, path)
+    return Refuse(status or row.status, code, message, remedy or row.remedy, plane, path, details=details)
 
 
 def refuse_error(error: CoveError, plane: Plane, *, path: str = "") -> Refuse:
@@ -129,9 +133,15 @@ def _body(refusal: Refuse, request_id: str) -> dict[str, Any]:
         "request_id": request_id,
     }
     if refusal.plane is Plane.CONTROL:
-        return {"error": {**shared, "details": {}}, **shared}
+        return {"error": {**shared, "details": dict(refusal.details)}, **shared}
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"error": refusal.message, **shared, "timestamp": now, "path": refusal.path, "details": {}}
+    return {
+        "error": refusal.message,
+        **shared,
+        "timestamp": now,
+        "path": refusal.path,
+        "details": dict(refusal.details),
+    }
 
 
 def _reason(status: int) -> str:
