@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_version_1_hierarchies_are_found_below_the_own_group(tmp_path: Path) -> 
     found = detect(*facts)
     assert found.mode is CgroupMode.V1
     assert found.v1 == {"memory": tmp_path / "memory/mine/cove", "cpu": tmp_path / "cpu/cove"}
-    assert Cgroups(found).enforceable == {"memory_mb", "vcpu"}
+    assert Cgroups(found).enforceable == {"memory_mb", "vcpu", "cpu_share"}
 
 
 def test_version_2_controllers_are_found(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_version_2_controllers_are_found(tmp_path: Path) -> None:
     facts = write_facts(tmp_path, [f"{tmp_path}/v2 rw - cgroup2 cgroup2 rw,nsdelegate"], "0::/user.slice\n")
     found = detect(*facts)
     assert found.mode is CgroupMode.V2
-    assert Cgroups(found).enforceable == {"memory_mb", "pids", "vcpu"}
+    assert Cgroups(found).enforceable == {"memory_mb", "pids", "vcpu", "cpu_share"}
 
 
 def test_on_a_hybrid_host_limits_are_version_1(tmp_path: Path) -> None:
@@ -82,6 +83,31 @@ def test_version_2_limits_are_written(tmp_path: Path) -> None:
     assert "memory.max" in caught.value.details["path"]
     assert cgroups.names() == set(), "a failed create leaves nothing behind"
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
+@pytest.mark.parametrize(("share", "v1", "v2"), [(100, None, None), (400, "4096", "400"), (1, "10", "1")])
+def test_a_share_of_the_processors_is_a_weight_in_both_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int, v1: str | None, v2: str | None
+) -> None:
+    monkeypatch.setattr(Path, "mkdir", _as_the_kernel(Path.mkdir))
+    Cgroups(Hierarchies({"cpu": tmp_path / "cpu"}, None, frozenset())).create(NAME, Limits(cpu_share=share))
+    Cgroups(Hierarchies({}, tmp_path / "v2/cove", frozenset({"cpu"}))).create(NAME, Limits(cpu_share=share))
+    assert (tmp_path / "cpu" / NAME / "cpu.shares").read_text() == (v1 or "")
+    assert (tmp_path / "v2/cove" / NAME / "cpu.weight").read_text() == (v2 or "")
+
+
+def _as_the_kernel(mkdir: Callable[..., None]) -> Callable[..., None]:
+    """A new group has its control files."""
+
+    def make(path: Path, *arguments: Any, **options: Any) -> None:
+        options["parents"] = True
+        mkdir(path, *arguments, **options)
+        for directory in (path, path.parent):
+            for name in ("cpu.shares", "cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.weight", "cpu.max"):
+                (directory / name).touch()
+            (directory / "cgroup.subtree_control").touch()
+
+    return make
 
 
 @pytest.fixture

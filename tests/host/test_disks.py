@@ -42,19 +42,33 @@ def test_a_disk_is_full_at_its_size_and_not_before(disks: LoopDisks) -> None:
         os.close(mount)
 
 
-def test_a_disk_bounds_inodes(disks: LoopDisks) -> None:
-    mount = disks.create("one", 64)
+def files_until_full(mount: int, most: int) -> int:
+    """How many files can be made, or `most`."""
+    for number in range(most):
+        try:
+            os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=mount))
+        except OSError as failure:
+            assert failure.errno == errno.ENOSPC
+            return number
+    return most
+
+
+@pytest.mark.parametrize(("size", "inodes", "most"), [(64, None, 64 * 64), (64, 512, 512), (600, 300, 300)])
+def test_a_disk_bounds_inodes(disks: LoopDisks, size: int, inodes: int | None, most: int) -> None:
+    mount = disks.create("one", size, inodes)
     try:
-        problem = 0
-        for number in range(10_000):
-            try:
-                os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=mount))
-            except OSError as failure:
-                problem = failure.errno or 0
-                break
-        assert problem == errno.ENOSPC
+        assert os.fstatvfs(mount).f_files <= most
+        assert most // 2 < files_until_full(mount, 10_000) < most
     finally:
         os.close(mount)
+
+
+def test_a_large_disk_has_more_inodes_in_any_case(disks: LoopDisks) -> None:
+    with pytest.raises(CoveError) as caught:
+        disks.create("one", 16 * 1024, 256)
+    assert caught.value.code == "LIMIT_NOT_ENFORCEABLE"
+    assert "at least" in caught.value.remedy
+    assert disks.names() == set()
 
 
 def test_a_disk_is_mounted_nowhere_and_frees_itself(disks: LoopDisks, tmp_path: Path) -> None:
