@@ -195,7 +195,9 @@ def _application(
             ),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
             lease_routes(engine.leases),
-            volume_routes(engine.lifecycle, engine.directory, HostDirectories(settings.allowed_volumes)),
+            volume_routes(
+                engine.lifecycle, engine.directory, HostDirectories(settings.allowed_volumes), engine.audit, clock=clock
+            ),
             build_routes(building.builds, building.shelf, base_url=settings.base_url),
             template_routes(engine.catalog, presentation),
             executions,

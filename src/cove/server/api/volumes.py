@@ -13,6 +13,8 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from cove.core.audit import AuditTrail
+from cove.core.clock import Clock
 from cove.core.directory import LiveDirectory
 from cove.core.lifecycle import Lifecycle
 from cove.core.states import not_running
@@ -29,20 +31,25 @@ _STALL_SECONDS = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024
 
 
-def volume_routes(lifecycle: Lifecycle, directory: LiveDirectory, host: HostDirectories) -> APIRouter:
+def volume_routes(
+    lifecycle: Lifecycle, directory: LiveDirectory, host: HostDirectories, audit: AuditTrail, *, clock: Clock
+) -> APIRouter:
     """The route, over these objects."""
     router, slots = APIRouter(tags=["sandboxes"]), asyncio.Semaphore(_AT_ONCE)
 
     @router.post("/v1/sandboxes/{sandbox_id}/volumes", response_model=VolumeCopied)
     async def copy_volume(request: Request, sandbox_id: str, body: CopyVolume) -> Response:
         """Copy a directory that the operator of the server allowed into the sandbox. Changes do not come back."""
-        row = await lifecycle.get(principal_of(request.scope), sandbox_id)
+        principal = principal_of(request.scope)
+        row = await lifecycle.get(principal, sandbox_id)
         socket = directory.socket_of(row.id)
         if socket is None:
             raise not_running(row.id, directory.state_of(row.id))
         pieces = host.archive(body.host_path)
         async with slots, asyncio.timeout(_SECONDS):
             copied = await _put(socket, body.path, pieces)
+        facts = {"host_path": body.host_path, "bytes": copied.bytes}
+        audit.note(principal.event("sandbox.volume_copied", row.id, at=clock(), details=facts))
         return answer(
             VolumeCopied(
                 id=row.id,

@@ -5,6 +5,7 @@ route, and how many bytes were sent.
 """
 
 from typing import NamedTuple, Protocol
+from urllib.parse import unquote_to_bytes
 
 from cove.core.principal import UNNAMED_ACTOR, Origin
 from cove.server.gateway.heads import RequestHead
@@ -60,6 +61,9 @@ _BELOW = (
     (b"/processes/", b"/kill", Audited("process.killed", "POST /processes/{id}/kill")),
     (b"/terminal/sessions/", b"", Audited("terminal.ended", "DELETE /terminal/sessions/{name}")),
 )
+_OTHER = Audited("agent.changed", "other")
+"""Whatever else is no mere question: nothing is missing for being spelt in another way."""
+
 _READING = (b"GET", b"HEAD", b"OPTIONS")
 _WITHOUT_TOKEN = frozenset({"UNAUTHORIZED", "TOKEN_EXPIRED", "FORBIDDEN"})
 
@@ -67,13 +71,15 @@ _WITHOUT_TOKEN = frozenset({"UNAUTHORIZED", "TOKEN_EXPIRED", "FORBIDDEN"})
 def audited(method: bytes, target: bytes) -> Audited | None:
     """What a request to an agent is; None for one that is not audited."""
     path = target.partition(b"?")[0]
+    if b"%" in path:  # agents decode it (RFC 3986 §2.1)
+        path = unquote_to_bytes(path)
     found = _AUDITED.get(b"%b %b" % (method, path))
     if found is not None or method in _READING:
         return found
     for beginning, end, what in _BELOW:
         if path.startswith(beginning) and path.endswith(end):
             return what
-    return None
+    return _OTHER
 
 
 def note_passage(audit: Audit, head: RequestHead, route: ToAgent, request_id: bytes, address: bytes) -> None:
