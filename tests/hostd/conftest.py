@@ -48,7 +48,7 @@ class LastingDriver(FakeDriver):
     def capabilities(self) -> Capabilities:
         return Capabilities(pause=True, stop_start=self.stoppable)
 
-    async def check(self) -> DriverReport:
+    async def check(self, *, fresh: bool = False) -> DriverReport:
         return DriverReport(
             isolation=self._level,
             available=not self._problem,
@@ -117,7 +117,11 @@ class Setting:
         return self.directory / "records"
 
     async def host(
-        self, *drivers: LastingDriver, default: Isolation | None = None, max_sandboxes: int = 100
+        self,
+        *drivers: LastingDriver,
+        default: Isolation | None = None,
+        max_sandboxes: int = 100,
+        ceilings: Mapping[str, int] | None = None,
     ) -> LocalHost:
         """A started host; by default over the one driver that all share."""
         host = LocalHost(
@@ -129,6 +133,7 @@ class Setting:
             records=RecordStore(self.record_dir),
             templates=SteppingTemplates(self.directory, owner=None),
             max_sandboxes=max_sandboxes,
+            ceilings=ceilings,
         )
         self._hosts.append(host)
         self.drivers += drivers

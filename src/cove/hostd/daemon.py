@@ -20,7 +20,8 @@ from cove.models.errors import CoveError, error
 
 _CALLS_AT_ONCE: Final = 1024
 _CONNECTIONS: Final = 64
-_READ_SECONDS: Final = 60.0
+READ_SECONDS = 60.0
+"""So long an answer may wait for who asked to read."""
 _LARGEST_ID: Final = 2**53
 _PEER: Final = struct.Struct("=3i")
 _log = structlog.get_logger(__name__)
@@ -168,7 +169,7 @@ class _Connection:
             return
         self._writer.write(line)
         try:
-            async with asyncio.timeout(_READ_SECONDS):
+            async with asyncio.timeout(READ_SECONDS):
                 await self._writer.drain()
         except TimeoutError:
             _log.warning("caller_does_not_read")
