@@ -299,6 +299,7 @@ async def test_a_started_sandbox_has_its_limits_again(bench: Bench) -> None:
             await Inside(record).run("x = bytearray(400_000_000)", "python")
         async with asyncio.timeout(10):
             await bench.driver.wait(record)
+        assert await bench.driver.limit_at_end(record) == f"memory {SMALL.memory_mb} MiB"
 
 
 async def test_a_paused_sandbox_can_be_stopped_and_comes_back_running(bench: Bench) -> None:
@@ -448,11 +449,21 @@ async def test_wait_returns_at_the_end_of_the_sandbox(bench: Bench) -> None:
     await asyncio.wait_for(bench.driver.wait(record), 1)
 
 
+async def test_one_that_was_killed_when_it_was_out_of_memory_has_a_reason(bench: Bench) -> None:
+    need(bench.subject.survives_oom and bench.subject.runs_programs, "agent that is killed apart from programs")
+    record = await bench.create()
+    assert (await Inside(record).run("x = bytearray(400_000_000)", "python"))["exit_code"] == 137
+    os.kill(record.pid, signal.SIGKILL)  # as the kernel does when nothing else is left to be ended
+    await asyncio.wait_for(bench.driver.wait(record), 10)
+    assert await bench.driver.limit_at_end(record) == f"memory {SMALL.memory_mb} MiB"
+
+
 async def test_what_dies_outside_our_hands_is_not_found(bench: Bench) -> None:
     record = await bench.create()
     if bench.subject.has_processes:
         os.kill(record.pid, signal.SIGKILL)
         await asyncio.wait_for(bench.driver.wait(record), 10)
+        assert await bench.driver.limit_at_end(record) == ""
     else:
         await bench.driver.destroy(record)
     for call in (bench.driver.usage, bench.driver.pause, bench.driver.resume):

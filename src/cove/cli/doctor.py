@@ -71,7 +71,7 @@ async def _diagnose(data_dir: Path) -> Diagnosis:
 
     cgroups = Cgroups(detect())
     async with embedded_host(data_dir) as host:
-        reports = await host.check()
+        reports = await host.check(fresh=True)
     built = [manifest.name for manifest in template_store(data_dir).list()]
     drivers = [report.model_dump(mode="json") for report in reports]
     return Diagnosis(

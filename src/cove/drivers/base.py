@@ -4,7 +4,7 @@ A driver is used by the host daemon only. Infrastructure failures are `CoveError
 driver cannot do is data (`Capabilities`) and is refused before anything is touched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from cove.models.errors import CoveError, error
@@ -22,6 +22,16 @@ def cannot_stop(isolation: Isolation) -> CoveError:
     )
 
 
+async def or_doubt(driver: "RuntimeDriver", start: Awaitable[SandboxRecord]) -> SandboxRecord:
+    """A start by `driver`; when it fails, what an earlier probe has found is not believed any more."""
+    try:
+        return await start
+    except CoveError as problem:
+        if problem.code == "SANDBOX_START_FAILED":
+            driver.doubt()
+        raise
+
+
 class RuntimeDriver(Protocol):
     """One isolation back end on one machine."""
 
@@ -35,8 +45,13 @@ class RuntimeDriver(Protocol):
         """What it can do on this host, known without a probe."""
         ...
 
-    async def check(self) -> DriverReport:
-        """Start a tiny sandbox, bounded in time, and say what was learnt. Never raises; the verdict is cached."""
+    async def check(self, *, fresh: bool = False) -> DriverReport:
+        """Start a tiny sandbox, bounded in time, and say what was learnt. Never raises; the verdict is remembered
+        (`BootProbe`), unless `fresh`."""
+        ...
+
+    def doubt(self) -> None:
+        """A start has failed, so the machine may not be any more as it was when it was probed."""
         ...
 
     async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:

@@ -65,9 +65,12 @@ class FakeDriver:
         """All that takes no isolation."""
         return Capabilities(pause=True, stop_start=True)
 
-    async def check(self) -> DriverReport:
+    async def check(self, *, fresh: bool = False) -> DriverReport:
         """Always available."""
         return DriverReport(isolation=Isolation.FAKE, available=True, summary="fake", capabilities=self.capabilities)
+
+    def doubt(self) -> None:
+        """Nothing is remembered."""
 
     async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
         """Make an entry, and a socket for it."""

@@ -100,8 +100,9 @@ class FirstProcesses:
         It is that of memory: the host's kernel counts what it ends for that.
 
         Args:
-            only_if_killed: such ends may be those of other processes, which the first one survives. Where the kernel
-                does not tell how it ended (before Linux 6.15), the count alone has to do.
+            only_if_killed: the first process survives such ends of others, so it has to be killed itself for this;
+                somebody else who kills it after such an end cannot be told from the kernel, nor can any end of it
+                before Linux 6.15.
         """
         held = self._held.get(record.sandbox_id)
         try:

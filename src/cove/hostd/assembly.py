@@ -131,6 +131,7 @@ def _build(
 def _drivers(data_dir: Path, run_dir: Path, *, embedded: bool) -> dict[Isolation, RuntimeDriver]:
     """All that this version has; whether they work here is for their probes to say."""
     slots = new_slots()
+    verdicts = data_dir.absolute() / "verdicts"
     own = gvisor_directory(run_dir)
     return {
         Isolation.GVISOR: GvisorDriver(
@@ -140,9 +141,15 @@ def _drivers(data_dir: Path, run_dir: Path, *, embedded: bool) -> dict[Isolation
             disks=_disks(own),
             slots=slots,
             outlive_host=not embedded,
+            verdicts=verdicts,
         ),
         Isolation.NAMESPACE: NamespaceDriver(
-            run_dir, cgroups=_cgroups(run_dir), disks=_disks(run_dir), slots=slots, outlive_host=not embedded
+            run_dir,
+            cgroups=_cgroups(run_dir),
+            disks=_disks(run_dir),
+            slots=slots,
+            outlive_host=not embedded,
+            verdicts=verdicts,
         ),
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cove.core.locks import KeyedLocks
-from cove.drivers.base import RuntimeDriver, cannot_stop
+from cove.drivers.base import RuntimeDriver, cannot_stop, or_doubt
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.changes import ChangeLog
@@ -135,9 +135,9 @@ class LocalHost:
             drivers=await self.check(),
         )
 
-    async def check(self) -> tuple[DriverReport, ...]:
-        """Each driver probes once and remembers."""
-        return tuple([await driver.check() for driver in self._drivers.values()])
+    async def check(self, *, fresh: bool = False) -> tuple[DriverReport, ...]:
+        """Each driver probes once and remembers; `fresh`: now, whatever is remembered."""
+        return tuple([await driver.check(fresh=fresh) for driver in self._drivers.values()])
 
     async def create(self, spec: SandboxSpec) -> SandboxRecord:
         """Start a sandbox, at most a few at the same time: more at once only makes each of them slower."""
@@ -158,7 +158,7 @@ class LocalHost:
             driver = await self._driver(spec.isolation)
             await _refuse_unenforceable(driver, spec)
             async with self._starts:
-                record = _marked(await driver.create(spec, template), driver)
+                record = _marked(await or_doubt(driver, driver.create(spec, template)), driver)
             await self._keep(driver, record, template)
         finally:
             self._creating.discard(spec.sandbox_id)
@@ -217,7 +217,7 @@ class LocalHost:
                 record = await self._finish_stop(driver, record)
             template = await self._version(record)
             async with self._starts:
-                started = await driver.start(record, template, record.env_vars)
+                started = await or_doubt(driver, driver.start(record, template, record.env_vars))
             return await self._keep_started(driver, started)
 
     async def changes(self, cursor: str, seconds: float) -> HostChanges:

@@ -34,7 +34,7 @@ async def test_a_probe_that_fails_is_a_verdict(subject: NamespaceSubject) -> Non
     assert not report.available
     assert str(subject.directory / "probe") in report.problems[0]
     assert report.remedies
-    assert await driver.check() is report
+    assert await driver.check() == report
     await driver.close()
     await clean_up(subject)
 

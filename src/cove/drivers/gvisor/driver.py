@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -25,6 +24,7 @@ from cove.drivers.gvisor.probe import probe
 from cove.drivers.gvisor.runsc import Runsc, find_runsc, unavailable
 from cove.drivers.gvisor.workshop import Workshop
 from cove.drivers.kits import KitShelf
+from cove.drivers.probes import BootProbe
 from cove.drivers.records import groups_in, kit_in, record_of, restart_spec, slot_in, stopped_record
 from cove.drivers.stopped import Stopped, StoppedSandboxes
 from cove.host.cgroups import Cgroups
@@ -33,12 +33,13 @@ from cove.host.identities import SlotAllocator, new_slots
 from cove.linux.clone import pid_of_pidfd
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, HostUsage, SandboxRecord, SandboxSpec
-from cove.models.isolation import ISOLATION_SUMMARY, Capabilities, DriverReport, Isolation
+from cove.models.isolation import Capabilities, DriverReport, Isolation
 from cove.models.limits import ENFORCED_BY_AGENT, Limits
 from cove.models.templates import TemplateManifest
 
 _READY_MEMBERS: Final = 2
 _STOPS_AT_ONCE: Final = 3
+_HIDE: Final = "hide network settings"
 
 
 class GvisorDriver:
@@ -53,6 +54,7 @@ class GvisorDriver:
         disks: LoopDisks | None,
         slots: SlotAllocator | None = None,
         outlive_host: bool = True,
+        verdicts: Path | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +63,7 @@ class GvisorDriver:
             disks: bounded disks; without, a tmpfs charged to memory is the disk.
             slots: ranges of user ids, shared with other drivers of this host.
             outlive_host: sandboxes go on when this process dies; otherwise they die with it.
+            verdicts: remembers what boot probes found (`BootProbe`).
         """
         self._run_dir = run_dir
         self._cgroups = cgroups
@@ -79,8 +82,7 @@ class GvisorDriver:
         self._kernels = FirstProcesses(cgroups)
         self._stopped = StoppedSandboxes(self._slots)
         self._stopping = asyncio.Semaphore(_STOPS_AT_ONCE)
-        self._probing = asyncio.Lock()
-        self._report: DriverReport | None = None
+        self._probe = BootProbe(Isolation.GVISOR, facts=self._facts, attempt=self._try_out, verdicts=verdicts)
         self._runsc: Runsc | None = None
 
     @property
@@ -101,32 +103,27 @@ class GvisorDriver:
             limits |= {"inodes"}
         return Capabilities(pause=self._cgroups.can_freeze, stop_start=self._has_disks, limits=frozenset(limits))
 
-    async def check(self) -> DriverReport:
+    async def check(self, *, fresh: bool = False) -> DriverReport:
         """Boot a kernel with a tiny program, and hear from it."""
-        async with self._probing:
-            if self._report is None:
-                self._report = await self._probed()
-            return self._report
+        outcome = await self._probe.outcome(fresh=fresh)
+        if isinstance(outcome, CoveError):
+            return self._probe.report(outcome, capabilities=self.capabilities, lost=())
+        self._workshop.hide_network_settings = outcome.notes.get(_HIDE) == "yes"
+        return self._probe.report(outcome, capabilities=self.capabilities, lost=self._lost())
 
-    async def _probed(self) -> DriverReport:
-        started = time.monotonic()
-        problem: CoveError | None = None
-        try:
-            await probe(await self._usable_runsc(), self._workshop, self._run_dir / "probe")
-        except CoveError as failed:
-            problem = failed
-        except OSError as failed:
-            problem = error("SANDBOX_START_FAILED", f"The boot probe failed: {failed}.")
-        return DriverReport(
-            isolation=self.isolation,
-            available=problem is None,
-            summary=ISOLATION_SUMMARY[self.isolation],
-            seconds=round(time.monotonic() - started, 3),
-            capabilities=self.capabilities,
-            problems=(problem.message,) if problem else (),
-            remedies=(problem.remedy,) if problem and problem.remedy else (),
-            lost=() if problem else self._lost(),
-        )
+    def doubt(self) -> None:
+        """The next process tries for itself."""
+        self._probe.doubt()
+
+    async def _facts(self) -> tuple[str, ...]:
+        runsc = await self._usable_runsc()
+        about = await asyncio.to_thread(os.stat, runsc.path)
+        version = (runsc.path, str(runsc.version), str(about.st_mtime_ns), str(about.st_size), *runsc.flags)
+        return (*version, self._cgroups.mode, *sorted(self.capabilities.limits), str(self._has_disks))
+
+    async def _try_out(self) -> Mapping[str, str]:
+        await probe(await self._usable_runsc(), self._workshop, self._run_dir / "probe")
+        return {_HIDE: "yes" if self._workshop.hide_network_settings else "no"}
 
     def _lost(self) -> tuple[str, ...]:
         """What works only partly here."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from cove.drivers.namespace.birth import be_born, birth_of, write_id_maps
 from cove.drivers.namespace.parts import Parts
 from cove.drivers.namespace.probe import probe_template, read_facts
 from cove.drivers.namespace.warm import WarmProcess, start_warm_process
+from cove.drivers.probes import BootProbe
 from cove.drivers.records import groups_in, kit_in, record_of, restart_spec, slot_in, stopped_record
 from cove.drivers.stopped import StoppedSandboxes
 from cove.host.cgroups import Cgroups, prime_attach
@@ -28,7 +28,7 @@ from cove.linux.privileges import last_capability
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.identifiers import new_sandbox_id
-from cove.models.isolation import ISOLATION_SUMMARY, Capabilities, DriverReport, Isolation
+from cove.models.isolation import Capabilities, DriverReport, Isolation
 from cove.models.limits import ENFORCED_BY_AGENT, Limits
 from cove.models.templates import TemplateManifest
 
@@ -52,6 +52,7 @@ class NamespaceDriver:
         disks: LoopDisks | None,
         slots: SlotAllocator | None = None,
         outlive_host: bool = True,
+        verdicts: Path | None = None,
     ) -> None:
         """
         Args:
@@ -60,6 +61,7 @@ class NamespaceDriver:
             slots: ranges of user ids, shared with other drivers of this host.
             outlive_host: sandboxes go on when this process dies, for a daemon that adopts them; otherwise they
                 die with it.
+            verdicts: remembers what boot probes found (`BootProbe`).
         """
         self._outlive_host = outlive_host
         self._run_dir = run_dir
@@ -74,8 +76,7 @@ class NamespaceDriver:
         self._processes = FirstProcesses(cgroups)
         self._stopped = StoppedSandboxes(self._slots)
         self._highest_capability = last_capability()
-        self._report: DriverReport | None = None
-        self._probing = asyncio.Lock()
+        self._probe = BootProbe(Isolation.NAMESPACE, facts=self._facts, attempt=self._try_out, verdicts=verdicts)
         self._stopping = asyncio.Semaphore(_STOPS_AT_ONCE)
         self._sockets.make_directory()
         for name in ("warm", "logs"):
@@ -94,34 +95,19 @@ class NamespaceDriver:
             limits |= {"inodes"}
         return Capabilities(pause=self._cgroups.can_freeze, stop_start=self._has_disks, limits=frozenset(limits))
 
-    async def check(self) -> DriverReport:
+    async def check(self, *, fresh: bool = False) -> DriverReport:
         """Start one empty sandbox in all the namespaces, with its maps, mounts and filter, and ask it."""
-        async with self._probing:
-            if self._report is None:
-                self._report = await self._probed()
-            return self._report
+        outcome = await self._probe.outcome(fresh=fresh)
+        return self._probe.report(outcome, capabilities=self.capabilities, lost=self._lost())
 
-    async def _probed(self) -> DriverReport:
-        started = time.monotonic()
-        problem: CoveError | None = None
-        try:
-            await self._probe()
-        except CoveError as failed:
-            problem = failed
-        except OSError as failed:
-            problem = error("SANDBOX_START_FAILED", f"The boot probe failed: {failed}.")
-        return DriverReport(
-            isolation=self.isolation,
-            available=problem is None,
-            summary=ISOLATION_SUMMARY[self.isolation],
-            seconds=round(time.monotonic() - started, 3),
-            capabilities=self.capabilities,
-            problems=(problem.message,) if problem else (),
-            remedies=(problem.remedy,) if problem and problem.remedy else (),
-            lost=self._lost(),
-        )
+    def doubt(self) -> None:
+        """The next process tries for itself."""
+        self._probe.doubt()
 
-    async def _probe(self) -> None:
+    async def _facts(self) -> tuple[str, ...]:
+        return (self._cgroups.mode, *sorted(self.capabilities.limits), str(self._has_disks), str(landlock.abi()))
+
+    async def _try_out(self) -> Mapping[str, str]:
         template = probe_template(self._run_dir / "probe", TEMPLATE_OWNER if self._privileged else None)
         spec = SandboxSpec(sandbox_id=new_sandbox_id(), template=template.name, limits=Limits(disk_mb=64))
         try:
@@ -134,6 +120,7 @@ class NamespaceDriver:
             warm = self._warm.pop(template.digest, None)
             if warm:
                 warm.close()
+        return {}
 
     def _lost(self) -> tuple[str, ...]:
         """What works only partly here, and what to type to have it."""
