@@ -48,6 +48,8 @@ class AsyncControlPlane:
             them, for `get` and for lists.
         transport: carries every request instead of sockets, for example an embedded ASGI application. The caller
             closes it.
+        max_answer_bytes: the most that is read of any answer; a larger one is REQUEST_TOO_LARGE. By default each call
+            has its own bound, 128 MiB for most.
 
     Every method raises `CoveError`: NETWORK_ERROR when no server answers, TIMEOUT, AUTHENTICATION_REQUIRED, and what
     is said beside it.
@@ -60,10 +62,13 @@ class AsyncControlPlane:
         base_url: str | None = None,
         namespace: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
+        max_answer_bytes: int | None = None,
         wire: AsyncWire | None = None,
     ) -> None:
         self.wire = wire or AsyncWire(
-            resolve_endpoint(base_url=base_url, api_key=api_key, namespace=namespace), given=transport
+            resolve_endpoint(base_url=base_url, api_key=api_key, namespace=namespace),
+            given=transport,
+            max_answer_bytes=max_answer_bytes,
         )
         self._headers = self.wire.endpoint.control_headers
 

@@ -47,16 +47,24 @@ class AsyncWire:
     want here (a sandbox answers many of these requests), and it halves the time of a call.
     """
 
-    def __init__(self, endpoint: Endpoint, *, given: httpx2.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        given: httpx2.AsyncBaseTransport | None = None,
+        max_answer_bytes: int | None = None,
+    ) -> None:
+        """`max_answer_bytes` bounds every answer, beside what each call allows."""
         self.endpoint = endpoint
         self._given = given
+        self._max_answer_bytes = max_answer_bytes
         self._transports: dict[bool, httpx2.AsyncBaseTransport] = {}
         self._urls: dict[str, httpx2.URL] = {}
 
     def another(self, *, api_key: str | None = None) -> "AsyncWire":
         """A second pool to the same server, perhaps with another key; a transport that the caller gave is shared."""
         endpoint = self.endpoint if api_key is None else replace(self.endpoint, api_key=api_key)
-        return AsyncWire(endpoint, given=self._given)
+        return AsyncWire(endpoint, given=self._given, max_answer_bytes=self._max_answer_bytes)
 
     def origin(self, public_url: str) -> str:
         """How requests name an address that the server gave out. What goes through a unix socket is not encrypted:
@@ -115,13 +123,16 @@ class AsyncWire:
     ) -> AsyncGenerator[AsyncIterator[bytes], None]:
         deadline = time.monotonic() + call.timeout
         url = origin + call.path
+        limit = call.max_answer_bytes
+        if self._max_answer_bytes is not None:
+            limit = min(limit, self._max_answer_bytes)
         try:
             request = self._request(url, call, headers, body)
             response = await self._transport_for(url).handle_async_request(request)
             try:
                 if response.status_code >= 300:
                     await _raise_answer(response, url=url, deadline=deadline)
-                async with aclosing(_bounded(response, call, url=url, deadline=deadline)) as pieces:
+                async with aclosing(_bounded(response, call, limit=limit, url=url, deadline=deadline)) as pieces:
                     yield pieces
             finally:
                 await response.aclose()
@@ -175,8 +186,9 @@ class _Failed(Exception):
         self.reach = reach
 
 
-async def _bounded(response: httpx2.Response, call: Call, *, url: str, deadline: float) -> AsyncGenerator[bytes, None]:
-    limit = call.max_answer_bytes
+async def _bounded(
+    response: httpx2.Response, call: Call, *, limit: int, url: str, deadline: float
+) -> AsyncGenerator[bytes, None]:
     declared = response.headers.get("content-length", "")
     # The transport has checked that it is a number; one of this many digits is above every limit.
     if len(declared) > 15 or (declared.isdecimal() and int(declared) > limit):

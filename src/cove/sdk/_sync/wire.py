@@ -48,16 +48,24 @@ class Wire:
     want here (a sandbox answers many of these requests), and it halves the time of a call.
     """
 
-    def __init__(self, endpoint: Endpoint, *, given: httpx2.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        given: httpx2.BaseTransport | None = None,
+        max_answer_bytes: int | None = None,
+    ) -> None:
+        """`max_answer_bytes` bounds every answer, beside what each call allows."""
         self.endpoint = endpoint
         self._given = given
+        self._max_answer_bytes = max_answer_bytes
         self._transports: dict[bool, httpx2.BaseTransport] = {}
         self._urls: dict[str, httpx2.URL] = {}
 
     def another(self, *, api_key: str | None = None) -> "Wire":
         """A second pool to the same server, perhaps with another key; a transport that the caller gave is shared."""
         endpoint = self.endpoint if api_key is None else replace(self.endpoint, api_key=api_key)
-        return Wire(endpoint, given=self._given)
+        return Wire(endpoint, given=self._given, max_answer_bytes=self._max_answer_bytes)
 
     def origin(self, public_url: str) -> str:
         """How requests name an address that the server gave out. What goes through a unix socket is not encrypted:
@@ -114,13 +122,16 @@ class Wire:
     ) -> Generator[Iterator[bytes], None]:
         deadline = time.monotonic() + call.timeout
         url = origin + call.path
+        limit = call.max_answer_bytes
+        if self._max_answer_bytes is not None:
+            limit = min(limit, self._max_answer_bytes)
         try:
             request = self._request(url, call, headers, body)
             response = self._transport_for(url).handle_request(request)
             try:
                 if response.status_code >= 300:
                     _raise_answer(response, url=url, deadline=deadline)
-                with closing(_bounded(response, call, url=url, deadline=deadline)) as pieces:
+                with closing(_bounded(response, call, limit=limit, url=url, deadline=deadline)) as pieces:
                     yield pieces
             finally:
                 response.close()
@@ -174,8 +185,7 @@ class _Failed(Exception):
         self.reach = reach
 
 
-def _bounded(response: httpx2.Response, call: Call, *, url: str, deadline: float) -> Generator[bytes, None]:
-    limit = call.max_answer_bytes
+def _bounded(response: httpx2.Response, call: Call, *, limit: int, url: str, deadline: float) -> Generator[bytes, None]:
     declared = response.headers.get("content-length", "")
     # The transport has checked that it is a number; one of this many digits is above every limit.
     if len(declared) > 15 or (declared.isdecimal() and int(declared) > limit):

@@ -11,6 +11,10 @@ MAX_BYTES_OF_CALLER: Final = 4 * MAX_BODY_BYTES
 MAX_HELD_BYTES: Final = 16 * MAX_BODY_BYTES
 """Of those of everybody."""
 
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+"""Of what a tool reads of a sandbox, which can lie. Honest agents send 16 MiB of displayed objects, and of output what
+the tool asks for."""
+
 IDLE_SECONDS: Final = 30 * 60.0
 """A session of an older revision ends when it was not used for so long."""
 

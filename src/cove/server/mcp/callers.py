@@ -14,6 +14,7 @@ from cove.mcp.callers import Caller, Handles
 from cove.models.scopes import Scope
 from cove.sdk import AsyncControlPlane
 from cove.server.api.context import principal_of, request_id_of
+from cove.server.mcp.bounds import MAX_ANSWER_BYTES
 
 _ORIGIN = "http://localhost"
 _LIMITS = httpx2.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=15.0)
@@ -40,7 +41,12 @@ class HttpCallers:
         """Whoever sent the request."""
         principal, number = principal_of(request.scope), request_id_of(request.scope)
         with self._keys.lent(replace(principal, counted=True)) as key:
-            control = AsyncControlPlane(api_key=key, base_url=_ORIGIN, transport=_Numbered(self._door, number))
+            control = AsyncControlPlane(
+                api_key=key,
+                base_url=_ORIGIN,
+                transport=_Numbered(self._door, number),
+                max_answer_bytes=MAX_ANSWER_BYTES,
+            )
             yield Caller(control, owner=identity_of(principal), scopes=principal.scopes, handles=self._handles)
 
     def scopes(self, request: Any) -> frozenset[Scope]:
