@@ -117,8 +117,8 @@ LIES: dict[str, Callable[[socket.socket], None]] = {
 }
 
 FEW = ("endless headers", "bad chunks", "wrong length", "descriptors")
-GROWTH_BYTES = 320 * MIB
-"""An answer that a tool reads is held once as it came, and once as a whole: 128 MiB each at most."""
+GROWTH_BYTES = 112 * MIB
+"""An answer that a tool reads is held once as it came, and once as a whole: 32 MiB each at most."""
 
 
 class FakeAgent:
@@ -137,6 +137,9 @@ class FakeAgent:
         real = self._path.with_name("real.sock")
         self._path.rename(real)
         self._listener.bind(str(self._path))
+        status = real.stat()
+        os.chown(self._path, status.st_uid, status.st_gid)
+        self._path.chmod(status.st_mode & 0o777)
         self._listener.listen(64)
         main = threading.Thread(target=self._accept)
         main.start()
