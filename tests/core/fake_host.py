@@ -33,6 +33,7 @@ class FakeHost:
         down: every call fails with HOST_UNAVAILABLE.
         refuse_destroy: destroys fail with HOST_UNAVAILABLE.
         created_then_lost: the next creates make a sandbox and fail with HOST_UNAVAILABLE all the same.
+        specs: what it was asked to create.
         hang: calls that name a sandbox wait until it is set.
     """
 
@@ -45,6 +46,7 @@ class FakeHost:
         self.hang = asyncio.Event()
         self.hang.set()
         self.calls: list[str] = []
+        self.specs: list[SandboxSpec] = []
         self.kept: dict[str, dict[str, str]] = {}
         self.log = ChangeLog()
 
@@ -75,6 +77,7 @@ class FakeHost:
 
     async def create(self, spec: SandboxSpec) -> SandboxRecord:
         await self._enter("create")
+        self.specs.append(spec)
         found = self.manifests.get(spec.template)
         if found is None:
             raise error("TEMPLATE_NOT_FOUND", f"No template {spec.template}.")
