@@ -1,0 +1,127 @@
+"""A sandbox's network without a sandbox: a captured network namespace on the machine of the test internet."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.internet import Internet, enter
+from tests.internet_servers import NAMESERVER
+
+from cove.egress.captured import CapturedSandbox
+from cove.egress.carrying import Pipes
+from cove.egress.resolving import Upstream
+from cove.linux.clone import CLONE_NEWNET, CLONE_NEWUSER, unshare
+from cove.linux.network import bring_loopback_up
+from cove.linux.redirection import redirect_everything
+from cove.models.network import EgressPolicy
+
+SECONDS = 20.0
+
+
+@pytest.fixture(scope="session")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    with Internet.started(tmp_path_factory.mktemp("internet")) as internet:
+        yield internet
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """The network namespace, and who serves it.
+
+    Attributes:
+        namespace: descriptor.
+        served: with the policy that `apply` was given last.
+    """
+
+    namespace: int
+    served: CapturedSandbox
+    authority: Path
+    directory: Path
+
+    def allow(self, *allow: str, deny: tuple[str, ...] = (), internal: tuple[str, ...] = ()) -> None:
+        """Put a policy in force."""
+        self.served.apply(EgressPolicy(allow=allow, deny=deny, internal=internal))
+
+    async def run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """A program inside, with our resolver as its name server."""
+        resolv = self.directory / "resolv.conf"
+        resolv.write_text("nameserver 192.0.2.53\noptions timeout:2 attempts:1\n", encoding="ascii")
+        hosts = self.directory / "nsswitch.conf"
+        hosts.write_text("hosts: dns\n", encoding="ascii")
+        shell = f'mount --bind {resolv} /etc/resolv.conf && mount --bind {hosts} /etc/nsswitch.conf && exec "$@"'
+        process = await asyncio.create_subprocess_exec(
+            *("unshare", "--mount", "sh", "-c", shell, "sh", *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: enter(self.namespace),
+            pass_fds=[self.namespace],
+            env={
+                "PATH": os.environ["PATH"],
+                "SSL_CERT_FILE": str(self.authority),
+                "CURL_CA_BUNDLE": str(self.authority),
+            },
+        )
+        try:
+            async with asyncio.timeout(SECONDS):
+                stdout, stderr = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+
+    async def curl(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """curl, quiet, with the reason of a failure."""
+        return await self.run("curl", "--silent", "--show-error", "--max-time", "10", *words)
+
+    async def python(self, code: str) -> subprocess.CompletedProcess[bytes]:
+        """A Python program."""
+        return await self.run(sys.executable, "-c", code)
+
+
+@pytest.fixture
+async def inside(internet: Internet, tmp_path: Path) -> AsyncIterator[Inside]:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(internet.on_machine())
+        namespace, sockets = _captured()
+        stack.callback(os.close, namespace)
+        pipes = Pipes()
+        stack.callback(pipes.close)
+        served = CapturedSandbox(sockets, Upstream((NAMESERVER,)), pipes)
+        try:
+            yield Inside(namespace, served, internet.certificate.authority, tmp_path)
+        finally:
+            await served.end()
+
+
+def _captured() -> tuple[int, list[socket.socket]]:
+    """A network namespace that only descriptors hold, and its captured sockets."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            unshare(CLONE_NEWUSER | CLONE_NEWNET)
+            bring_loopback_up()
+            namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
+            captured = redirect_everything()
+            socket.send_fds(theirs, [b"x"], [namespace, *(sock.fileno() for sock in captured.all)])
+            code = 0
+        except BaseException:  # this process must not go on as the test runner
+            traceback.print_exc()
+        os._exit(code)
+    theirs.close()
+    with ours:
+        _, descriptors, _, _ = socket.recv_fds(ours, 1, 16)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return descriptors[0], [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]

@@ -1,0 +1,129 @@
+"""The servers of the test internet, as a program: web, echo, one that speaks first, DNS.
+
+Usage: internet_servers.py CERTIFICATE KEY; prints `ready`.
+"""
+
+import asyncio
+import contextlib
+import json
+import ssl
+import sys
+from typing import Final, cast
+
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+
+NAMES: Final = {
+    "allowed.example": "93.184.216.34",
+    "www.allowed.example": "93.184.216.35",
+    "other.example": "93.184.216.36",
+    "shared.example": "93.184.216.34",
+    "rebinding.example": "10.0.0.7",
+    "metadata.example": "169.254.169.254",
+    "intranet.example": "10.1.2.3",
+    "alias.example": "allowed.example",
+}
+"""Name -> address, or the name that it is an alias of."""
+NAMESERVER: Final = "9.9.9.9"
+ECHO_PORT, GREETING_PORT = 7000, 7022
+
+
+async def _servers(certificate: str, key: str) -> None:
+    import asyncio
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    loop = asyncio.get_running_loop()
+    for port in (80, 8080):
+        await asyncio.start_server(_web, "0.0.0.0", port)
+    await asyncio.start_server(_web, "::", 80)
+    for port in (443, 8443):
+        await asyncio.start_server(_web, "0.0.0.0", port, ssl=context)
+    await asyncio.start_server(_web, "::", 443, ssl=context)
+    await asyncio.start_server(_echo, "0.0.0.0", ECHO_PORT)
+    await asyncio.start_server(_greet, "0.0.0.0", GREETING_PORT)
+    await loop.create_datagram_endpoint(_Dns, local_addr=(NAMESERVER, 53))
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
+async def _web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Tells each request's host, path, headers and body back; /bytes/N sends N bytes."""
+    with contextlib.suppress(Exception):
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            line, *fields = head.rstrip().split("\r\n")
+            method, path, _ = line.split(" ", 2)
+            headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            here = writer.get_extra_info("sockname")[0]
+            if path.startswith("/bytes/"):
+                answer = bytes(int(path.rpartition("/")[2]))
+            else:
+                told = {"method": method, "path": path, "headers": headers, "body": body.decode(), "address": here}
+                answer = json.dumps(told).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+            await writer.drain()
+    writer.close()
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The server speaks first, as with SSH."""
+    del reader
+    writer.write(b"hello\n")
+    with contextlib.suppress(OSError):
+        await writer.drain()
+    writer.close()
+
+
+class _Dns(asyncio.DatagramProtocol):
+    """Answers A questions from `NAMES`, and counts them in TXT records of `asked.example`."""
+
+    def __init__(self) -> None:
+        self._asked: list[str] = []
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answer."""
+
+        query = dns.message.from_wire(data)
+        response = dns.message.make_response(query)
+        asked = query.question[0]
+        name = asked.name.to_text(omit_final_dot=True).lower()
+        self._asked.append(name)
+        kind = dns.rdatatype.to_text(asked.rdtype)
+        if name == "asked.example" and kind == "TXT":
+            texts = [f'"{one}"' for one in self._asked[-50:]]
+            response.answer.append(dns.rrset.from_text_list(asked.name, 0, "IN", "TXT", texts))
+        elif name not in NAMES:
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        elif kind == "A":
+            target = NAMES[name]
+            owner = asked.name
+            if target in NAMES:
+                response.answer.append(dns.rrset.from_text(owner, 60, "IN", "CNAME", f"{target}."))
+                owner, target = dns.name.from_text(target), NAMES[target]
+            response.answer.append(dns.rrset.from_text(owner, 60, "IN", "A", target))
+        elif kind == "TXT":
+            response.answer.append(dns.rrset.from_text(asked.name, 60, "IN", "TXT", '"a text"'))
+        assert self._transport
+        self._transport.sendto(response.to_wire(), addr)
+
+
+if __name__ == "__main__":
+    asyncio.run(_servers(*sys.argv[1:]))
