@@ -33,7 +33,7 @@ class Server:
 
     Attributes:
         url: where it listens; it needs no key.
-        pid: of the process that serves; the host daemon is its child.
+        pid: of the first process; where root starts it that supervises the server, and the host daemon is its child as well.
     """
 
     url: str
@@ -41,10 +41,10 @@ class Server:
     data_dir: Path
 
 
-def clean_environment() -> dict[str, str]:
+def clean_environment(isolation: str = "namespace") -> dict[str, str]:
     """The environment without anything that changes what Cove does; figures are those of one driver."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COVE_", "HOPX_", "PYTHON"))}
-    return {**kept, "COVE_ISOLATION": "namespace"}
+    return {**kept, "COVE_ISOLATION": isolation}
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def data_directory(built: Path) -> Generator[Path]:
 
 
 @contextlib.contextmanager
-def serving(built: Path, *, pool_size: int) -> Generator[Server]:
+def serving(built: Path, *, pool_size: int, isolation: str = "namespace") -> Generator[Server]:
     """`cove serve --dev` on a free port.
 
     Raises:
@@ -84,7 +84,7 @@ def serving(built: Path, *, pool_size: int) -> Generator[Server]:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=clean_environment(),
+                env=clean_environment(isolation),
                 # Ctrl-C is for the benchmark, which then ends the server in order.
                 start_new_session=True,
             )
