@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cove.host.identities import FIRST, SLOTS, SlotAllocator, id_map
+from cove.host.identities import FIRST, SLOTS, TEMPLATE_OWNER, SlotAllocator, id_map, layer_map, own_root
 from cove.models.errors import CoveError
 
 slots = st.integers(1, SLOTS)
@@ -25,6 +25,14 @@ def test_ranges_of_two_slots_do_not_overlap(one: int, other: int) -> None:
 def test_ranges_are_covers_own_and_fit_into_31_bits(slot: int) -> None:
     assert outer_range(slot).start > FIRST
     assert outer_range(slot).stop < 2**31
+
+
+@given(slots)
+def test_a_root_of_its_own_never_has_the_owner_of_layers(slot: int) -> None:
+    inside, first, count = (int(field) for field in id_map(slot, own_root=True).split())
+    assert (inside, first, first + count) == (0, own_root(slot), outer_range(slot).stop)
+    assert first > TEMPLATE_OWNER
+    assert layer_map(slot).split() == [str(TEMPLATE_OWNER), str(own_root(slot)), "1"]
 
 
 @pytest.mark.parametrize("slot", [0, -1, SLOTS + 1])

@@ -286,6 +286,7 @@ class TemplateBuilds:
                 start_command=request.start_command or "",
                 limits=job.limits,
                 isolation=_isolation(job),
+                run_as_root=request.run_as_root,
             )
         )
         await self._catalog.refresh()

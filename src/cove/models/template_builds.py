@@ -112,6 +112,7 @@ class BuildTemplate(Contract):
     Attributes:
         resources: limits of the template's sandboxes by their names, beside `cpu`, `memory` and `diskGB`, or instead.
         isolation: what its sandboxes must have at least.
+        run_as_root: programs of its sandboxes run as root inside. The steps run as those of the base do.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -128,6 +129,7 @@ class BuildTemplate(Contract):
     disk_gb: int = Field(default=10, ge=1, le=1024, validation_alias=AliasChoices("diskGB", "disk_gb"))
     resources: ResourcesRequest | None = None
     isolation: Isolation | None = None
+    run_as_root: bool = Field(default=False, validation_alias=AliasChoices("run_as_root", "runAsRoot"))
     update: bool = False
     registry_credentials: dict[str, Any] | None = None
 

@@ -107,6 +107,16 @@ def test_a_new_build_of_the_base_reaches_it(tmp_path: Path) -> None:
     assert store.version("t7") != version
 
 
+def test_root_inside_is_a_derivations_own_choice(tmp_path: Path) -> None:
+    store = make_base(tmp_path)
+    captured = archive(tmp_path / "builds", (member("a"), b"x"))
+    plain = derive(store, tmp_path / "builds", captured)
+    rooted = derive(store, tmp_path / "builds", captured, run_as_root=True)
+    assert (store.get("base").run_as_root, plain.run_as_root, rooted.run_as_root) == (False, False, True)
+    assert plain.digest != rooted.digest
+    assert store.get("t7").run_as_root
+
+
 def test_removal(tmp_path: Path) -> None:
     store, builds = make_base(tmp_path), tmp_path / "builds"
     manifest = derive(store, builds, archive(builds, (member("a"), b"1")))

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from cove.drivers.guests import agent_boot, host_name, start_failure
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.forkserver.birth import Birth
 from cove.drivers.namespace.warm import close_all, receive_packet
-from cove.host.identities import id_map
 from cove.models.errors import error
 from cove.models.hosts import SandboxSpec
 from cove.models.isolation import Isolation
@@ -18,20 +17,20 @@ from cove.models.templates import TemplateManifest, is_ownable
 
 _BIRTH_SECONDS: Final = 20.0
 _LAST_WORDS_SECONDS: Final = 1.0
+_NPROC_MARGIN: Final = 16
 
 
-def write_id_maps(pid: int, slot: int) -> None:
-    """Give the new user namespace its ids (user_namespaces(7)); needs CAP_SETUID and CAP_SETGID.
+def write_id_maps(pid: int, content: str) -> None:
+    """Give a new user namespace its ids (user_namespaces(7)); needs CAP_SETUID and CAP_SETGID.
 
     Raises:
         CoveError: SANDBOX_START_FAILED.
     """
-    content = id_map(slot).encode()
     try:
         for name in ("uid_map", "gid_map"):
             handle = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
             try:
-                os.write(handle, content)
+                os.write(handle, content.encode())
             finally:
                 os.close(handle)
     except OSError as problem:
@@ -42,10 +41,12 @@ def birth_of(
     spec: SandboxSpec,
     template: TemplateManifest,
     *,
-    mapped_root: bool,
+    mapped: bool,
     has_disk: bool,
+    has_layers: bool,
     highest_capability: int,
     ends_with_server: bool,
+    counters: tuple[str, ...] = (),
 ) -> Birth:
     """What the new process is told."""
     return Birth(
@@ -53,9 +54,13 @@ def birth_of(
         layer_count=len(template.layers),
         has_disk=has_disk,
         disk_mb=spec.limits.disk_mb,
-        mapped_root=mapped_root,
+        has_layers=has_layers,
+        mapped=mapped,
+        run_as_root=template.run_as_root,
         open_files=spec.limits.open_files,
-        processes=spec.limits.pids,
+        # Just behind the cgroup's, where there is one: that one counts what it refuses.
+        processes=spec.limits.pids + (_NPROC_MARGIN if "pids" in counters else 0),
+        counters=counters,
         highest_capability=highest_capability,
         owned_directories=tuple(
             name.strip("/") for name in {*template.owned_directories, *spec.owned_directories} if is_ownable(name)
@@ -68,12 +73,13 @@ def birth_of(
 
 
 async def be_born(
-    channel: socket.socket, birth: Birth, *, disk: int | None, attach: Callable[[], Awaitable[None]]
+    channel: socket.socket, birth: Birth, *, mounts: Sequence[int], attach: Callable[[], Awaitable[None]]
 ) -> None:
     """Tell the new process what it is; while it takes its place, put it into its cgroups; await its answer.
 
     Args:
         channel: our end of the birth channel, non-blocking.
+        mounts: descriptors of its counters, of its disk and of its layers, as `birth` says.
         attach: puts the process into its cgroups.
 
     Raises:
@@ -82,7 +88,7 @@ async def be_born(
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_BIRTH_SECONDS):
-            await _send(channel, birth.model_dump_json().encode() + b"\n", disk)
+            await _send(channel, birth.model_dump_json().encode() + b"\n", mounts)
             await attach()
             await loop.sock_sendall(channel, protocol.LIMITS_IN_FORCE)
             answer, descriptors = await receive_packet(channel)
@@ -98,9 +104,9 @@ async def be_born(
         raise start_failure(answer)
 
 
-async def _send(channel: socket.socket, message: bytes, disk: int | None) -> None:
-    """The descriptor travels with the first bytes."""
-    sent = socket.send_fds(channel, [message], [disk] if disk is not None else [])
+async def _send(channel: socket.socket, message: bytes, mounts: Sequence[int]) -> None:
+    """The descriptors travel with the first bytes."""
+    sent = socket.send_fds(channel, [message], mounts)
     if sent < len(message):
         await asyncio.get_running_loop().sock_sendall(channel, message[sent:])
 

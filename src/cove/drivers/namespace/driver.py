@@ -13,15 +13,17 @@ from cove.drivers.base import cannot_stop
 from cove.drivers.first_processes import FirstProcess, FirstProcesses
 from cove.drivers.kits import KitShelf
 from cove.drivers.namespace.birth import be_born, birth_of, write_id_maps
+from cove.drivers.namespace.own_layers import give_to_root, own_layers
 from cove.drivers.namespace.parts import Parts
 from cove.drivers.namespace.probe import probe_template, read_facts
-from cove.drivers.namespace.warm import WarmProcess, start_warm_process
+from cove.drivers.namespace.warm import WarmProcess, close_all, start_warm_process
 from cove.drivers.probes import BootProbe
 from cove.drivers.records import groups_in, kit_in, record_of, restart_spec, slot_in, stopped_record
 from cove.drivers.stopped import StoppedSandboxes
 from cove.host.cgroups import Cgroups, prime_attach
 from cove.host.disks import LoopDisks
-from cove.host.identities import TEMPLATE_OWNER, SlotAllocator, new_slots
+from cove.host.identities import TEMPLATE_OWNER, SlotAllocator, id_map, new_slots
+from cove.host.subordinate_ids import find_subordinate_ids
 from cove.linux import landlock
 from cove.linux.clone import pid_of_pidfd
 from cove.linux.privileges import last_capability
@@ -69,6 +71,7 @@ class NamespaceDriver:
         self._has_disks = disks is not None
         self._kits = KitShelf(cgroups, disks, size=_READY_KITS if outlive_host else 0)
         self._privileged = os.geteuid() == 0
+        self._subordinate, self._no_subordinate = (None, "") if self._privileged else find_subordinate_ids()
         self._slots = slots or new_slots()
         self._warm: dict[str, WarmProcess] = {}
         self._warming: dict[str, asyncio.Lock] = {}
@@ -105,7 +108,8 @@ class NamespaceDriver:
         self._probe.doubt()
 
     async def _facts(self) -> tuple[str, ...]:
-        return (self._cgroups.mode, *sorted(self.capabilities.limits), str(self._has_disks), str(landlock.abi()))
+        mine = (str(self._has_disks), str(landlock.abi()), str(self._subordinate))
+        return (self._cgroups.mode, *sorted(self.capabilities.limits), *mine)
 
     async def _try_out(self) -> Mapping[str, str]:
         template = probe_template(self._run_dir / "probe", TEMPLATE_OWNER if self._privileged else None)
@@ -132,7 +136,10 @@ class NamespaceDriver:
         if not self._has_disks:
             lost.append(f"a sandbox's disk is memory (tmpfs), so it cannot be stopped: {_AS_ROOT}")
         if not self._privileged:
-            lost.append(f"all sandboxes run as your own user on the host, without id ranges of their own: {_AS_ROOT}")
+            lost.append(f"a root inside (`run_as_root`) is your own user on the host: {_AS_ROOT}")
+        if self._no_subordinate:
+            why = f"{self._no_subordinate}; or {_AS_ROOT}"
+            lost.append(f"all sandboxes run as your own user on the host, without ids of their own: {why}")
         if landlock.abi() < landlock.OLDEST_ABI:
             lost.append(f"no Landlock as a second wall around what a sandbox may write: {_LANDLOCK}")
         return tuple(lost)
@@ -266,6 +273,7 @@ class NamespaceDriver:
                     directory=self._run_dir / "warm" / template.digest[:16],
                     log=self._run_dir / "logs" / f"warm-{template.name}.log",
                     privileged=self._privileged,
+                    maps=self._subordinate.outer_maps() if self._subordinate else (),
                 )
                 self._end_outdated(template)
             return warm
@@ -283,10 +291,13 @@ class NamespaceDriver:
                 self._end_outdated(warm.template)
 
     async def _assemble(self, spec: SandboxSpec, warm: WarmProcess, parts: Parts) -> None:
+        if warm.template.run_as_root and self._privileged:
+            parts.layers = await own_layers(warm, parts.slot)
+        maps = self._subordinate.maps_of(parts.slot) if self._subordinate else None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with ours, theirs, self._sockets.listen(spec.sandbox_id) as listener:
             ours.setblocking(False)
-            parts.spawning = asyncio.ensure_future(warm.spawn(spec.sandbox_id, listener, theirs))
+            parts.spawning = asyncio.ensure_future(warm.spawn(spec.sandbox_id, listener, theirs, maps))
             # While the fork server forks: the rest of what the sandbox needs.
             kits = self._kits
             parts.kit = kit = await (
@@ -297,21 +308,27 @@ class NamespaceDriver:
             theirs.close()
             parts.pid = pid_of_pidfd(pidfd)
             if self._privileged:
-                write_id_maps(parts.pid, parts.slot)
-            birth = birth_of(
-                spec,
-                warm.template,
-                mapped_root=self._privileged,
-                has_disk=kit.disk is not None,
-                highest_capability=self._highest_capability,
-                ends_with_server=not self._outlive_host,
-            )
+                write_id_maps(parts.pid, id_map(parts.slot, own_root=warm.template.run_as_root))
+            if parts.layers and kit.disk is not None:
+                give_to_root(kit.disk, parts.slot)
 
             async def attach() -> None:
                 await primed
                 self._cgroups.attach(kit.groups, parts.pid)
 
-            await be_born(ours, birth, disk=kit.disk, attach=attach)
+            with self._cgroups.opened_counters(kit.groups) as counters:
+                birth = birth_of(
+                    spec,
+                    warm.template,
+                    mapped=self._privileged or maps is not None,
+                    has_disk=kit.disk is not None,
+                    has_layers=bool(parts.layers),
+                    highest_capability=self._highest_capability,
+                    ends_with_server=not self._outlive_host,
+                    counters=tuple(counters),
+                )
+                mounts = (*counters.values(), *(() if kit.disk is None else (kit.disk,)), *parts.layers)
+                await be_born(ours, birth, mounts=mounts, attach=attach)
 
     def _record(self, spec: SandboxSpec, template: TemplateManifest, parts: Parts) -> SandboxRecord:
         assert parts.kit
@@ -328,6 +345,8 @@ class NamespaceDriver:
     def _let_go(self, parts: Parts) -> None:
         if parts.kit:
             self._kits.let_go(parts.kit)
+        layers, parts.layers = parts.layers, ()
+        close_all(layers)
 
     async def _discard(self, sandbox_id: str, parts: Parts) -> None:
         """Undo a start that failed."""

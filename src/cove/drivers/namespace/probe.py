@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ def probe_template(directory: Path, owner: int | None) -> TemplateManifest:
     )
 
 
-def report_self(listener: socket.socket, boot: AgentBoot) -> NoReturn:
+def report_self(listener: socket.socket, boot: AgentBoot, _counters: Mapping[str, int]) -> NoReturn:
     """What the probe's sandbox does: answer its one client with what it can see and may do."""
     facts = {
         "sandbox_id": boot.sandbox_id,

@@ -8,6 +8,7 @@ sandboxes stay.
 import gc
 import socket
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from cove.drivers.namespace.forkserver.arenas import reserve_arenas
@@ -33,9 +34,9 @@ def main() -> None:
     preload()
     del keepers
 
-    def become_agent(listener: socket.socket, boot: "AgentBoot") -> NoReturn:
+    def become_agent(listener: socket.socket, boot: "AgentBoot", counters: Mapping[str, int]) -> NoReturn:
         gc.enable()
-        run(listener, boot)
+        run(listener, boot, counters)
 
     serve(channel, become_agent, [name for name in modules if name not in sys.modules])
 

@@ -3,6 +3,7 @@
 Every step runs in the new process, inside its own namespaces, before any foreign code does.
 """
 
+import contextlib
 import os
 import resource
 import shutil
@@ -15,7 +16,7 @@ from cove.drivers.namespace.forkserver.birth import Birth
 from cove.drivers.namespace.forkserver.identity import cover_boot_id, write_identity
 from cove.drivers.namespace.forkserver.kernel_files import mount_proc
 from cove.drivers.namespace.forkserver.protocol import DEVICES, DISK, LAYERS, ROOT, USER_ID
-from cove.linux import landlock
+from cove.linux import inside_root, landlock
 from cove.linux.clone import CLONE_NEWCGROUP, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, attach, bind, mount, pivot_root, remount
 from cove.linux.network import bring_loopback_up
@@ -44,13 +45,13 @@ class StepFailed(Exception):
 
 
 def enter_sandbox(
-    birth: Birth, disk: int | None, filter_program: bytes, keep: list[int], await_limits: Callable[[], None]
+    birth: Birth, mounts: list[int], filter_program: bytes, keep: list[int], await_limits: Callable[[], None]
 ) -> None:
     """Turn this freshly forked process into the first process of its sandbox.
 
     Args:
         birth: what it was told.
-        disk: mount descriptor of its disk, or None for a tmpfs.
+        mounts: descriptors of the mounts that came with that.
         filter_program: the compiled seccomp filter.
         keep: descriptors that stay open, besides 0 to 2.
         await_limits: returns when this process is in its cgroups.
@@ -60,7 +61,8 @@ def enter_sandbox(
     """
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
         ("take on the mapped user", lambda: _become_namespace_root(birth)),
-        ("mount the disk", lambda: _mount_disk(birth, disk)),
+        ("mount the disk", lambda: _mount_disk(birth, mounts)),
+        ("mount the layers", lambda: _mount_layers(birth, mounts)),
         ("mount the root filesystem", lambda: _mount_root(birth)),
         ("mount /proc and /dev", _mount_kernel_filesystems),
         ("make the user's directories", lambda: _make_directories(birth)),
@@ -84,10 +86,11 @@ def enter_sandbox(
 
 
 def _become_namespace_root(birth: Birth) -> None:
-    if not birth.mapped_root:
+    if not birth.mapped:
         _map_own_user(birth)
         return
-    os.setgroups([])
+    with contextlib.suppress(PermissionError):  # an ordinary user may be forbidden to; what is kept has no id here
+        os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
@@ -96,8 +99,8 @@ def _map_own_user(birth: Birth) -> None:
     """The one map that needs no privilege: this process's own user and group (user_namespaces(7))."""
     for name, content in (
         ("setgroups", "deny"),
-        ("uid_map", f"{USER_ID} {birth.outer_uid} 1"),
-        ("gid_map", f"{USER_ID} {birth.outer_gid} 1"),
+        ("uid_map", f"{birth.user} {birth.outer_uid} 1"),
+        ("gid_map", f"{birth.user} {birth.outer_gid} 1"),
     ):
         handle = os.open(f"/proc/self/{name}", os.O_WRONLY)
         try:
@@ -106,17 +109,26 @@ def _map_own_user(birth: Birth) -> None:
             os.close(handle)
 
 
-def _mount_disk(birth: Birth, disk: int | None) -> None:
-    if disk is None:
+def _mount_disk(birth: Birth, mounts: list[int]) -> None:
+    if not birth.has_disk:
         options = f"mode=755,size={birth.disk_mb}m,nr_inodes={max(1024, birth.disk_mb * 64)}"
         mount("tmpfs", DISK, "tmpfs", MS_NOSUID | MS_NODEV, options)
     else:
+        disk = mounts.pop(0)
         attach(disk, DISK)
         os.close(disk)
     if not os.path.lexists(f"{DISK}/work"):  # a new one
         os.mkdir(f"{DISK}/upper", 0o755)
         write_identity(birth, f"{DISK}/upper")
         os.mkdir(f"{DISK}/work", 0o755)
+
+
+def _mount_layers(birth: Birth, mounts: list[int]) -> None:
+    if len(mounts) != (birth.layer_count if birth.has_layers else 0):
+        raise ValueError("what came with the birth message is not what it says")
+    for index, layer in enumerate(mounts):
+        attach(layer, f"{LAYERS}/{index}")
+        os.close(layer)
 
 
 def _mount_root(birth: Birth) -> None:
@@ -136,22 +148,31 @@ def _mount_kernel_filesystems() -> None:
 
 
 def _make_directories(birth: Birth) -> None:
-    if not birth.mapped_root:
-        _replace_foreign_directories()
+    if birth.outer_uid != 0:
+        _replace_foreign_directories(birth)
     for name in (*_OWNED_BY_USER, birth.boot.workspace.strip("/"), *birth.owned_directories):
         path = f"{ROOT}/{name}"
         os.makedirs(path, mode=0o755, exist_ok=True)
-        if birth.mapped_root:
-            os.chown(path, USER_ID, USER_ID, follow_symlinks=False)
+        if birth.mapped:
+            os.chown(path, birth.user, birth.user, follow_symlinks=False)
 
 
-def _replace_foreign_directories() -> None:
+def _replace_foreign_directories(birth: Birth) -> None:
     """In a template that another user built, overlayfs cannot copy up: its owner has no id here (EOVERFLOW)."""
+    known = (0, USER_ID) if birth.mapped else (birth.user,)
     for index, name in enumerate((*_OWNED_BY_USER, *_OPEN_TO_ALL)):
         path, copy = f"{ROOT}/{name}", f"{DISK}/own-{index}"
-        if os.path.isdir(path) and os.stat(path).st_uid != USER_ID:
+        if os.path.isdir(path) and os.stat(path).st_uid not in known:
             shutil.copytree(path, copy, symlinks=True)
+            if birth.mapped:
+                _chown_tree(copy, birth.user)
             bind(copy, path)
+
+
+def _chown_tree(top: str, user: int) -> None:
+    for directory, names, files in os.walk(top):
+        for name in (".", *names, *files):
+            os.chown(f"{directory}/{name}", user, user, follow_symlinks=False)
 
 
 def _enter(workspace: str) -> None:
@@ -182,7 +203,8 @@ def _limit_resources(birth: Birth) -> None:
 
 
 def _restrict_changes(birth: Birth) -> None:
-    """A second wall around what the user may write, where the kernel has Landlock."""
+    """A second wall around what the user may write, where the kernel has Landlock. For a root inside the
+    wall is only around signals and abstract sockets: an installation changes files anywhere."""
     version = landlock.abi()
     if version < landlock.OLDEST_ABI:
         return
@@ -195,17 +217,20 @@ def _restrict_changes(birth: Birth) -> None:
         *birth.owned_directories,
     )
     places = {f"/{name}": landlock.CHANGE for name in changed if os.path.isdir(f"/{name}")}
+    if birth.run_as_root:
+        places = {"/": landlock.CHANGE}
     landlock.restrict_changes({"/proc": landlock.WRITE, "/dev": landlock.WRITE, **places}, version)
 
 
 def _give_up_privileges(birth: Birth) -> None:
     os.umask(0o022)
     # Changing the user first would lose CAP_SETPCAP; dropping everything first would lose CAP_SETUID.
-    drop_bounding_set(birth.highest_capability)
-    if birth.mapped_root:
-        os.setresgid(USER_ID, USER_ID, USER_ID)
-        os.setresuid(USER_ID, USER_ID, USER_ID)
-    drop_capabilities()
+    kept = inside_root.NUMBERS if birth.run_as_root else frozenset[int]()
+    drop_bounding_set(birth.highest_capability, keep=kept)
+    if birth.mapped:
+        os.setresgid(birth.user, birth.user, birth.user)
+        os.setresuid(birth.user, birth.user, birth.user)
+    drop_capabilities(keep=kept)
     forbid_new_privileges()
     # Same user as the code that will run here: it must not read or trace the agent.
     set_dumpable(False)
