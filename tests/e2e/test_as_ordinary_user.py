@@ -13,6 +13,7 @@ from tests.e2e.running_server import RunningServer, clean_environment, data_dire
 from tests.ordinary_user import USER, ordinary_python
 
 from cove import Sandbox
+from cove.models.errors import CoveError
 from cove.models.frames import ChangeFrame
 
 PROGRAM = """
@@ -103,3 +104,53 @@ def test_what_this_user_lacks_is_said_with_the_command_that_helps(diagnosis: dic
     assert "sudo cove serve" in lost, "what needs root"
     enforced = diagnosis["namespace"]["capabilities"]["limits"]
     assert ("memory_mb" in enforced) != ("systemd-run --user --scope -p Delegate=yes" in lost)
+
+
+def test_limits_that_do_not_hold_are_told_or_refused(
+    sandbox: Sandbox, place: tuple[tuple[str, ...], Path], diagnosis: dict[str, Any]
+) -> None:
+    missing = {"memory_mb", "vcpu", "pids"} - set(diagnosis["namespace"]["capabilities"]["limits"])
+    assert set(sandbox.get_info().limits_not_enforced) == set(sandbox.get_usage().limits_not_enforced) == missing
+    if not missing:
+        pytest.skip("this user can enforce every limit: there is nothing to refuse")
+    program, data_dir = place
+    command = [*program, "run", "print(1)", "--template", "base", "--data-dir", str(data_dir)]
+
+    def run(*options: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [*command, *options], capture_output=True, timeout=60, cwd="/", env=clean_environment(), check=False
+        )
+
+    loud, asked = run(), run("--limit", "memory_mb=256")
+    assert (loud.returncode, loud.stdout) == (0, b"1\n")
+    assert b"does not enforce memory_mb" in loud.stderr
+    assert run("--quiet").stderr == b""
+    assert asked.returncode == 1
+    assert b"cannot enforce memory_mb" in asked.stderr
+
+
+def test_without_dev_no_sandbox_is_started_whose_limits_do_not_hold(
+    place: tuple[tuple[str, ...], Path], diagnosis: dict[str, Any], sandbox: Sandbox, own_data_dir: Path
+) -> None:
+    missing = {"memory_mb", "vcpu"} - set(diagnosis["namespace"]["capabilities"]["limits"])
+    if not missing:
+        pytest.skip("this user can enforce every limit: there is nothing to refuse")
+    if os.geteuid() == 0:
+        os.chown(own_data_dir, USER, USER)
+
+    class UsersServer(RunningServer):
+        program = place[0]
+
+    server = UsersServer.start(own_data_dir, "--pool-size", "0")
+    try:
+        made = subprocess.run(
+            [*place[0], "keys", "create", "k", "--quiet", "--data-dir", str(own_data_dir)],
+            capture_output=True, text=True, timeout=60, cwd="/", env=clean_environment(), check=True,
+        )  # fmt: skip
+        with pytest.raises(CoveError) as caught:
+            Sandbox.create("base", base_url=server.url, api_key=made.stdout.strip())
+    finally:
+        server.stop()
+    assert caught.value.code == "LIMIT_NOT_ENFORCEABLE"
+    assert set(caught.value.details["limits"]) == missing
+    assert f"--allow-unenforced {','.join(sorted(missing))}" in caught.value.remedy

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from cove.models.isolation import Isolation
+from cove.models.limits import Limits
 from cove.server.settings import Settings, default_data_dir
 
 
@@ -144,4 +145,25 @@ def test_the_data_directory_of_ordinary_users(monkeypatch: pytest.MonkeyPatch, t
 def test_every_setting_is_documented() -> None:
     text = Settings.__doc__ or ""
     for name in Settings.model_fields:
-        assert name in text or name in {"max_vcpu", "max_memory_mb", "max_disk_mb"}, name
+        assert name in text or name.removeprefix("max_") in Limits.model_fields, name
+
+
+@pytest.mark.parametrize("text", ["memory_mb,vcpu", " memory_mb , vcpu ", '["memory_mb", "vcpu"]'])
+def test_limits_that_may_be_missing(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    assert Settings().must_hold == {"vcpu", "memory_mb", "disk_mb", "pids", "open_files"}
+    monkeypatch.setenv("COVE_ALLOW_UNENFORCED", text)
+    assert Settings().must_hold == {"disk_mb", "pids", "open_files"}
+    assert Settings(dev=True).must_hold == frozenset()
+
+
+@pytest.mark.parametrize("text", ["memory", "inodes", "[1", "memory_mb;vcpu"])
+def test_what_may_not_be_missing(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("COVE_ALLOW_UNENFORCED", text)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_a_bound_of_executions_is_default_and_maximum() -> None:
+    settings = Settings(max_execution_seconds=30, max_output_bytes=4096)
+    for limits in (settings.limits, settings.max_limits):
+        assert (limits.max_execution_seconds, limits.max_output_bytes) == (30, 4096)

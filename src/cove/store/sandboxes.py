@@ -201,6 +201,11 @@ def _more_limits(limits: Limits) -> dict[str, int] | None:
     return {name: value for name, value in found.items() if value != _MORE_LIMITS[name]} or None
 
 
+def _limits(row: RowMapping) -> Limits:
+    more: dict[str, int] = row["more_limits"] or {}
+    return Limits(**{name: row[name] for name in _LIMIT_COLUMNS}, **more)
+
+
 def _sandbox(row: RowMapping) -> StoredSandbox:
     reason: str | None = row["end_reason"]
     return StoredSandbox(
@@ -211,7 +216,7 @@ def _sandbox(row: RowMapping) -> StoredSandbox:
         template_name=row["template_name"],
         template_digest=row["template_digest"],
         isolation=Isolation(row["isolation"]),
-        limits=Limits(**{name: row[name] for name in _LIMIT_COLUMNS}, **(row["more_limits"] or {})),
+        limits=_limits(row),
         unenforced=tuple(row["unenforced"] or ()),
         internet_access=row["internet_access"],
         region=row["region"],
