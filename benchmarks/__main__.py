@@ -24,8 +24,10 @@ from benchmarks.measurements import (
     ending,
     file_transfer,
     first_output,
+    gvisor,
     idle_memory,
     mcp_server,
+    neighbours,
     preview_throughput,
     round_trip,
     streams,
@@ -54,8 +56,10 @@ _MEASUREMENTS: Final[Mapping[str, Measure]] = MappingProxyType(
         "preview": preview_throughput.measure,
         "mcp": mcp_server.measure,
         "memory": idle_memory.measure,
+        "gvisor": gvisor.measure,
         "command": command_line.measure,
         "kill": ending.measure,
+        "neighbours": neighbours.measure,
         "others": comparison.measure,
     }
 )
