@@ -26,8 +26,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
         " membarrier memfd_create pkey_alloc pkey_free pkey_mprotect mseal map_shadow_stack",
     ),
     _family(
-        "files by path and descriptor; the kernel checks permissions as for any unprivileged user, and a root inside may"
-        " only change files whose owners are the sandbox's own",
+        "files by path and descriptor; the kernel checks permissions as for any unprivileged user, and a root inside"
+        " may only change files whose owners are the sandbox's own",
         "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 open openat openat2 creat close"
         " close_range stat fstat lstat newfstatat statx lseek access faccessat faccessat2 readlink readlinkat"
         " rename renameat renameat2 link linkat symlink symlinkat unlink unlinkat mkdir mkdirat rmdir mknod mknodat"
