@@ -39,7 +39,9 @@ ELSEWHERE = {
             "capabilities, mounts, descriptors, user ids of a namespace sandbox",
             "tests/drivers/namespace/test_namespace_walls.py",
         ),
+        ("a root inside: capabilities, ids, layers", "tests/drivers/test_run_as_root.py"),
         ("sandboxes of an ordinary user", "tests/drivers/namespace/test_namespace_as_user.py"),
+        ("the same with ids of their own and delegated cgroups", "tests/drivers/namespace/test_namespace_delegated.py"),
         ("remains of ended sandboxes, ids that are used again", "tests/contract/test_driver_battery.py"),
     ),
     "Tenants": (
@@ -79,6 +81,7 @@ ELSEWHERE = {
 }
 CLASSES = {
     "test_kernel_and_host": "Kernel and host",
+    "test_root_inside": "Kernel and host",
     "test_tenants": "Tenants",
     "test_network_off": "Network",
     "test_files_and_archives": "Files and archives",
