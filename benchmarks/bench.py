@@ -57,9 +57,9 @@ class Bench:
         """A data directory of its own with the built templates, removed at the end."""
         return data_directory(self.built)
 
-    def serving(self, *, pool_size: int) -> AbstractContextManager[Server]:
+    def serving(self, *, pool_size: int, isolation: str = "namespace") -> AbstractContextManager[Server]:
         """A fresh server on a data directory of its own."""
-        return serving(self.built, pool_size=pool_size)
+        return serving(self.built, pool_size=pool_size, isolation=isolation)
 
 
 Measure = Callable[[Bench], list[Result]]

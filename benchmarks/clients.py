@@ -67,10 +67,11 @@ class SdkClient:
 
     url: str
     name: str = "SDK"
+    template: str = TEMPLATE
 
     def create(self) -> SdkTenant:
         """A new sandbox."""
-        return SdkTenant(Sandbox.create(TEMPLATE, base_url=self.url))
+        return SdkTenant(Sandbox.create(self.template, base_url=self.url))
 
     def close(self) -> None:
         """Nothing is kept open."""

@@ -30,6 +30,18 @@ def recorded(data_dir: Path) -> dict[str, Process]:
     return found
 
 
+def in_groups(data_dir: Path) -> dict[str, set[Process]]:
+    """All processes in the control groups of each recorded sandbox, by sandbox: those that serve it are no descendants
+    of its first process."""
+    found: dict[str, set[Process]] = {}
+    for path in (data_dir / "run" / "sandboxes").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            group = json.loads(path.read_bytes())["driver_state"]["groups"].split("\n")[0]
+            pids = Path(group, "cgroup.procs").read_text(encoding="ascii").split()
+            found[path.stem] = {about[0] for pid in pids if (about := _stat(int(pid)))}
+    return found
+
+
 def trees(roots: Iterable[int]) -> dict[int, set[Process]]:
     """Each of `roots` with all of its descendants, from one reading of /proc."""
     parents = dict(_all())

@@ -33,7 +33,8 @@ class Server:
 
     Attributes:
         url: where it listens; it needs no key.
-        pid: of the first process; where root starts it that supervises the server, and the host daemon is its child as well.
+        pid: of the first process; where root starts it that supervises the server, and the host daemon is its child,
+            too.
     """
 
     url: str

@@ -28,8 +28,11 @@ class Machine:
 
     async def outcome(self, *, fresh: bool = False) -> Verdict | CoveError:
         """As another process finds it."""
-        probe = BootProbe(Isolation.GVISOR, facts=self._facts, attempt=self._attempt, verdicts=self.directory)
-        return await probe.outcome(fresh=fresh)
+        return await self.probe().outcome(fresh=fresh)
+
+    def probe(self) -> BootProbe:
+        """That of another process."""
+        return BootProbe(Isolation.GVISOR, facts=self._facts, attempt=self._attempt, verdicts=self.directory)
 
     @property
     def file(self) -> Path:
@@ -115,20 +118,26 @@ def _without_notes(path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "notes": 1}))
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        _readable_by_others,
-        _anothers,
-        _link,
-        _pipe,
-        _without_notes,
-        lambda path: path.write_text("[" * 4000),
-        lambda path: path.write_text("{}"),
-        lambda path: path.write_bytes(b"\xff" * 100_000),
-    ],
+def _deep(path: Path) -> None:
+    path.write_text("[" * 4000)
+
+
+def _empty(path: Path) -> None:
+    path.write_text("{}")
+
+
+def _noise(path: Path) -> None:
+    path.write_bytes(b"\xff" * 100_000)
+
+
+SPOILS: tuple[Callable[[Path], None], ...] = (
+    *(_readable_by_others, _anothers, _link, _pipe),
+    *(_without_notes, _deep, _empty, _noise),
 )
-async def test_a_file_that_is_wrong_is_no_verdict(machine: Machine, spoil: Callable[[Path], object]) -> None:
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+async def test_a_file_that_is_wrong_is_no_verdict(machine: Machine, spoil: Callable[[Path], None]) -> None:
     await machine.outcome()
     spoil(machine.file)
     assert isinstance(await machine.outcome(), Verdict)
@@ -145,7 +154,7 @@ async def test_where_nothing_can_be_kept_it_works_all_the_same(tmp_path: Path) -
 
 async def test_a_start_that_fails_lets_the_next_process_try(machine: Machine) -> None:
     await machine.outcome()
-    probe = BootProbe(Isolation.GVISOR, facts=machine._facts, attempt=machine._attempt, verdicts=machine.directory)
+    probe = machine.probe()
     probe.doubt()
     probe.doubt()
     await machine.outcome()
