@@ -140,6 +140,9 @@ def test_it_has_no_privileges_left(place: Place) -> None:
     daemon = place.server.host_daemon()
     assert daemon
     assert status_of(daemon.pid)["Uid"].split()[0] == "0"
+    memory = [f"/proc/{place.server.pid}/{name}" for name in ("mem", "environ")]
+    assert as_user(0, TRY, *memory).count("opened") >= 2
+    assert as_user(SERVER_USER, TRY, *memory) == "", "not dumpable: its keys are not for others of its user (prctl(2))"
 
 
 def test_it_serves_with_a_store_of_before(place: Place) -> None:
@@ -245,7 +248,7 @@ def test_what_the_host_daemon_refuses_whoever_asks(place: Place) -> None:
 
 
 def test_it_dies_with_its_supervisor_and_its_supervisor_with_it(serve: Serve) -> None:
-    server = serve("--keep-sandboxes", COVE_API_KEY="")
+    server = serve()
     with Sandbox.create("base", base_url=server.url) as sandbox:
         for victim in ("supervisor", "server"):
             pid, daemon = server.pid, server.host_daemon()
@@ -258,7 +261,7 @@ def test_it_dies_with_its_supervisor_and_its_supervisor_with_it(serve: Serve) ->
                 os.kill(pid, signal.SIGKILL)
                 assert server.process.wait(SECONDS) == 70
             assert lives(daemon), "the host daemon waits for the next server"
-            server = serve("--keep-sandboxes", "--port", server.url.rpartition(":")[2])
+            server = serve("--port", server.url.rpartition(":")[2])
             assert sandbox.run_code(f"print('{victim}')").stdout == f"{victim}\n"
             assert server.host_daemon() not in {None, daemon}
 
