@@ -27,13 +27,14 @@ def set_dumpable(enabled: bool) -> None:
     _prctl(PR_SET_DUMPABLE, int(enabled))
 
 
-def end_first_without_memory() -> None:
-    """When memory is out, let the kernel end this process, and those it starts, before others that are as large
-    (proc_pid_oom_score_adj(5)). Nobody needs a privilege for that; where it cannot be, sizes alone decide."""
+def end_first_without_memory(score: int) -> None:
+    """When memory is out, let the kernel end this process, and those it starts, before others with a lower `score`
+    (0 to 1000) as long as their sizes do not outweigh it (proc_pid_oom_score_adj(5)). Nobody needs a privilege to raise
+    it; where it cannot be, sizes alone decide."""
     with contextlib.suppress(OSError):
         handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         try:
-            os.write(handle, b"500")
+            os.write(handle, b"%d" % score)
         finally:
             os.close(handle)
 

@@ -19,6 +19,9 @@ from cove.models.errors import error
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 CONTROL_DESCRIPTOR = 3
+INTERPRETER_OOM_SCORE = 500
+PROGRAM_OOM_SCORE = 800
+"""Without memory, programs go before interpreters, which hold the user's state, and these before the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Invocation:
     directory: str
 
 
-def fork_process(main: Callable[[], object]) -> int:
+def fork_process(main: Callable[[], object], *, oom_score: int = INTERPRETER_OOM_SCORE) -> int:
     """Run `main` in a forked process, in a session of its own, and return its pid. `main` never returns here.
 
     The process is a child subreaper, can be traced by its own user, and dies with its parent.
@@ -49,7 +52,7 @@ def fork_process(main: Callable[[], object]) -> int:
         parent = os.getpid()
         pid = _fork()
         if pid == 0:
-            _run_child(main, parent)
+            _run_child(main, parent, oom_score)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return pid
@@ -66,7 +69,7 @@ def _fork() -> int:
         ) from problem
 
 
-def _run_child(main: Callable[[], object], parent: int) -> NoReturn:
+def _run_child(main: Callable[[], object], parent: int, oom_score: int) -> NoReturn:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -76,7 +79,7 @@ def _run_child(main: Callable[[], object], parent: int) -> NoReturn:
         if os.getppid() == parent:
             set_child_subreaper(True)
             set_dumpable(True)
-            end_first_without_memory()  # a flood of small processes must not cost the agent its life
+            end_first_without_memory(oom_score)  # a flood of small processes must not cost the agent its life
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             main()
     except BaseException as problem:
@@ -104,7 +107,8 @@ def spawn(invocation: Invocation, *, stdout: int, stderr: int, control: int | No
     Raises:
         LimitExceeded: no process can be started.
     """
-    return fork_process(lambda: _execute(invocation, stdout, stderr, control))
+    score = PROGRAM_OOM_SCORE if control is None else INTERPRETER_OOM_SCORE
+    return fork_process(lambda: _execute(invocation, stdout, stderr, control), oom_score=score)
 
 
 def arrange_descriptors(*, stdout: int, stderr: int, control: int | None) -> None:
