@@ -350,13 +350,6 @@ class Settings(BaseSettings):
         return {name: max(getattr(most, name), getattr(usual, name)) for name in names}
 
     @property
-    def host_ceilings(self) -> dict[str, int]:
-        """What the host daemon holds the server itself to."""
-        most, usual = self.max_limits, self.limits
-        names = ("vcpu", "memory_mb", "disk_mb", "pids", "open_files")
-        return {name: max(getattr(most, name), getattr(usual, name)) for name in names}
-
-    @property
     def namespace_quota(self) -> Quota:
         """What each namespace may use, if nothing else is said about it."""
         return Quota(
