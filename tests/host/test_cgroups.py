@@ -1,14 +1,17 @@
 """Control groups: finding the hierarchies, and really limiting a process."""
 
+import contextlib
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cove.host.cgroups import CgroupMode, Cgroups, Hierarchies, detect
+from cove.host.cgroups import CgroupMode, Cgroups, Hierarchies, detect, move_into_leaf
 from cove.models.errors import CoveError
 from cove.models.limits import MIB, Limits
 
@@ -142,6 +145,52 @@ def test_the_same_program_survives_without_the_limit(cgroups: Cgroups) -> None:
     assert cgroups.usage(groups).memory_peak_bytes > 100 * MIB
 
 
+def test_a_share_divides_a_processor(cgroups: Cgroups) -> None:
+    if "cpu_share" not in cgroups.enforceable:
+        pytest.skip("no writable cpu controller")
+    preferred, other = spun_together(cgroups, Limits(cpu_share=400), Limits(cpu_share=100))
+    assert 2.5 < preferred / other < 6
+    first, second = spun_together(cgroups, Limits(), Limits())
+    assert 0.6 < first / second < 1.6, "the same without the shares"
+
+
+def spun_together(cgroups: Cgroups, *limits: Limits) -> list[float]:
+    """Processor seconds that programs under these limits get while all of them want the same processor."""
+    code = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); input()\nwhile True: pass"
+    with contextlib.ExitStack() as stack:
+        made: list[tuple[str, ...]] = []
+        for number, each in enumerate(limits):
+            groups = cgroups.create(f"{NAME}-{number}", each)
+            stack.callback(cgroups.remove, groups)
+            program = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+            stack.enter_context(program)
+            stack.callback(program.kill)
+            cgroups.attach(groups, program.pid)
+            made.append(groups)
+            assert program.stdin
+            program.stdin.write(b"\n")
+            program.stdin.flush()
+
+        def used() -> list[float]:
+            return [cgroups.usage(groups).cpu_seconds for groups in made]
+
+        def since(start: list[float]) -> list[float]:
+            return [now - then for now, then in zip(used(), start, strict=True)]
+
+        start = used()
+        wait_until(lambda: min(since(start)) > 0.1)  # all of them spin by then
+        start = used()
+        wait_until(lambda: sum(since(start)) > 0.8)
+        return since(start)
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_freezing_stops_and_thawing_continues(cgroups: Cgroups) -> None:
     groups = cgroups.create(NAME, Limits())
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -155,6 +204,27 @@ def test_freezing_stops_and_thawing_continues(cgroups: Cgroups) -> None:
         assert process.stdout.readline() == b"hello\n"
         cgroups.kill(groups)
         assert process.wait(timeout=10) == -9
+
+
+def test_a_delegated_group_is_emptied_into_a_leaf(cgroups: Cgroups) -> None:
+    """Also of what this process has not started itself: a group with processes cannot hand out controllers."""
+    group = next((Path(path) for path in cgroups.groups_of(NAME) if Path(path, "../cgroup.max.depth").exists()), None)
+    if group is None:
+        pytest.skip("no hierarchy of version 2 is mounted here")
+    cgroups.create(NAME, Limits())
+    with subprocess.Popen(["sleep", "100"]) as one, subprocess.Popen(["sleep", "100"]) as other:
+        try:
+            for process in (one, other):
+                (group / "cgroup.procs").write_text(str(process.pid))
+            move_into_leaf(group)
+            assert (group / "cgroup.procs").read_text() == ""
+            moved = (group / "hostd/cgroup.procs").read_text().split()
+            assert {int(pid) for pid in moved} == {one.pid, other.pid}
+        finally:
+            for process in (one, other):
+                process.kill()
+                process.wait(timeout=10)
+            cgroups.remove((str(group / "hostd"),))
 
 
 def test_removal_leaves_nothing(cgroups: Cgroups) -> None:
