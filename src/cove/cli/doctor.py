@@ -80,7 +80,7 @@ async def _diagnose(data_dir: Path) -> Diagnosis:
         enforced_limits=sorted({limit for report in reports for limit in report.capabilities.limits}),
         drivers=drivers,
         templates=built,
-        findings=[*_driver_findings(drivers), *_other_findings(data_dir, built)],
+        findings=[*_driver_findings(drivers), *_other_findings(data_dir, built), *_host_findings()],
     )
 
 
@@ -91,9 +91,29 @@ def _machine(data_dir: Path) -> dict[str, str]:
         "architecture": platform.machine(),
         "processors": str(os.cpu_count()),
         "user": "root" if os.geteuid() == 0 else f"uid {os.geteuid()}",
+        "cove serve would be": _serves_as(),
         "python": platform.python_version(),
         "data directory": f"{data_dir} ({free // 2**30} GiB free)",
     }
+
+
+def _serves_as() -> str:
+    from cove.models.errors import CoveError
+    from cove.server.server_user import VARIABLE, server_user
+
+    try:
+        user = server_user(os.environ.get(VARIABLE))
+    except CoveError as problem:
+        return f"refused: {problem.message}"
+    if user is None:
+        return "root, with all its privileges" if os.geteuid() == 0 else "you"
+    return f"user {user.name}, without privileges"
+
+
+def _host_findings() -> list[Finding]:
+    from cove.cli.host_settings import host_settings
+
+    return [Finding(one.name, one.state, one.detail, one.remedy) for one in host_settings()]
 
 
 def _driver_findings(drivers: list[dict[str, Any]]) -> list[Finding]:
@@ -143,7 +163,7 @@ def _show(diagnosis: Diagnosis) -> None:
         drivers.add_row(driver["isolation"], works, driver["summary"], f"{driver['seconds']:.2f} s")
     console.print(drivers)
     for finding in diagnosis.findings:
-        colour = "yellow" if finding.state == "partly" else "red"
+        colour = {"ok": "green", "partly": "yellow"}.get(finding.state, "red")
         console.print(f"[{colour}]{finding.state:8}[/{colour}] [bold]{finding.name}[/bold]: {escape(finding.detail)}")
         if finding.remedy:
             console.print(f"         type: {escape(finding.remedy)}", style="cyan")
