@@ -26,17 +26,23 @@ subprocess.run([sys.executable, "-c", "import cove.cli.main, httpx2"], check=Tru
 
 
 class Account(NamedTuple):
-    """A user that exists, with subordinate ids (subuid(5)), and control groups that are delegated to it."""
+    """A user that exists, with subordinate ids (subuid(5)), and control groups that are delegated to it.
+
+    Attributes:
+        groups: what is delegated.
+        start: where its programs start; in version 2 a group below, as after an earlier host daemon.
+    """
 
     name: str
     uid: int
     subordinate: range
     groups: tuple[Path, ...]
+    start: tuple[Path, ...]
 
     @property
     def enter(self) -> tuple[str, ...]:
         """The start of a command line: in its groups, still as root."""
-        files = " ".join(f"{group}/cgroup.procs" for group in self.groups)
+        files = " ".join(f"{group}/cgroup.procs" for group in self.start)
         return ("sh", "-c", f'for file in {files}; do echo $$ > $file; done; exec "$@"', "enter")
 
 
@@ -58,8 +64,8 @@ def account() -> Generator[Account]:
         for file in files:
             _remove_lines(file, name)  # those that useradd has given
         subprocess.run(["usermod", *add, name], check=True, capture_output=True, timeout=20)
-        with _delegated_groups(name, number) as groups:
-            yield Account(name, number, range(first, first + 5000), groups)
+        with _delegated_groups(name, number) as (groups, start):
+            yield Account(name, number, range(first, first + 5000), groups, start)
     finally:
         subprocess.run(["userdel", name], check=False, capture_output=True, timeout=20)
         for file in files:
@@ -73,9 +79,10 @@ def _remove_lines(file: Path, name: str) -> None:
 
 
 @contextmanager
-def _delegated_groups(name: str, uid: int) -> Generator[tuple[Path, ...]]:
+def _delegated_groups(name: str, uid: int) -> Generator[tuple[tuple[Path, ...], tuple[Path, ...]]]:
     """A group in each hierarchy, as a service manager hands one to a user (cgroups(7), "Cgroups delegation")."""
     made: list[Path] = []
+    start: list[Path] = []
     try:
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             fields, _, tail = line.partition(" - ")
@@ -84,11 +91,14 @@ def _delegated_groups(name: str, uid: int) -> Generator[tuple[Path, ...]]:
                 with contextlib.suppress(OSError):
                     group.mkdir()
                     made.append(group)
-                    for path in (group, *group.glob("cgroup.[pst]*"), *group.glob("tasks")):
-                        os.chown(path, uid, uid)
+                    start.append(group / "hostd" if tail.startswith("cgroup2") else group)
+                    start[-1].mkdir(exist_ok=True)
+                    for one in {group, start[-1]}:
+                        for path in (one, *one.glob("cgroup.[pst]*"), *one.glob("tasks")):
+                            os.chown(path, uid, uid)
         if not made:
             pytest.skip("no control group can be made here")
-        yield tuple(made)
+        yield tuple(made), tuple(start)
     finally:
         for group in made:
             for child in sorted(group.rglob("*"), reverse=True):

@@ -208,10 +208,10 @@ def test_freezing_stops_and_thawing_continues(cgroups: Cgroups) -> None:
 
 def test_a_delegated_group_is_emptied_into_a_leaf(cgroups: Cgroups) -> None:
     """Also of what this process has not started itself: a group with processes cannot hand out controllers."""
-    group = next((Path(path) for path in cgroups.groups_of(NAME) if Path(path, "../cgroup.max.depth").exists()), None)
+    made = [Path(group) for group in cgroups.create(NAME, Limits())]
+    group = next((group for group in made if (group / "cgroup.max.depth").exists()), None)
     if group is None:
         pytest.skip("no hierarchy of version 2 is mounted here")
-    cgroups.create(NAME, Limits())
     with subprocess.Popen(["sleep", "100"]) as one, subprocess.Popen(["sleep", "100"]) as other:
         try:
             for process in (one, other):

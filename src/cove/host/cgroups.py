@@ -24,6 +24,7 @@ _SHARES: Final = 1024  # what a group of version 1 has by itself; in version 2 t
 _REMOVE_SECONDS: Final = 2.0
 _REMOVE_PAUSE: Final = 0.01
 _LEAF: Final = "hostd"
+_LOOKS: Final = 10
 
 
 class CgroupMode(StrEnum):
@@ -100,7 +101,9 @@ def _writable(mount_point: Path, own: str) -> Path | None:
 
 def _writable_v2(mount_point: Path, own: str) -> Path | None:
     # Root makes its groups at the top: its own group may hold processes, and then cannot hand out controllers.
-    return _writable(mount_point, "/") or _writable(mount_point, own)
+    # An earlier host daemon may have moved this process into a leaf beside its groups.
+    above = own.removesuffix(f"/{_LEAF}")
+    return _writable(mount_point, "/") or _writable(mount_point, above) or _writable(mount_point, own)
 
 
 def _available(base: Path) -> frozenset[str]:
@@ -283,11 +286,30 @@ def _hand_out(base: Path, controllers: frozenset[str]) -> None:
     except OSError as problem:
         if problem.errno != errno.EBUSY:
             raise _explain(problem) from problem
-        leaf = base.parent / _LEAF
-        leaf.mkdir(exist_ok=True)
-        _write(f"{leaf}/cgroup.procs", str(os.getpid()))
-        _write(f"{base.parent}/cgroup.subtree_control", wanted)
+        try:
+            move_into_leaf(base.parent)
+            _write(f"{base.parent}/cgroup.subtree_control", wanted)
+        except OSError as still:
+            raise _explain(still) from still
     _write(f"{base}/cgroup.subtree_control", wanted)
+
+
+def move_into_leaf(group: Path) -> None:
+    """Empty a group of version 2 that was delegated to this user, into a group below it: the server, this process and
+    whatever else was started with them. Who forks meanwhile leaves a child behind, so it is looked at again.
+
+    Raises:
+        OSError: a process is somebody else's.
+    """
+    leaf = group / _LEAF
+    leaf.mkdir(exist_ok=True)
+    for _ in range(_LOOKS):
+        pids = (_read(f"{group}/cgroup.procs") or "").split()
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                _write(f"{leaf}/cgroup.procs", pid)
 
 
 def _make(group: Path) -> str:

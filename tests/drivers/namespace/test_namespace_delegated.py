@@ -136,6 +136,16 @@ def test_delegated_control_groups_limit_memory(scene: Scene) -> None:
     assert (printed.strip(), kills) == ("137", 1)
 
 
+def test_an_earlier_daemons_groups_are_found_again(scene: Scene) -> None:
+    """In version 2 this one began in the leaf that an earlier one has moved it to."""
+    moved = [(start, start.parent) for start in scene.user.start if start.name == "hostd"]
+    if not moved:
+        pytest.skip("no hierarchy of version 2 is mounted here")
+    for start, group in moved:
+        assert len(list((group / "cove").glob("kit-*"))) >= 3
+        assert not (start / "cove").exists()
+
+
 def test_delegated_control_groups_freeze(scene: Scene) -> None:
     assert scene.facts["report"]["capabilities"]["pause"]
     assert scene.facts["resumed"]["stdout"] == "42\n"

@@ -42,6 +42,11 @@ _LANDLOCK: Final = "Linux 6.2 or later, started with `landlock` in the `lsm=` bo
 _AS_ROOT: Final = "`sudo cove serve`"
 _MORE_CGROUPS: Final = f"`systemd-run --user --scope -p Delegate=yes cove serve` (cgroup v2), or {_AS_ROOT}"
 
+_CPU_TOO: Final = (
+    "`sudo systemctl edit user@.service` with `[Service]` and `Delegate=cpu memory pids` (systemd delegates memory and"
+    f" pids only, unless told), then `systemd-run --user --scope -p Delegate=yes cove serve`, or {_AS_ROOT}"
+)
+
 
 class NamespaceDriver:
     """Implements `RuntimeDriver`. See ARCHITECTURE.md, "How a namespace sandbox starts"."""
@@ -132,7 +137,8 @@ class NamespaceDriver:
         missing = {"memory_mb", "vcpu"} - self._cgroups.enforceable
         if missing:
             names = ", ".join(sorted(missing))
-            lost.append(f"no limit on {names}: no writable cgroup controller; {_MORE_CGROUPS}")
+            remedy = _CPU_TOO if missing == {"vcpu"} and not self._privileged else _MORE_CGROUPS
+            lost.append(f"no limit on {names}: no writable cgroup controller; {remedy}")
         if not self._has_disks:
             lost.append(f"a sandbox's disk is memory (tmpfs), so it cannot be stopped: {_AS_ROOT}")
         if not self._privileged:
