@@ -22,7 +22,7 @@ GRACE_SECONDS = 5.0
 async def plane_with_door(**settings: object) -> AsyncGenerator[Plane]:
     """Both, for the time of the block."""
     directory = Path(tempfile.mkdtemp(prefix="cove-"))
-    (directory / "run").mkdir()
+    (directory / "run" / "server").mkdir(parents=True)
     running = Running(directory)
     try:
         plane = await running.start(**settings)
