@@ -139,7 +139,8 @@ class GvisorDriver:
         if self._runsc is None:
             runsc = await asyncio.to_thread(find_runsc)
             if os.geteuid() != 0:
-                raise unavailable("gVisor sandboxes need Cove to run as root.", "Run Cove as root.")
+                why = "for an ordinary user runsc maps one id only, so that a sandbox's own user could create no file"
+                raise unavailable(f"gVisor sandboxes need Cove to run as root: {why}.", "Run Cove as root.")
             self._runsc = runsc
             self._sockets.make_directory()
             (self._run_dir / "boxes").mkdir(mode=0o755, exist_ok=True)
