@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.internet import Internet
 
 from cove.host.templates.store import TemplateStore
 from cove.models.errors import CoveError
@@ -63,6 +64,13 @@ def as_root() -> None:
     """Skip, with the reason, where the test needs root."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
+
+
+@pytest.fixture(scope="session")
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    """Network namespaces with real servers; skips where they cannot be made."""
+    with Internet.started(tmp_path_factory.mktemp("internet")) as internet:
+        yield internet
 
 
 def mounted_below(directory: Path) -> list[str]:

@@ -3,33 +3,23 @@
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
-import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.captured_network import captured_network
 from tests.internet import Internet, enter
 from tests.internet_servers import NAMESERVER
 
 from cove.egress.captured import CapturedSandbox
 from cove.egress.carrying import Pipes
 from cove.egress.resolving import Upstream
-from cove.linux.clone import CLONE_NEWNET, CLONE_NEWUSER, unshare
-from cove.linux.network import bring_loopback_up
-from cove.linux.redirection import redirect_everything
 from cove.models.network import EgressPolicy
 
 SECONDS = 20.0
-
-
-@pytest.fixture(scope="session")
-def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
-    with Internet.started(tmp_path_factory.mktemp("internet")) as internet:
-        yield internet
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +83,7 @@ class Inside:
 async def inside(internet: Internet, tmp_path: Path) -> AsyncIterator[Inside]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(internet.on_machine())
-        namespace, sockets = _captured()
+        namespace, sockets = captured_network()
         stack.callback(os.close, namespace)
         pipes = Pipes()
         stack.callback(pipes.close)
@@ -102,26 +92,3 @@ async def inside(internet: Internet, tmp_path: Path) -> AsyncIterator[Inside]:
             yield Inside(namespace, served, internet.certificate.authority, tmp_path)
         finally:
             await served.end()
-
-
-def _captured() -> tuple[int, list[socket.socket]]:
-    """A network namespace that only descriptors hold, and its captured sockets."""
-    ours, theirs = socket.socketpair()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            unshare(CLONE_NEWUSER | CLONE_NEWNET)
-            bring_loopback_up()
-            namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
-            captured = redirect_everything()
-            socket.send_fds(theirs, [b"x"], [namespace, *(sock.fileno() for sock in captured.all)])
-            code = 0
-        except BaseException:  # this process must not go on as the test runner
-            traceback.print_exc()
-        os._exit(code)
-    theirs.close()
-    with ours:
-        _, descriptors, _, _ = socket.recv_fds(ours, 1, 16)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    return descriptors[0], [socket.socket(fileno=descriptor) for descriptor in descriptors[1:]]

@@ -34,6 +34,8 @@ class CapturedSandbox:
 
     def __init__(self, sockets: Sequence[socket.socket], upstream: Upstream, pipes: Pipes) -> None:
         self._loop = asyncio.get_running_loop()
+        for sock in sockets:
+            sock.setblocking(False)
         self._streams = [sock for sock in sockets if sock.type == socket.SOCK_STREAM]
         self._datagrams = [sock for sock in sockets if sock.type == socket.SOCK_DGRAM]
         self._upstream = upstream

@@ -138,3 +138,8 @@ class NetworkReport(Contract):
     totals: EgressTotals = EgressTotals()
     entries: tuple[EgressEntry, ...] = ()
     forgotten: int = 0
+
+    def latest(self, most: int) -> "NetworkReport":
+        """With the latest `most` entries only."""
+        dropped = max(0, len(self.entries) - most)
+        return self.model_copy(update={"entries": self.entries[dropped:], "forgotten": self.forgotten + dropped})

@@ -1,0 +1,141 @@
+"""The egress program: serves the sandboxes whose sockets it is given, for as long as a host needs it."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from typing import Any, Final
+
+import pydantic
+import structlog
+
+from cove.egress import wire
+from cove.egress.captured import CapturedSandbox
+from cove.egress.carrying import Pipes
+from cove.egress.resolving import Upstream
+from cove.models.network import EgressPolicy
+
+LONELY_SECONDS: Final = 30.0
+"""Without a sandbox and without a host daemon it ends after so long."""
+_log = structlog.get_logger("cove.egress")
+
+
+class EgressProgram:
+    """Takes calls of the host daemon; sandboxes go on while there is none, so that one can be replaced."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._pipes = Pipes()
+        self._sandboxes: dict[str, CapturedSandbox] = {}
+        self._callers: set[asyncio.Task[None]] = set()
+        self._end = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def run(self, listener: socket.socket) -> None:
+        """Take calls on `listener`, which is bound, until told to end, or nobody is left."""
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        listener.listen(16)
+        loop.add_reader(listener, self._accept, listener)
+        try:
+            await self._until_needed_no_more()
+        finally:
+            loop.remove_reader(listener)
+            listener.close()
+            for caller in self._callers:
+                caller.cancel()
+            await asyncio.gather(*self._callers, return_exceptions=True)
+            await asyncio.gather(*(one.end() for one in self._sandboxes.values()), return_exceptions=True)
+            self._pipes.close()
+
+    def end(self) -> None:
+        """End soon."""
+        self._end.set()
+        self._changed.set()
+
+    async def _until_needed_no_more(self) -> None:
+        while not self._end.is_set():
+            self._changed.clear()
+            lonely = not self._callers and not self._sandboxes
+            try:
+                async with asyncio.timeout(LONELY_SECONDS if lonely else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            caller, _ = listener.accept()
+        except OSError:
+            return
+        caller.setblocking(False)
+        if not _is_own(caller):
+            caller.close()
+            return
+        wire.widen(caller)
+        task = asyncio.create_task(self._serve(caller))
+        self._callers.add(task)
+        task.add_done_callback(self._callers.discard)
+        task.add_done_callback(lambda _: self._changed.set())
+
+    async def _serve(self, caller: socket.socket) -> None:
+        with caller, contextlib.suppress(EOFError, OSError, ValueError):
+            while True:
+                message, descriptors = await wire.receive(caller)
+                await wire.send(caller, await self._answer(message, descriptors))
+
+    async def _answer(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        try:
+            return {"ok": await self._call(message, sockets)}
+        except (KeyError, TypeError, pydantic.ValidationError) as problem:
+            return {"error": f"not a call: {problem}"[:500]}
+        except OSError as problem:
+            return {"error": f"the sandbox's sockets cannot be used: {problem.strerror}"}
+        finally:
+            for sock in sockets:
+                sock.close()
+
+    async def _call(self, message: dict[str, Any], sockets: list[socket.socket]) -> Any:
+        match message["call"]:
+            case "open":
+                await self._open(str(message["sandbox"]), EgressPolicy.model_validate(message["policy"]), sockets)
+            case "apply":
+                self._sandboxes[str(message["sandbox"])].apply(EgressPolicy.model_validate(message["policy"]))
+            case "close":
+                await self._close(str(message["sandbox"]))
+            case "report":
+                report = self._sandboxes[str(message["sandbox"])].report(after=int(message["after"]))
+                return report.latest(wire.REPORTED_ENTRIES).model_dump(mode="json")
+            case "list":
+                return sorted(self._sandboxes)
+            case "end":
+                self.end()
+            case _:
+                raise KeyError(message["call"])
+        return None
+
+    async def _open(self, sandbox_id: str, policy: EgressPolicy, sockets: list[socket.socket]) -> None:
+        await self._close(sandbox_id)
+        sandbox = CapturedSandbox([sock.dup() for sock in sockets], self._upstream, self._pipes)
+        try:
+            sandbox.apply(policy)
+        except BaseException:
+            await sandbox.end()
+            raise
+        self._sandboxes[sandbox_id] = sandbox
+        self._changed.set()
+
+    async def _close(self, sandbox_id: str) -> None:
+        sandbox = self._sandboxes.pop(sandbox_id, None)
+        if sandbox:
+            await sandbox.end()
+            self._changed.set()
+
+
+def _is_own(caller: socket.socket) -> bool:
+    """Whether root, or this program's own user, calls (SO_PEERCRED, unix(7))."""
+    credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in (0, os.geteuid())

@@ -1,0 +1,254 @@
+"""The egress program as the host daemon sees it: started when it is needed, called, started again when it has died."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from cove.egress import wire
+from cove.models.errors import CoveError, error
+from cove.models.network import EgressPolicy, NetworkReport
+
+_CALL_SECONDS: Final = 10.0
+_log = structlog.get_logger(__name__)
+
+
+class Egress:
+    """Opens the way out for sandboxes, each within its policy.
+
+    The program outlives this daemon, so that connections survive its replacement; the next one finds it by its socket.
+    What is captured of a sandbox is kept here too: a program that died is replaced, and goes on where it was.
+    """
+
+    def __init__(
+        self, run_dir: Path, *, user: int | None, nameservers: Sequence[str] = (), outlives: bool = True
+    ) -> None:
+        """
+        Args:
+            user: that the program takes on, where this is root.
+            nameservers: that it asks instead of this machine's.
+            outlives: whether it goes on when this process is gone.
+        """
+        self._path = run_dir / wire.SOCKET_NAME
+        self._log = run_dir / "logs" / "egress.log"
+        self._user = user
+        self._nameservers = tuple(nameservers)
+        self._outlives = outlives
+        self._tether: int | None = None
+        self._channel: socket.socket | None = None
+        self._watched: socket.socket | None = None
+        self._mending: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._sockets: dict[str, list[socket.socket]] = {}
+        self._policies: dict[str, EgressPolicy] = {}
+
+    def keep(self, sandbox_id: str, descriptors: Sequence[int]) -> None:
+        """These are the captured sockets of a sandbox; they belong to this object from now on."""
+        self._drop(sandbox_id)
+        self._sockets[sandbox_id] = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+
+    def has(self, sandbox_id: str) -> bool:
+        """Whether a way out can be opened for it."""
+        return sandbox_id in self._sockets or sandbox_id in self._policies
+
+    async def apply(self, sandbox_id: str, policy: EgressPolicy) -> None:
+        """Put a policy in force, at once and also for what is connected.
+
+        Raises:
+            CoveError: UNSUPPORTED, when its traffic is not captured; HOST_UNAVAILABLE.
+        """
+        if sandbox_id not in self._policies:
+            if policy.is_closed:
+                return
+            await self._open(sandbox_id, policy)
+        else:
+            await self._call({"call": "apply", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")})
+        self._policies[sandbox_id] = policy
+
+    async def report(self, sandbox_id: str, *, after: int) -> NetworkReport:
+        """What a sandbox did; entries with a sequence above `after`.
+
+        Raises:
+            CoveError: HOST_UNAVAILABLE.
+        """
+        if sandbox_id not in self._policies:
+            return NetworkReport()
+        answer = await self._call({"call": "report", "sandbox": sandbox_id, "after": after})
+        return NetworkReport.model_validate(answer)
+
+    async def forget(self, sandbox_id: str) -> None:
+        """The sandbox has ended. Idempotent."""
+        self._drop(sandbox_id)
+        if self._policies.pop(sandbox_id, None) is not None:
+            with contextlib.suppress(CoveError):
+                await self._call({"call": "close", "sandbox": sandbox_id})
+
+    async def adopt(self, policies: dict[str, EgressPolicy]) -> None:
+        """Find the program of an earlier daemon: what it serves goes on, and it forgets everything else.
+
+        Args:
+            policies: of the sandboxes that there are.
+        """
+        self._hang_up()
+        self._channel = await self._connect()
+        if self._channel is None:
+            return
+        for sandbox_id in await self._call({"call": "list"}):
+            if sandbox_id in policies:
+                self._policies[sandbox_id] = policies[sandbox_id]
+            else:
+                await self._call({"call": "close", "sandbox": sandbox_id})
+
+    async def close(self, *, end: bool) -> None:
+        """Hang up; with `end`, the program ends."""
+        self._watch_no_more()
+        if end and self._channel is not None:
+            with contextlib.suppress(CoveError):
+                await self._call({"call": "end"})
+            self._path.unlink(missing_ok=True)
+        for sandbox_id in list(self._sockets):
+            self._drop(sandbox_id)
+        self._hang_up()
+        if self._mending:
+            self._mending.cancel()
+        if self._tether is not None:
+            os.close(self._tether)
+            self._tether = None
+
+    async def _open(self, sandbox_id: str, policy: EgressPolicy) -> None:
+        sockets = self._sockets.get(sandbox_id)
+        if sockets is None:
+            raise error(
+                "UNSUPPORTED",
+                f"Sandbox {sandbox_id} was started without a network, and cannot be given one while it runs.",
+                remedy="Create it with a network policy (it may be closed at first), or stop and start it.",
+            )
+        await self._call(
+            {"call": "open", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")},
+            [sock.fileno() for sock in sockets],
+        )
+
+    def _drop(self, sandbox_id: str) -> None:
+        for sock in self._sockets.pop(sandbox_id, ()):
+            sock.close()
+
+    async def _call(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> Any:
+        async with self._turn:
+            try:
+                async with asyncio.timeout(_CALL_SECONDS):
+                    return await self._exchange(message, descriptors)
+            except (OSError, EOFError, TimeoutError) as problem:
+                self._hang_up()
+                raise error("HOST_UNAVAILABLE", "The egress program does not answer.") from problem
+
+    async def _exchange(self, message: dict[str, Any], descriptors: Sequence[int]) -> Any:
+        try:
+            return await self._ask(message, descriptors)
+        except (OSError, EOFError):
+            # It has died: the next one is told all that this one was.
+            self._hang_up()
+            return await self._ask(message, descriptors)
+
+    async def _ask(self, message: dict[str, Any], descriptors: Sequence[int]) -> Any:
+        if self._channel is None:
+            self._channel = await self._connect() or await self._launch()
+        await wire.send(self._channel, message, descriptors)
+        answer, _ = await wire.receive(self._channel)
+        if "error" in answer:
+            raise error("INTERNAL_ERROR", f"The egress program refuses: {str(answer['error'])[:300]}")
+        return answer.get("ok")
+
+    def _hang_up(self) -> None:
+        self._watch_no_more()
+        if self._channel:
+            self._channel.close()
+            self._channel = None
+
+    async def _connect(self) -> socket.socket | None:
+        """A connection for calls; a second one tells when the program has died."""
+        channel, watched = wire.new_socket(), wire.new_socket()
+        try:
+            channel.connect(str(self._path))
+            watched.connect(str(self._path))
+        except OSError:
+            channel.close()
+            watched.close()
+            return None
+        self._watch_no_more()
+        self._watched = watched
+        asyncio.get_running_loop().add_reader(watched, self._died)
+        return channel
+
+    def _watch_no_more(self) -> None:
+        if self._watched:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            self._watched.close()
+            self._watched = None
+
+    def _died(self) -> None:
+        """Nothing is ever said on that connection: it has ended."""
+        _log.warning("egress_died", sandboxes=len(self._policies))
+        self._hang_up()
+        if self._policies:
+            self._mending = asyncio.create_task(self._mend())
+
+    async def _mend(self) -> None:
+        with contextlib.suppress(CoveError):
+            await self._call({"call": "list"})
+
+    async def _launch(self) -> socket.socket:
+        self._path.unlink(missing_ok=True)
+        with wire.new_socket() as listener, contextlib.ExitStack() as held:
+            mask = os.umask(0o177)
+            try:
+                listener.bind(str(self._path))
+            finally:
+                os.umask(mask)
+            listener.listen(16)
+            theirs = [listener.fileno()]
+            words = ["--for", str(self._path), "--listen-fd", str(listener.fileno())]
+            if not self._outlives:
+                tether, self._tether = os.pipe()
+                held.callback(os.close, tether)
+                theirs.append(tether)
+                words += ["--tether-fd", str(tether)]
+            if self._user is not None:
+                words += ["--user", str(self._user)]
+            for nameserver in self._nameservers:
+                words += ["--nameserver", nameserver]
+            log = held.enter_context(self._log.open("ab"))
+            starter = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cove.egress", *words),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=theirs,
+                start_new_session=True,
+                cwd="/",
+            )
+            if await starter.wait():
+                raise error("HOST_UNAVAILABLE", "The egress program did not start.", remedy=f"See {self._log}.")
+        _log.info("egress_started")
+        channel = await self._connect()
+        if channel is None:
+            raise error("HOST_UNAVAILABLE", "The egress program did not start.")
+        self._channel = channel
+        await self._tell_all(channel)
+        return channel
+
+    async def _tell_all(self, channel: socket.socket) -> None:
+        """To a new program: everything that the one before it served."""
+        for sandbox_id, policy in list(self._policies.items()):
+            sockets = self._sockets.get(sandbox_id)
+            if sockets is None:
+                self._policies.pop(sandbox_id)  # captured by an earlier daemon: closed until it is started again
+                continue
+            message = {"call": "open", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")}
+            await wire.send(channel, message, [sock.fileno() for sock in sockets])
+            await wire.receive(channel)

@@ -1,0 +1,133 @@
+"""The egress program as the host daemon runs it: a process of its own, without privileges, replaced when it dies."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.captured_network import captured_network
+from tests.internet import Internet, enter
+from tests.internet_servers import ECHO_PORT, NAMES, NAMESERVER
+
+from cove.hostd.egress import Egress
+from cove.models.errors import CoveError
+from cove.models.network import EgressPolicy
+
+pytestmark = pytest.mark.anyio
+
+_USER = 1_879_000_000
+_SECONDS = 10.0
+_REACHES = f"""
+import socket
+try:
+    with socket.create_connection(("{NAMES["allowed.example"]}", {ECHO_PORT}), 3) as connection:
+        connection.sendall(b"x")
+        print(connection.recv(1))
+except OSError as problem:
+    print(type(problem).__name__)
+"""
+_OPEN = EgressPolicy(allow=(f"{NAMES['allowed.example']}:{ECHO_PORT}",))
+
+
+@pytest.fixture
+async def egress(internet: Internet, short_dir: Path) -> AsyncIterator[Egress]:
+    with internet.on_machine():
+        (short_dir / "logs").mkdir()
+        egress = Egress(short_dir, user=_USER, nameservers=(NAMESERVER,))
+        try:
+            yield egress
+        finally:
+            await egress.close(end=True)
+            async with asyncio.timeout(_SECONDS):
+                while _programs(short_dir):
+                    await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def namespace(egress: Egress) -> int:
+    namespace, sockets = captured_network()
+    egress.keep("one", [sock.detach() for sock in sockets])
+    return namespace
+
+
+async def _reaches(namespace: int) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _REACHES),
+        stdout=asyncio.subprocess.PIPE,
+        pass_fds=[namespace],
+        preexec_fn=lambda: enter(namespace),
+    )
+    async with asyncio.timeout(_SECONDS):
+        stdout, _ = await process.communicate()
+    return stdout.decode().strip()
+
+
+def _programs(directory: Path) -> list[int]:
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"cove.egress" in words and any(str(directory).encode() in word for word in words):
+                found.append(int(path.parent.name))
+    return found
+
+
+async def test_opened_changed_and_closed(egress: Egress, namespace: int) -> None:
+    assert await _reaches(namespace) == "ConnectionRefusedError"
+    await egress.apply("one", _OPEN)
+    assert await _reaches(namespace) == "b'x'"
+    await egress.apply("one", EgressPolicy(allow=("other.example",)))
+    assert await _reaches(namespace) == "ConnectionResetError"
+    await egress.apply("one", EgressPolicy())
+    assert await _reaches(namespace) == "ConnectionRefusedError"
+    report = await egress.report("one", after=0)
+    assert [entry.allowed for entry in report.entries] == [True, False]
+    assert report.totals.sent_bytes == report.totals.received_bytes == 1
+    await egress.forget("one")
+    assert await _reaches(namespace) == "ConnectionRefusedError"
+
+
+async def test_it_has_no_privileges(egress: Egress, namespace: int, short_dir: Path) -> None:
+    await egress.apply("one", _OPEN)
+    (pid,) = _programs(short_dir)
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines())
+    assert status["Uid"].split() == [str(_USER)] * 4
+    assert status["Groups"].strip() == ""
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+
+
+async def test_one_that_died_is_replaced_and_goes_on(egress: Egress, namespace: int, short_dir: Path) -> None:
+    await egress.apply("one", _OPEN)
+    (pid,) = _programs(short_dir)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(_SECONDS):
+        while await _reaches(namespace) != "b'x'":
+            pass
+    assert _programs(short_dir) != [pid]
+
+
+async def test_it_outlives_the_daemon_that_started_it(egress: Egress, namespace: int, short_dir: Path) -> None:
+    await egress.apply("one", _OPEN)
+    await egress.close(end=False)
+    assert await _reaches(namespace) == "b'x'"
+    heir = Egress(short_dir, user=_USER, nameservers=(NAMESERVER,))
+    try:
+        await heir.adopt({"one": _OPEN})
+        assert await _reaches(namespace) == "b'x'"
+        assert len((await heir.report("one", after=0)).entries) == 2
+        await heir.adopt({})
+        assert await _reaches(namespace) == "ConnectionRefusedError"
+    finally:
+        await heir.close(end=True)
+
+
+async def test_what_is_not_captured_cannot_be_opened(egress: Egress) -> None:
+    await egress.apply("unknown", EgressPolicy())
+    with pytest.raises(CoveError, match="without a network"):
+        await egress.apply("unknown", _OPEN)
+    await egress.forget("unknown")
