@@ -13,7 +13,7 @@ from cove.drivers.base import cannot_stop
 from cove.drivers.first_processes import FirstProcess, FirstProcesses
 from cove.drivers.kits import KitShelf
 from cove.drivers.namespace.birth import be_born, birth_of, write_id_maps
-from cove.drivers.namespace.own_layers import give_to_root, own_layers
+from cove.drivers.namespace.own_layers import give_to_root, kernel_can_map_layers, own_layers
 from cove.drivers.namespace.parts import Parts
 from cove.drivers.namespace.probe import probe_template, read_facts
 from cove.drivers.namespace.warm import WarmProcess, close_all, start_warm_process
@@ -141,6 +141,8 @@ class NamespaceDriver:
             lost.append(f"no limit on {names}: no writable cgroup controller; {remedy}")
         if not self._has_disks:
             lost.append(f"a sandbox's disk is memory (tmpfs), so it cannot be stopped: {_AS_ROOT}")
+        if self._privileged and not kernel_can_map_layers():
+            lost.append("templates whose programs run as root (`run_as_root`) are refused: they take Linux 5.19")
         if not self._privileged:
             lost.append(f"a root inside (`run_as_root`) is your own user on the host: {_AS_ROOT}")
         if self._no_subordinate:

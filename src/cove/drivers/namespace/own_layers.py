@@ -6,6 +6,7 @@ sandbox, in mounts of its own (mount_setattr(2), MOUNT_ATTR_IDMAP); the layers t
 
 import asyncio
 import os
+import re
 import signal
 from typing import Final
 
@@ -31,7 +32,7 @@ async def own_layers(warm: WarmProcess, slot: int) -> tuple[int, ...]:
     Raises:
         CoveError: UNSUPPORTED when this host cannot do that, SANDBOX_START_FAILED. Nothing is left behind.
     """
-    if _kernel() < _OLDEST:
+    if not kernel_can_map_layers():
         raise _unsupported(f"this kernel is older than {_OLDEST[0]}.{_OLDEST[1]}")
     namespace = await _namespace(warm, layer_map(slot))
     made: list[int] = []
@@ -87,8 +88,9 @@ def _let_go(holding: asyncio.Future[int]) -> None:
         os.close(holding.result())
 
 
-def _kernel() -> tuple[int, ...]:
-    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+def kernel_can_map_layers() -> bool:
+    """Whether this kernel is new enough; the filesystem of the layers has to be able to do it too."""
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2]) >= _OLDEST
 
 
 def _unsupported(why: str) -> CoveError:
