@@ -8,6 +8,7 @@ from tests.contract.driver_fixtures import until
 from tests.hostd.conftest import Setting, spec
 
 from cove.hostd.changes import ChangeLog
+from cove.models.errors import CoveError
 from cove.models.identifiers import new_sandbox_id
 
 pytestmark = pytest.mark.anyio
@@ -71,11 +72,17 @@ async def test_a_host_tells_of_crashes_and_deadlines_but_not_of_what_it_was_aske
     killed, stopped = await host.create(spec()), await host.create(spec())
     await host.destroy(killed.sandbox_id)
     await host.stop(stopped.sandbox_id, {})
+    setting.driver.limit = "memory 512 MiB"
     await setting.driver.destroy(crashed)
     first = await host.changes(cursor, 10.0)
     assert (first.ended, first.complete) == ((crashed.sandbox_id,), True)
+    assert first.reasons == {crashed.sandbox_id: "memory 512 MiB"}
+    await until(lambda: crashed.sandbox_id not in setting.recorded())
+    with pytest.raises(CoveError) as caught:
+        await host.pause(crashed.sandbox_id)
+    assert (caught.value.code, caught.value.details) == ("SANDBOX_NOT_FOUND", {"limit": "memory 512 MiB"})
     second = await host.changes(first.cursor, 10.0)
-    assert second.ended == (due.sandbox_id,)
+    assert (second.ended, second.reasons) == ((due.sandbox_id,), {})
     await until(lambda: setting.recorded() == {stopped.sandbox_id})
 
 

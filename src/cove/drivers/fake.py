@@ -43,6 +43,7 @@ class FakeDriver:
         failures: raised by the next creates and starts, one each.
         gate: creates wait until it is set.
         agent_status: what the agents answer to `PATCH /env`.
+        limit: what sandboxes that end by themselves ran into.
     """
 
     def __init__(self, directory: Path, *, sockets: bool = True) -> None:
@@ -54,6 +55,7 @@ class FakeDriver:
         self.gate = asyncio.Event()
         self.gate.set()
         self.agent_status = 200
+        self.limit = ""
 
     @property
     def isolation(self) -> Isolation:
@@ -166,8 +168,8 @@ class FakeDriver:
             await sandbox.ended.wait()
 
     async def limit_at_end(self, record: SandboxRecord) -> str:
-        """There are no limits."""
-        return ""
+        """What it was told to say."""
+        return self.limit
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """Nothing."""
