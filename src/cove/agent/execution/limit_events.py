@@ -25,8 +25,9 @@ _KEYS: Final = {MEMORY: "oom_kill", PIDS: "max"}
 
 _READ_BYTES: Final = 4096
 _KILLED: Final = 128 + signal.SIGKILL
-_FULL_BYTES: Final = 256 * 1024
-"""A disk with less than this is full; some blocks of it are kept for the filesystem's own use."""
+_FULL_BYTES: Final = 4 * MIB
+_FULL_SHARE: Final = 0.02
+"""A filesystem with less than that is full. What writes had set aside is free again a moment after they are refused."""
 
 _SHARED_MEMORY: Final = "/dev/shm"
 _NO_SPACE: Final = re.compile(rb"no space left on device|database or disk is full|\bENOSPC\b", re.IGNORECASE)
@@ -95,12 +96,12 @@ class LimitEvents:
         if not _NO_SPACE.search(said):
             return None
         disk = _room(self._workspace)
-        if disk and disk.bytes_left < _FULL_BYTES:
+        if disk and disk.full:
             return f"disk {self._limits.disk_mb} MiB"
         if disk and disk.inodes and not disk.inodes_left:
             return f"inodes {self._limits.inodes or disk.inodes}"
         shared = _room(_SHARED_MEMORY)
-        if shared and shared.device != (disk and disk.device) and shared.bytes_left < _FULL_BYTES:
+        if shared and shared.device != (disk and disk.device) and shared.full:
             return f"shared memory {shared.size // MIB} MiB"
         return None
 
@@ -151,6 +152,11 @@ class _Room:
     bytes_left: int
     inodes: int
     inodes_left: int
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing of any size can be written."""
+        return self.bytes_left < max(_FULL_BYTES, _FULL_SHARE * self.size)
 
 
 def _room(path: str) -> _Room | None:
