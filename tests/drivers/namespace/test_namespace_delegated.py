@@ -63,10 +63,28 @@ asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 
 
+CHECK = """
+import asyncio, sys
+from pathlib import Path
+from cove.drivers.namespace.driver import NamespaceDriver
+from cove.host.cgroups import Cgroups, Hierarchies
+
+async def main():
+    driver = NamespaceDriver(Path(sys.argv[1]), cgroups=Cgroups(Hierarchies({}, None, frozenset())), disks=None)
+    report = await driver.check()
+    await driver.close()
+    print(report.available, *report.problems, *report.lost)
+
+asyncio.run(main())
+"""
+
+
 class Scene(NamedTuple):
     """Sandboxes of the account, alive while the tests look at them: two ordinary ones and one with a root inside."""
 
     user: Account
+    python: tuple[str, ...]
+    run_dir: Path
     facts: dict[str, Any]
 
     def host_users(self) -> list[int]:
@@ -88,7 +106,7 @@ def scene(built_data_dir: Path) -> Iterator[Scene]:
                 facts = json.loads(process.stdout.readline() or "{}")
                 if facts.get("report", {}).get("available") is False:
                     pytest.skip(f"ordinary users cannot start sandboxes here: {facts['report']['problems']}")
-                yield Scene(user, facts)
+                yield Scene(user, python, directory / "run", facts)
             finally:
                 process.communicate("\n", timeout=30)
         left = [str(path) for group in user.groups for path in group.glob("cove/*") if path.is_dir()]
@@ -134,6 +152,15 @@ def test_delegated_control_groups_limit_memory(scene: Scene) -> None:
     assert {"memory_mb", "pids", "vcpu"} <= set(enforced)
     printed, kills = scene.facts["greedy"]
     assert (printed.strip(), kills) == ("137", 1)
+
+
+def test_where_newuidmap_cannot_work_sandboxes_do_without(scene: Scene) -> None:
+    """A hardened service has no_new_privs, for example: set-user-id programs have no effect then."""
+    command = ["setpriv", "--no-new-privs", *scene.python, "-c", CHECK, str(scene.run_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/", check=True)
+    assert done.stdout.startswith("True "), done.stdout
+    assert "no_new_privs" in done.stdout
+    assert "without ids of their own" in done.stdout
 
 
 def test_an_earlier_daemons_groups_are_found_again(scene: Scene) -> None:

@@ -13,6 +13,7 @@ from cove.drivers.base import cannot_stop
 from cove.drivers.first_processes import FirstProcess, FirstProcesses
 from cove.drivers.kits import KitShelf
 from cove.drivers.namespace.birth import be_born, birth_of, write_id_maps
+from cove.drivers.namespace.launcher import USE_SUBORDINATE_IDS
 from cove.drivers.namespace.own_layers import give_to_root, kernel_can_map_layers, own_layers
 from cove.drivers.namespace.parts import Parts
 from cove.drivers.namespace.probe import probe_template, read_facts
@@ -276,15 +277,26 @@ class NamespaceDriver:
             if warm is None or not warm.usable:
                 if warm:
                     warm.close()
-                warm = self._warm[template.digest] = await start_warm_process(
-                    template,
-                    directory=self._run_dir / "warm" / template.digest[:16],
-                    log=self._run_dir / "logs" / f"warm-{template.name}.log",
-                    privileged=self._privileged,
-                    maps=self._subordinate.outer_maps() if self._subordinate else (),
-                )
+                warm = self._warm[template.digest] = await self._started(template)
                 self._end_outdated(template)
             return warm
+
+    async def _started(self, template: TemplateManifest) -> WarmProcess:
+        """With subordinate ids where they work: newuidmap(1) may lack its privilege."""
+        try:
+            return await start_warm_process(
+                template,
+                directory=self._run_dir / "warm" / template.digest[:16],
+                log=self._run_dir / "logs" / f"warm-{template.name}.log",
+                privileged=self._privileged,
+                maps=self._subordinate.outer_maps() if self._subordinate else (),
+            )
+        except CoveError as failed:
+            if failed.details.get("step") != USE_SUBORDINATE_IDS:
+                raise
+        self._subordinate = None
+        self._no_subordinate = "newuidmap(1) cannot write maps here (no_new_privs, or it is not set-user-id)"
+        return await self._started(template)
 
     def _end_outdated(self, template: TemplateManifest) -> None:
         """A template that was built anew has a new digest: only stopped sandboxes ask for the old version's process."""

@@ -44,6 +44,9 @@ _LINKS = {
     "ptmx": "pts/ptmx",
 }
 
+USE_SUBORDINATE_IDS = "use the subordinate ids"
+"""The step that may be left out: sandboxes work without."""
+
 _HOME = "/home/user"
 _MAP_SECONDS = 10
 _MAPPING = frozenset({6, 7})
@@ -96,11 +99,13 @@ def main() -> None:
     """Entry point."""
     launch = Launch.from_json(sys.argv[1])
     channel = socket.socket(fileno=launch.channel)
+    step = USE_SUBORDINATE_IDS if launch.maps else "make namespaces"
     try:
         _isolate(launch)
+        step = "prepare the template's root filesystem"
         _build_root(launch)
-    except OSError as problem:
-        protocol.send(channel, protocol.failure("prepare the template's root filesystem", problem))
+    except (OSError, subprocess.SubprocessError) as problem:
+        protocol.send(channel, protocol.failure(step, problem))
         os._exit(1)
     if os.fork():
         os._exit(0)
@@ -132,9 +137,7 @@ def _unshare_mapped(namespaces: int, maps: tuple[tuple[str, ...], ...]) -> None:
         if os.read(reader, 1) != b"!":
             os._exit(1)
         for tool, arguments in zip(TOOLS, maps, strict=True):
-            done = subprocess.run([tool, target, *arguments], timeout=_MAP_SECONDS, check=False)
-            if done.returncode != 0:
-                os._exit(1)
+            _exit_unless_done([tool, target, *arguments])
         os._exit(0)
     os.close(reader)
     try:
@@ -145,6 +148,14 @@ def _unshare_mapped(namespaces: int, maps: tuple[tuple[str, ...], ...]) -> None:
         _, status = os.waitpid(helper, 0)
     if status != 0:
         raise OSError(errno.EPERM, "newuidmap or newgidmap failed; the log of the warm process has what they said")
+
+
+def _exit_unless_done(command: list[str]) -> None:
+    try:
+        subprocess.run(command, timeout=_MAP_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError) as problem:
+        print(problem, file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(1)
 
 
 def _build_root(launch: Launch) -> None:
