@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from tests.captured_network import captured_network
 from tests.internet import Internet, enter
 from tests.internet_servers import ECHO_PORT, NAMES, NAMESERVER
 
+from cove.host.capturing import capture
 from cove.hostd.egress import Egress
-from cove.models.errors import CoveError
+from cove.models.errors import CoveError, error
 from cove.models.network import EgressPolicy
 
 pytestmark = pytest.mark.anyio
@@ -33,25 +35,52 @@ except OSError as problem:
 _OPEN = EgressPolicy(allow=(f"{NAMES['allowed.example']}:{ECHO_PORT}",))
 
 
-@pytest.fixture
-async def egress(internet: Internet, short_dir: Path) -> AsyncIterator[Egress]:
-    with internet.on_machine():
-        (short_dir / "logs").mkdir()
-        egress = Egress(short_dir, user=_USER, nameservers=(NAMESERVER,))
+class Captured:
+    """One namespace, which stands for a sandbox's."""
+
+    def __init__(self) -> None:
+        self.namespace, sockets = captured_network()
+        for sock in sockets:
+            sock.close()
+
+    async def capture(self, sandbox_id: str) -> list[socket.socket]:
+        """As often as it is asked for."""
+        if sandbox_id != "one":
+            raise error("SANDBOX_NOT_FOUND", "It has ended.")
+        holder = await asyncio.create_subprocess_exec("sleep", "60", preexec_fn=lambda: enter(self.namespace))
+        pidfd = os.pidfd_open(holder.pid)
         try:
-            yield egress
+            return await capture(pidfd)
         finally:
-            await egress.close(end=True)
-            async with asyncio.timeout(_SECONDS):
-                while _programs(short_dir):
-                    await asyncio.sleep(0.01)
+            os.close(pidfd)
+            holder.kill()
+            await holder.wait()
 
 
 @pytest.fixture
-def namespace(egress: Egress) -> int:
-    namespace, sockets = captured_network()
-    egress.keep("one", [sock.detach() for sock in sockets])
-    return namespace
+def sandbox(internet: Internet) -> Iterator[Captured]:
+    with internet.on_machine():
+        captured = Captured()
+        yield captured
+        os.close(captured.namespace)
+
+
+@pytest.fixture
+async def egress(sandbox: Captured, short_dir: Path) -> AsyncIterator[Egress]:
+    (short_dir / "logs").mkdir()
+    egress = Egress(short_dir, capture=sandbox.capture, user=_USER, nameservers=(NAMESERVER,))
+    try:
+        yield egress
+    finally:
+        await egress.close(end=True)
+        async with asyncio.timeout(_SECONDS):
+            while _programs(short_dir):
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def namespace(sandbox: Captured) -> int:
+    return sandbox.namespace
 
 
 async def _reaches(namespace: int) -> str:
@@ -111,11 +140,13 @@ async def test_one_that_died_is_replaced_and_goes_on(egress: Egress, namespace: 
     assert _programs(short_dir) != [pid]
 
 
-async def test_it_outlives_the_daemon_that_started_it(egress: Egress, namespace: int, short_dir: Path) -> None:
+async def test_it_outlives_the_daemon_that_started_it(
+    egress: Egress, sandbox: Captured, namespace: int, short_dir: Path
+) -> None:
     await egress.apply("one", _OPEN)
     await egress.close(end=False)
     assert await _reaches(namespace) == "b'x'"
-    heir = Egress(short_dir, user=_USER, nameservers=(NAMESERVER,))
+    heir = Egress(short_dir, capture=sandbox.capture, user=_USER, nameservers=(NAMESERVER,))
     try:
         await heir.adopt({"one": _OPEN})
         assert await _reaches(namespace) == "b'x'"
@@ -128,6 +159,6 @@ async def test_it_outlives_the_daemon_that_started_it(egress: Egress, namespace:
 
 async def test_what_is_not_captured_cannot_be_opened(egress: Egress) -> None:
     await egress.apply("unknown", EgressPolicy())
-    with pytest.raises(CoveError, match="without a network"):
+    with pytest.raises(CoveError, match="has ended"):
         await egress.apply("unknown", _OPEN)
     await egress.forget("unknown")

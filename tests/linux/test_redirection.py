@@ -130,6 +130,18 @@ def test_closed_it_refuses_at_once_and_opens_again(address: str) -> None:
     _in_new_network(body)
 
 
+def test_set_up_again_there_are_new_sockets() -> None:
+    def body() -> None:
+        for sock in redirect_everything().all:
+            sock.close()
+        listener = redirect_everything().streams[0]
+        open_streams(listener)
+        with socket.create_connection(("93.184.216.34", 443), _SECONDS):
+            listener.accept()[0].close()
+
+    _in_new_network(body)
+
+
 def test_loopback_stays_what_it_is() -> None:
     def body() -> None:
         _captured()

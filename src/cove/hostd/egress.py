@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ from cove.egress import wire
 from cove.models.errors import CoveError, error
 from cove.models.network import EgressPolicy, NetworkReport
 
+Capture = Callable[[str], Awaitable[Sequence[socket.socket]]]
+
 _CALL_SECONDS: Final = 10.0
 _log = structlog.get_logger(__name__)
 
@@ -23,20 +25,28 @@ class Egress:
     """Opens the way out for sandboxes, each within its policy.
 
     The program outlives this daemon, so that connections survive its replacement; the next one finds it by its socket.
-    What is captured of a sandbox is kept here too: a program that died is replaced, and goes on where it was.
+    One that died is replaced, and goes on with what it is told here.
     """
 
     def __init__(
-        self, run_dir: Path, *, user: int | None, nameservers: Sequence[str] = (), outlives: bool = True
+        self,
+        run_dir: Path,
+        *,
+        capture: Capture,
+        user: int | None,
+        nameservers: Sequence[str] = (),
+        outlives: bool = True,
     ) -> None:
         """
         Args:
+            capture: the sockets to which everything goes that a sandbox sends, as `cove.host.capturing` makes them.
             user: that the program takes on, where this is root.
             nameservers: that it asks instead of this machine's.
             outlives: whether it goes on when this process is gone.
         """
         self._path = run_dir / wire.SOCKET_NAME
         self._log = run_dir / "logs" / "egress.log"
+        self._capture = capture
         self._user = user
         self._nameservers = tuple(nameservers)
         self._outlives = outlives
@@ -45,30 +55,20 @@ class Egress:
         self._watched: socket.socket | None = None
         self._mending: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        self._sockets: dict[str, list[socket.socket]] = {}
         self._policies: dict[str, EgressPolicy] = {}
-
-    def keep(self, sandbox_id: str, descriptors: Sequence[int]) -> None:
-        """These are the captured sockets of a sandbox; they belong to this object from now on."""
-        self._drop(sandbox_id)
-        self._sockets[sandbox_id] = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-
-    def has(self, sandbox_id: str) -> bool:
-        """Whether a way out can be opened for it."""
-        return sandbox_id in self._sockets or sandbox_id in self._policies
 
     async def apply(self, sandbox_id: str, policy: EgressPolicy) -> None:
         """Put a policy in force, at once and also for what is connected.
 
         Raises:
-            CoveError: UNSUPPORTED, when its traffic is not captured; HOST_UNAVAILABLE.
+            CoveError: what capturing raises; HOST_UNAVAILABLE.
         """
-        if sandbox_id not in self._policies:
-            if policy.is_closed:
-                return
-            await self._open(sandbox_id, policy)
-        else:
+        if sandbox_id in self._policies:
             await self._call({"call": "apply", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")})
+        elif policy.is_closed:
+            return
+        else:
+            await self._open(sandbox_id, policy)
         self._policies[sandbox_id] = policy
 
     async def report(self, sandbox_id: str, *, after: int) -> NetworkReport:
@@ -84,7 +84,6 @@ class Egress:
 
     async def forget(self, sandbox_id: str) -> None:
         """The sandbox has ended. Idempotent."""
-        self._drop(sandbox_id)
         if self._policies.pop(sandbox_id, None) is not None:
             with contextlib.suppress(CoveError):
                 await self._call({"call": "close", "sandbox": sandbox_id})
@@ -112,8 +111,6 @@ class Egress:
             with contextlib.suppress(CoveError):
                 await self._call({"call": "end"})
             self._path.unlink(missing_ok=True)
-        for sandbox_id in list(self._sockets):
-            self._drop(sandbox_id)
         self._hang_up()
         if self._mending:
             self._mending.cancel()
@@ -122,21 +119,12 @@ class Egress:
             self._tether = None
 
     async def _open(self, sandbox_id: str, policy: EgressPolicy) -> None:
-        sockets = self._sockets.get(sandbox_id)
-        if sockets is None:
-            raise error(
-                "UNSUPPORTED",
-                f"Sandbox {sandbox_id} was started without a network, and cannot be given one while it runs.",
-                remedy="Create it with a network policy (it may be closed at first), or stop and start it.",
-            )
-        await self._call(
-            {"call": "open", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")},
-            [sock.fileno() for sock in sockets],
-        )
-
-    def _drop(self, sandbox_id: str) -> None:
-        for sock in self._sockets.pop(sandbox_id, ()):
-            sock.close()
+        sockets = await self._capture(sandbox_id)
+        try:
+            await self._call(_opening(sandbox_id, policy), [sock.fileno() for sock in sockets])
+        finally:
+            for sock in sockets:
+                sock.close()
 
     async def _call(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> Any:
         async with self._turn:
@@ -245,10 +233,18 @@ class Egress:
     async def _tell_all(self, channel: socket.socket) -> None:
         """To a new program: everything that the one before it served."""
         for sandbox_id, policy in list(self._policies.items()):
-            sockets = self._sockets.get(sandbox_id)
-            if sockets is None:
-                self._policies.pop(sandbox_id)  # captured by an earlier daemon: closed until it is started again
+            try:
+                sockets = await self._capture(sandbox_id)
+            except CoveError as problem:
+                _log.warning("not_captured", sandbox=sandbox_id, problem=str(problem))
+                self._policies.pop(sandbox_id)
                 continue
-            message = {"call": "open", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")}
-            await wire.send(channel, message, [sock.fileno() for sock in sockets])
-            await wire.receive(channel)
+            with contextlib.ExitStack() as held:
+                for sock in sockets:
+                    held.callback(sock.close)
+                await wire.send(channel, _opening(sandbox_id, policy), [sock.fileno() for sock in sockets])
+                await wire.receive(channel)
+
+
+def _opening(sandbox_id: str, policy: EgressPolicy) -> dict[str, Any]:
+    return {"call": "open", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")}

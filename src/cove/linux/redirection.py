@@ -66,16 +66,18 @@ class Captured:
 
 
 def redirect_everything() -> Captured:
-    """Set it up in this network namespace, whose loopback interface is up; needs CAP_NET_ADMIN over it.
+    """Set it up in this network namespace, whose loopback interface is up; needs CAP_NET_ADMIN over it. It may be set
+    up already, by somebody whose sockets are closed: then these are new ones.
 
     Raises:
         OSError: the kernel has no transparent proxying.
     """
     families = _families()
-    for family in families:
-        request(_NETLINK_ROUTE, [_local_route(family)], acknowledged=1)
-    rules = _ruleset()
-    request(_NETLINK_NETFILTER, rules, acknowledged=len(rules) - 2)
+    with contextlib.suppress(FileExistsError):
+        for family in families:
+            request(_NETLINK_ROUTE, [_local_route(family)], acknowledged=1)
+        rules = _ruleset()
+        request(_NETLINK_NETFILTER, rules, acknowledged=len(rules) - 2)
     with contextlib.ExitStack() as undo:
         streams = tuple(undo.enter_context(_bound(family, socket.SOCK_STREAM, STREAM_PORT)) for family in families)
         datagrams = tuple(undo.enter_context(_bound(family, socket.SOCK_DGRAM, DNS_PORT)) for family in families)
