@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from tests.server.prompt_server import PromptServer
 
+from cove.core.ports import SandboxEnds
 from cove.core.principal import Origin
 from cove.core.tokens import AgentClaims
 from cove.models.errors import error
@@ -243,7 +244,9 @@ async def start() -> AsyncIterator[Start]:
     folder = Path(tempfile.mkdtemp(prefix="cove-gw-"))
     async with contextlib.AsyncExitStack() as stack:
 
-        async def begin(*, certificate: ServerCertificate | None = None, **settings: Any) -> Harness:
+        async def begin(
+            *, certificate: ServerCertificate | None = None, ends: SandboxEnds | None = None, **settings: Any
+        ) -> Harness:
             directory, notes = Directory(), Notes()
             gateway = Gateway(
                 control_plane=folder / "control.sock",
@@ -252,6 +255,7 @@ async def start() -> AsyncIterator[Start]:
                 audit=notes,
                 settings=GatewaySettings(**cast(dict[str, Any], {"linger_seconds": 0.2, **settings})),
                 certificate=certificate,
+                ends=ends,
             )
             sock = socket.create_server(("127.0.0.1", 0))
             port = sock.getsockname()[1]

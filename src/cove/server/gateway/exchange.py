@@ -190,7 +190,7 @@ def failure(exchange: Exchange, shared: Surroundings, reason: str) -> Refuse:
     plane, sandbox_id = plane_of(route), route.sandbox_id
     # Clients repeat a request after a 502: of a sandbox that has ended meanwhile there is nothing to repeat.
     if (state := directory.state_of(sandbox_id)) is None:
-        limit = shared.ends.limit_that_ended(sandbox_id) if shared.ends else ""
+        limit = "" if shared.ends is None else shared.ends.limit_that_ended(sandbox_id)
         if limit:
             message = f"Sandbox {sandbox_id} ended while the request was in progress, stopped by the limit: {limit}."
             return refuse("SANDBOX_DIED", message, plane, reason=limit)
