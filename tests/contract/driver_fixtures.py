@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,8 @@ class Subject(ABC):
         has_fork_server: whether one process is kept for all sandboxes of a template.
         survives_oom: whether a sandbox goes on when the host has ended a program of it that took too much memory.
         burst: how many sandboxes at once are many.
+        moments: milliseconds after which a start is given up, to hit all of its steps.
+        keeps_ready: the driver makes sandboxes ahead; off for tests that would only wait for their end.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Subject(ABC):
     has_fork_server = False
     survives_oom = True
     burst = 20
+    moments: Sequence[int] = range(0, 60, 3)
+    keeps_ready = True
 
     @abstractmethod
     def open(self, directory: Path | None = None, *, outlive_host: bool = True) -> RuntimeDriver:
@@ -147,6 +151,7 @@ class GvisorSubject(Subject):
     name = "gvisor"
     survives_oom = False  # what the host sees, and ends, is the sandbox's kernel
     burst = 5
+    moments = range(0, 400, 45)
 
     def __init__(self, directory: Path, template: TemplateManifest, *, checkpoints: Path, mark: str = "test") -> None:
         """`mark`: see `NamespaceSubject`."""
@@ -165,6 +170,7 @@ class GvisorSubject(Subject):
             cgroups=self.cgroups,
             disks=self.disks,
             outlive_host=outlive_host,
+            ready_members=2 if self.keeps_ready else 0,
         )
 
     def remains(self) -> list[str]:

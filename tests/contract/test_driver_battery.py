@@ -60,8 +60,9 @@ class Bench:
         self.made.append(record)
         return record
 
-    async def restart(self) -> None:
+    async def restart(self, *, keeps_ready: bool = False) -> None:
         """Another driver on the same directory takes this one's place."""
+        self.subject.keeps_ready = keeps_ready
         await self.driver.close()
         self.driver = self.subject.open()
 
@@ -125,6 +126,7 @@ async def bench(shared: Bench) -> AsyncIterator[Bench]:
 async def alone(kind: str, built_data_dir: Path) -> AsyncIterator[Bench]:
     """A driver with nothing around it that others made: for tests of what is left, of restarts and of ends."""
     with new_subject(kind, built_data_dir) as subject:
+        subject.keeps_ready = False
         async with new_bench(subject) as bench:
             yield bench
 
@@ -347,7 +349,7 @@ async def test_a_start_that_is_given_up_leaves_it_stopped(alone: Bench) -> None:
     await Inside(record).output("echo kept > /workspace/file")
     stopped = await alone.driver.stop(record)
     given_up = 0
-    for milliseconds in range(0, 60, 3):
+    for milliseconds in alone.subject.moments:
         try:
             async with asyncio.timeout(milliseconds / 1000):
                 record = await alone.driver.start(stopped, alone.subject.template, {})
@@ -552,7 +554,7 @@ async def test_sweep_removes_what_is_unknown_and_nothing_else(alone: Bench) -> N
     need(alone.subject.can_outlive, "remains")
     known, unknown = await alone.create(), await alone.create()
     lost = processes(alone, unknown)
-    await alone.restart()
+    await alone.restart(keeps_ready=True)
     assert await alone.driver.adopt(known)
     await alone.driver.sweep(frozenset({known.sandbox_id}))
     await alone.driver.sweep(frozenset({known.sandbox_id}))
@@ -607,7 +609,7 @@ async def test_a_create_that_is_given_up_leaves_nothing(alone: Bench) -> None:
     need(alone.subject.has_processes, "steps to be interrupted at")
     await alone.driver.warm(alone.subject.template)
     given_up = 0
-    for milliseconds in range(0, 60, 2):
+    for milliseconds in alone.subject.moments:
         try:
             async with asyncio.timeout(milliseconds / 1000):
                 await alone.create()
@@ -642,6 +644,7 @@ async def test_a_burst_leaves_nothing(alone: Bench) -> None:
 
 async def test_close_ends_what_the_driver_holds_and_sandboxes_go_on(alone: Bench) -> None:
     need(alone.subject.can_outlive, "life beyond its driver")
+    await alone.restart(keeps_ready=True)
     record = await alone.create()
     await until(lambda: bool(alone.subject.kept(alone.made)))
     servers = alone.subject.kept(alone.made)

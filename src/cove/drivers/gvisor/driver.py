@@ -55,6 +55,7 @@ class GvisorDriver:
         slots: SlotAllocator | None = None,
         outlive_host: bool = True,
         verdicts: Path | None = None,
+        ready_members: int = _READY_MEMBERS,
     ) -> None:
         """
         Args:
@@ -64,6 +65,8 @@ class GvisorDriver:
             slots: ranges of user ids, shared with other drivers of this host.
             outlive_host: sandboxes go on when this process dies; otherwise they die with it.
             verdicts: remembers what boot probes found (`BootProbe`).
+            ready_members: how many sandboxes wait for their birth, for each template that is in use; none in a host
+                that they would outlive.
         """
         self._run_dir = run_dir
         self._cgroups = cgroups
@@ -75,9 +78,7 @@ class GvisorDriver:
             run_dir / "boxes", cgroups=cgroups, kits=self._kits, slots=self._slots, outlive_host=outlive_host
         )
         self._checkpoints = Checkpoints(checkpoints)
-        self._members = MemberShelves(
-            self._restored, self._workshop.discard, size=_READY_MEMBERS if outlive_host else 0
-        )
+        self._members = MemberShelves(self._restored, self._workshop.discard, size=ready_members if outlive_host else 0)
         self._sockets = AgentSockets(run_dir / "sockets")
         self._kernels = FirstProcesses(cgroups)
         self._stopped = StoppedSandboxes(self._slots)
