@@ -10,10 +10,12 @@ from typing import Final
 from cove.host.claims import claim, claimed_by
 from cove.linux.clone import pid_of_pidfd
 from cove.models.errors import CoveError, error
+from cove.server.local_address import living_server
 
 ON_DEMAND: Final = "on demand"
 """Role, in the lock file, of a server that an assistant started."""
 _PAUSE_SECONDS: Final = 0.02
+_KILLED_SECONDS: Final = 1.0
 
 
 @contextlib.contextmanager
@@ -21,7 +23,8 @@ def claim_server(data_dir: Path, *, role: str = "", wait_seconds: float = 0.0) -
     """Hold the data directory for the time of the block; yields what `claim` does.
 
     Args:
-        wait_seconds: so long one that was killed right now may take to be gone.
+        wait_seconds: so long one may take to be gone that was killed, or whose supervisor is ending sandboxes. One that
+            answers is not waited for.
 
     Raises:
         CoveError: CONFLICT, with what to do about it.
@@ -33,11 +36,14 @@ def claim_server(data_dir: Path, *, role: str = "", wait_seconds: float = 0.0) -
 
 def _claimed(stack: contextlib.ExitStack, path: Path, role: str, wait_seconds: float) -> int:
     last = time.monotonic() + wait_seconds
+    soon = last - wait_seconds + _KILLED_SECONDS
     while True:
         try:
             return stack.enter_context(claim(path, who="server", role=role))
         except CoveError as problem:
-            if time.monotonic() > last or problem.code != "CONFLICT":
+            now = time.monotonic()
+            answers = now > soon and living_server(path.parent.parent) is not None
+            if now > last or answers or problem.code != "CONFLICT":
                 raise _taken_by_assistants(path) or problem from None
         time.sleep(_PAUSE_SECONDS)
 

@@ -95,6 +95,7 @@ def living_server(data_dir: Path) -> LocalAddress | None:
 def publish(data_dir: Path, address: LocalAddress) -> None:
     """Write the file, readable by its owner only, complete or not at all."""
     path = address_path(data_dir)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -10,15 +10,19 @@ import contextlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import socket
+
     from cove.core.client_leases import ClientLeases
     from cove.models.errors import CoveError
-    from cove.server.host_process import HostProcess
     from cove.server.settings import Settings
+    from cove.server.supervised import HostDaemon, Supervised
+    from cove.server.supervising import Grant
 
 FIRST_LEASE_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 5.0
@@ -39,21 +43,80 @@ def main() -> None:
 
 
 def _run(data_dir: Path, ready: int) -> None:
-    import uvloop
-
     from cove.models.errors import CoveError
-    from cove.server.logs import configure_logging
 
     def tell(failure: "CoveError | None" = None) -> None:
         _tell(ready, failure)
 
     try:
+        supervised = _divided(ready)
+        import uvloop
+
+        from cove.server.logs import configure_logging
+
         settings = settings_on_demand(data_dir)
         configure_logging(settings)
-        uvloop.run(serve_on_demand(settings, on_ready=tell))
+        if supervised is None:
+            uvloop.run(serve_on_demand(settings, on_ready=tell))
+        elif (grant := _granted(supervised, settings)) is not None:
+            uvloop.run(serve_supervised(settings, supervised, grant, on_ready=tell))
+        else:
+            tell()
     except CoveError as failure:
         tell(failure)
         raise SystemExit(f"cove: the local server ends: {failure}") from failure
+
+
+def _divided(ready: int) -> "Supervised | None":
+    """As `cove serve`: root's server becomes a user of its own, beneath a supervisor."""
+    from cove.server.server_user import VARIABLE, server_user
+
+    user = server_user(os.environ.get(VARIABLE))
+    if user is None:
+        return None
+    from cove.server.supervising import divide
+
+    return divide(user, childs=[ready])
+
+
+def _granted(supervised: "Supervised", settings: "Settings") -> "Grant | None":
+    """What the supervisor has made ready, this process being the server's user from then on; None when another server
+    has come first.
+
+    Raises:
+        CoveError: see `serve_on_demand`.
+    """
+    from cove.models.errors import CoveError
+    from cove.server.claiming import ON_DEMAND
+    from cove.server.local_address import living_server, log_path
+    from cove.server.supervised import become
+    from cove.server.supervising import Plan
+
+    plan = Plan(
+        data_dir=str(settings.data_dir),
+        host=settings.host,
+        port=settings.port,
+        isolation=str(settings.isolation),
+        max_sandboxes=settings.max_sandboxes,
+        keep_sandboxes=False,
+        ceilings=settings.host_ceilings,
+        role=ON_DEMAND,
+        ends_with_server=True,
+        log=str(log_path(settings.data_dir)),
+    )
+    last = time.monotonic() + _CLAIM_SECONDS
+    while True:
+        try:
+            grant = supervised.ask(plan)
+            break
+        except CoveError as problem:
+            if living_server(settings.data_dir) is not None:
+                return None
+            if problem.code != "CONFLICT" or time.monotonic() > last:
+                raise
+        time.sleep(_CLAIM_PAUSE)
+    become(supervised, settings.data_dir)
+    return grant
 
 
 def settings_on_demand(data_dir: Path) -> "Settings":
@@ -104,10 +167,33 @@ async def serve_on_demand(settings: "Settings", *, on_ready: Callable[[], None])
         )
         stack.push_async_callback(daemon.close)
         await _side_by_side(stack, daemon, settings.pool_templates)
-        await _serve(stack, settings, daemon, on_ready)
+        from cove.server.bounded_log import keep_short
+        from cove.server.listening import bind
+        from cove.server.local_address import log_path
+
+        shortening = asyncio.create_task(keep_short(log_path(settings.data_dir)))
+        stack.push_async_callback(_cancelled, shortening)
+        await _serve(stack, settings, daemon, bind(settings.host, settings.port), on_ready)
 
 
-async def _side_by_side(stack: contextlib.AsyncExitStack, daemon: "HostProcess", templates: Sequence[str]) -> None:
+async def serve_supervised(
+    settings: "Settings", supervised: "Supervised", grant: "Grant", *, on_ready: Callable[[], None]
+) -> None:
+    """The same beneath a supervisor, who has the host daemon.
+
+    Raises:
+        CoveError: the host daemon does not start, the store cannot be opened.
+    """
+    from cove.server.supervised import SupervisedHost, SupervisorLink
+
+    async with contextlib.AsyncExitStack() as stack:
+        link = stack.enter_context(contextlib.closing(SupervisorLink(supervised.link)))
+        daemon = SupervisedHost(settings.data_dir, link)
+        await _side_by_side(stack, daemon, settings.pool_templates)
+        await _serve(stack, settings, daemon, grant.listener, on_ready, link.lost)
+
+
+async def _side_by_side(stack: contextlib.AsyncExitStack, daemon: "HostDaemon", templates: Sequence[str]) -> None:
     """The daemon starts, and then its warm processes, while this process imports what it needs itself."""
     starting = asyncio.create_task(daemon.start())
     stack.push_async_callback(_cancelled, asyncio.create_task(_warm(starting, daemon.socket_path, templates)))
@@ -133,30 +219,30 @@ async def _warm(starting: asyncio.Task[None], socket: Path, templates: Sequence[
 
 
 async def _serve(
-    stack: contextlib.AsyncExitStack, settings: "Settings", daemon: "HostProcess", on_ready: Callable[[], None]
+    stack: contextlib.AsyncExitStack,
+    settings: "Settings",
+    daemon: "HostDaemon",
+    listener: "socket.socket",
+    on_ready: Callable[[], None],
+    *ends: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
     import structlog
 
     from cove.core.first_builds import FirstBuilds
-    from cove.server.bounded_log import keep_short
-    from cove.server.local_address import log_path
     from cove.server.local_door import published
-    from cove.server.listening import bind
     from cove.server.running import everything, stop_signal
 
     stop = stop_signal()
-    listener = bind(settings.host, settings.port)
     stack.callback(listener.close)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     running = await stack.enter_async_context(everything(settings, daemon, listeners=[listener]))
     plane = running.plane
     builds = FirstBuilds(running.host, plane.engine.catalog, settings.pool_templates)
-    for work in (builds.run(), keep_short(log_path(settings.data_dir))):
-        stack.push_async_callback(_cancelled, asyncio.create_task(work))
+    stack.push_async_callback(_cancelled, asyncio.create_task(builds.run()))
     stack.enter_context(published(settings.data_dir, plane.engine.delegated_keys, on_demand=True))
     structlog.get_logger("cove.on_demand").info("serving_on_demand", isolation=str(settings.isolation))
     on_ready()
-    await running.until(stop.wait(), unused(plane.engine.leases))
+    await running.until(stop.wait(), unused(plane.engine.leases), *(end() for end in ends))
 
 
 async def unused(

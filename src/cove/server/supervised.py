@@ -131,6 +131,7 @@ class SupervisorLink:
         """Hear no more."""
         asyncio.get_running_loop().remove_reader(self._link)
         self._ready.cancel()
+        self._link.close()
 
     def _hear(self) -> None:
         try:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE: Final = 64 * 1024
 _MAX_CERTIFICATE: Final = 1024 * 1024
+_ENDING_SECONDS: Final = 35.0
 _SERVER_LOST: Final = 70
 """Exit code (sysexits(3), EX_SOFTWARE) when the server was killed."""
 
@@ -43,6 +44,7 @@ class Plan:
         ceilings: the most that the host daemon gives a sandbox.
         role: noted in the claim on the data directory.
         ends_with_server: see `HostProcess`.
+        log: a file of root's that is kept short meanwhile; empty for none.
     """
 
     data_dir: str
@@ -55,6 +57,7 @@ class Plan:
     ceilings: Mapping[str, int] = field(default_factory=dict[str, int])
     role: str = ""
     ends_with_server: bool = False
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,10 @@ class Supervised:
     supervisor: int
 
     def ask(self, plan: Plan) -> "Grant":
-        """Have the supervisor do what takes root.
+        """Have the supervisor do what takes root; once it was done there is nothing more to be asked.
 
         Raises:
-            CoveError: it cannot be done, as the supervisor says.
+            CoveError: it cannot be done, as the supervisor says; then it may be asked again.
         """
         self.link.send(json.dumps(asdict(plan)).encode())
         message, descriptors = receive(self.link)
@@ -99,9 +102,12 @@ class Grant:
     certificate: tuple[int, ...]
 
 
-def divide(user: ServerUser) -> Supervised:
+def divide(user: ServerUser, *, childs: Sequence[int] = ()) -> Supervised:
     """Go on twice: this returns in a child, still root, which is to become the server. The calling process supervises
     it and does not return.
+
+    Args:
+        childs: descriptors that the calling process closes, since they are for the server.
 
     Raises:
         SystemExit: in the calling process, at the end, with the server's exit code.
@@ -117,7 +123,10 @@ def divide(user: ServerUser) -> Supervised:
         ours.close()
         return Supervised(user, theirs, supervisor)
     theirs.close()
-    code = _supervise(user, ours, child)
+    for descriptor in childs:
+        os.close(descriptor)
+    with ours:
+        code = _supervise(user, ours, child)
     sys.stderr.flush()
     if code == _SERVER_LOST:
         # At once: to end in order would take the host daemon along, and sandboxes with it.
@@ -157,21 +166,10 @@ def _supervise(user: ServerUser, link: socket.socket, child: int) -> int:
 
     from cove.server.host_process import HostProcess
 
-    try:
-        message, _ = receive(link)
-    except (EOFError, ConnectionError):
-        return _code(os.waitpid(child, 0)[1])
-    plan = Plan(**message)
     with contextlib.ExitStack() as held:
         try:
-            answer, descriptors = _granted(held, plan, user)
-        except CoveError as problem:
-            answer, descriptors = failure_message(problem), []
-        with contextlib.suppress(OSError):
-            socket.send_fds(link, [json.dumps(answer).encode()], descriptors)
-        for descriptor in descriptors[2:]:
-            os.close(descriptor)
-        if "error" in answer:
+            plan = _agreed(held, user, link)
+        except (EOFError, ConnectionError):
             return _code(os.waitpid(child, 0)[1])
         supervisor = _Supervisor(plan, link, child)
         daemon = HostProcess(
@@ -187,8 +185,28 @@ def _supervise(user: ServerUser, link: socket.socket, child: int) -> int:
         return asyncio.run(supervisor.run(daemon))
 
 
-def _granted(held: contextlib.ExitStack, plan: Plan, user: ServerUser) -> tuple[dict[str, Any], list[int]]:
+def _agreed(held: contextlib.ExitStack, user: ServerUser, link: socket.socket) -> Plan:
+    """Take plans until one can be granted.
+
+    Raises:
+        EOFError, ConnectionError: the child has given up.
     """
+    while True:
+        plan = Plan(**receive(link)[0])
+        try:
+            descriptors = _granted(held, plan, user)
+        except CoveError as problem:
+            link.send(json.dumps(failure_message(problem)).encode())
+            continue
+        socket.send_fds(link, [json.dumps({"granted": True}).encode()], descriptors)
+        for descriptor in descriptors[2:]:
+            os.close(descriptor)
+        return plan
+
+
+def _granted(held: contextlib.ExitStack, plan: Plan, user: ServerUser) -> list[int]:
+    """The descriptors of a `Grant`.
+
     Raises:
         CoveError: the data directory or the port is taken or cannot be used; the certificate cannot be read.
     """
@@ -197,16 +215,18 @@ def _granted(held: contextlib.ExitStack, plan: Plan, user: ServerUser) -> tuple[
 
     data_dir = Path(plan.data_dir)
     certificate = _contents(plan.certificate)
-    lock = held.enter_context(_claimed(data_dir, plan.role))
-    give_to_server(data_dir, user.uid, user.gid)
-    listener = held.enter_context(contextlib.closing(bind(plan.host, plan.port)))
-    return {"granted": True}, [listener.fileno(), lock, *certificate]
+    with contextlib.ExitStack() as trying:
+        lock = trying.enter_context(_claimed(data_dir, plan.role))
+        give_to_server(data_dir, user.uid, user.gid)
+        listener = trying.enter_context(contextlib.closing(bind(plan.host, plan.port)))
+        held.enter_context(trying.pop_all())
+    return [listener.fileno(), lock, *certificate]
 
 
 def _claimed(data_dir: Path, role: str) -> contextlib.AbstractContextManager[int]:
     from cove.server.claiming import claim_server
 
-    return claim_server(data_dir, role=role, wait_seconds=1.0)
+    return claim_server(data_dir, role=role, wait_seconds=_ENDING_SECONDS)
 
 
 def _contents(paths: Sequence[str]) -> list[int]:
@@ -260,12 +280,13 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal, signal.SIGTERM)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        starting = asyncio.create_task(self._start(daemon))
+        beside = [asyncio.create_task(work) for work in (self._start(daemon), self._keep_log_short())]
         try:
             status = await self._ended()
         finally:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         code = _code(status)
         if code == _SERVER_LOST:
             number = os.WTERMSIG(status)
@@ -285,6 +306,12 @@ class _Supervisor:
             self._tell(failure_message(problem))
         else:
             self._tell({"ready": True})
+
+    async def _keep_log_short(self) -> None:
+        from cove.server.bounded_log import keep_short
+
+        if self._plan.log:
+            await keep_short(Path(self._plan.log))
 
     async def _ended(self) -> int:
         import asyncio
