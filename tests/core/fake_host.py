@@ -103,6 +103,14 @@ class FakeHost:
         await self._enter("set_deadline")
         self.driver.update(sandbox_id, deadline=deadline)
 
+    async def set_network(self, sandbox_id: str, policy: EgressPolicy | None) -> None:
+        await self._enter("set_network")
+        self.driver.update(sandbox_id, network=policy)
+
+    async def network(self, sandbox_id: str, after: int) -> NetworkReport:
+        await self._enter("network")
+        return NetworkReport(policy=self.driver.update(sandbox_id).network)
+
     async def pause(self, sandbox_id: str) -> None:
         await self._enter("pause")
         await self.driver.pause(self.driver.update(sandbox_id))
@@ -145,7 +153,13 @@ class FakeHost:
     async def derive_template(self, derivation: TemplateDerivation) -> TemplateManifest:
         await self._enter("derive_template")
         made = manifest(derivation.name).model_copy(
-            update={"base": derivation.base, "display_name": derivation.display_name, "own_layers": ("/nowhere",)}
+            update={
+                "base": derivation.base,
+                "display_name": derivation.display_name,
+                "own_layers": ("/nowhere",),
+                "isolation": derivation.isolation,
+                "limits": derivation.limits,
+            }
         )
         self.manifests[derivation.name] = made
         return made

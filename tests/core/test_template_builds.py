@@ -15,6 +15,7 @@ from cove.core.template_builds import TemplateBuilds
 from cove.models.errors import CoveError
 from cove.models.execution import CommandRequest, CommandResult
 from cove.models.hosts import SandboxRecord
+from cove.models.isolation import Isolation
 from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredTemplate
 from cove.models.template_builds import BuildStatus, BuildTemplate
@@ -110,6 +111,20 @@ async def test_a_build_becomes_a_template_of_its_tenant(building: Building) -> N
     assert creation.sandbox.limits.memory_mb == 2048
     assert building.world.host.ids == {creation.sandbox.id}, "the sandbox of the build is gone"
     assert not list((building.world.directory / "builds").iterdir())
+
+
+async def test_a_build_sets_limits_and_isolation(building: Building) -> None:
+    asked = request(RUN, resources={"inodes": 5000, "memory_mb": 512}, isolation="gvisor")
+    row = await building.ended(await building.builds.start(ALICE, asked))
+    host = building.world.host
+    assert (host.specs[-1].isolation, host.specs[-1].limits.inodes) == (Isolation.GVISOR, 5000)
+    assert host.manifests[row.host_name].isolation is Isolation.GVISOR
+    limits = (await building.world.create(ALICE, template_name="mine")).sandbox.limits
+    assert (limits.memory_mb, limits.inodes, limits.vcpu) == (512, 5000, 2)
+    assert host.specs[-1].isolation is Isolation.GVISOR
+    with pytest.raises(CoveError) as refused:
+        await building.world.create(ALICE, template_name="mine", isolation="namespace")
+    assert (refused.value.code, refused.value.details["field"]) == ("FORBIDDEN", "isolation")
 
 
 async def test_others_do_not_see_it(building: Building) -> None:
@@ -220,6 +235,7 @@ async def test_too_many_at_once(building: Building) -> None:
     [
         ({"from_image": "nginx"}, "INVALID_REQUEST"),
         ({"memory": 1024 * 1024}, "RESOURCE_LIMIT_EXCEEDED"),
+        ({"resources": {"cpu_share": 200}}, "RESOURCE_LIMIT_EXCEEDED"),
         ({"readyCmd": {"type": "port"}}, "INVALID_REQUEST"),
     ],
 )
