@@ -61,7 +61,12 @@ async def test_a_create_that_fails_takes_no_place(setting: Setting) -> None:
     asked = spec()
     with pytest.raises(CoveError, match="no"):
         await host.create(asked)
+    assert setting.driver.doubts == 1
+    setting.driver.failures.append(error("DISK_FULL", "no room"))
+    with pytest.raises(CoveError, match="no room"):
+        await host.create(asked)
     assert (await host.create(asked)).sandbox_id == asked.sandbox_id
+    assert setting.driver.doubts == 1
 
 
 @pytest.mark.parametrize("name", ["", "x", "../../etc/x", "1763382095i648uu1o\n", "1763382095I648uu1o", "a" * 5000])

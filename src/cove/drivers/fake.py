@@ -8,9 +8,10 @@ import asyncio
 import json
 import os
 import re
+import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ class FakeDriver:
         gate: creates wait until it is set.
         agent_status: what the agents answer to `PATCH /env`.
         limit: what sandboxes that end by themselves ran into.
+        doubts: how often it was told that a start has failed.
     """
 
     def __init__(self, directory: Path, *, sockets: bool = True) -> None:
@@ -56,6 +58,7 @@ class FakeDriver:
         self.gate.set()
         self.agent_status = 200
         self.limit = ""
+        self.doubts = 0
 
     @property
     def isolation(self) -> Isolation:
@@ -65,14 +68,15 @@ class FakeDriver:
     @property
     def capabilities(self) -> Capabilities:
         """All that takes no isolation."""
-        return Capabilities(pause=True, stop_start=True)
+        return Capabilities(pause=True, stop_start=True, internet=True)
 
     async def check(self, *, fresh: bool = False) -> DriverReport:
         """Always available."""
         return DriverReport(isolation=Isolation.FAKE, available=True, summary="fake", capabilities=self.capabilities)
 
     def doubt(self) -> None:
-        """Nothing is remembered."""
+        """Nothing is remembered; how often it was called is."""
+        self.doubts += 1
 
     async def create(self, spec: SandboxSpec, template: TemplateManifest) -> SandboxRecord:
         """Make an entry, and a socket for it."""
@@ -170,6 +174,10 @@ class FakeDriver:
     async def limit_at_end(self, record: SandboxRecord) -> str:
         """What it was told to say."""
         return self.limit
+
+    async def capture(self, record: SandboxRecord) -> Sequence[socket.socket]:
+        """There is no network to capture."""
+        raise error("UNSUPPORTED", f"Sandbox {record.sandbox_id} is not isolated at all.")
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """Nothing."""
