@@ -88,6 +88,26 @@ def test_version_2_limits_are_written(tmp_path: Path) -> None:
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
 
 
+@pytest.mark.parametrize("memory", ["memory.oom_control", "memory.events"])
+def test_what_limits_refuse_is_counted_in_both_versions(tmp_path: Path, memory: str) -> None:
+    groups = tuple(str(tmp_path / name) for name in ("memory", "pids", "freezer"))
+    for group in groups:
+        Path(group).mkdir()
+    cgroups = Cgroups(Hierarchies({}, None, frozenset()))
+    with cgroups.opened_counters(groups) as none:
+        assert none == {}
+    (tmp_path / "memory" / memory).write_text("oom_kill 3\n")
+    (tmp_path / "pids/pids.events").write_text("max 4\n")
+    with cgroups.opened_counters(groups) as opened:
+        assert {name: os.pread(descriptor, 100, 0) for name, descriptor in opened.items()} == {
+            "memory": b"oom_kill 3\n",
+            "pids": b"max 4\n",
+        }
+        assert not any(os.get_inheritable(descriptor) for descriptor in opened.values())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.pread(opened["memory"], 1, 0)
+
+
 @pytest.mark.parametrize(("share", "v1", "v2"), [(100, None, None), (400, "4096", "400"), (1, "10", "1")])
 def test_a_share_of_the_processors_is_a_weight_in_both_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int, v1: str | None, v2: str | None
