@@ -144,12 +144,28 @@ async def test_a_file_that_is_wrong_is_no_verdict(machine: Machine, spoil: Calla
     assert machine.tried == 2
 
 
-async def test_where_nothing_can_be_kept_it_works_all_the_same(tmp_path: Path) -> None:
-    (tmp_path / "verdicts").write_text("in the way")
+def _a_file(path: Path) -> None:
+    path.write_text("in the way")
+
+
+def _a_link(path: Path) -> None:
+    (path.parent / "elsewhere").mkdir(mode=0o700)
+    path.symlink_to(path.parent / "elsewhere")
+
+
+def _everybodys(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+
+
+@pytest.mark.parametrize("prepare", [_a_file, _a_link, _everybodys])
+async def test_where_nothing_can_be_kept_it_works_all_the_same(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+    prepare(tmp_path / "verdicts")
     machine = Machine(tmp_path / "verdicts")
     assert isinstance(await machine.outcome(), Verdict)
     assert isinstance(await machine.outcome(), Verdict)
     assert machine.tried == 2
+    assert not list(tmp_path.glob("*/*"))
 
 
 async def test_a_start_that_fails_lets_the_next_process_try(machine: Machine) -> None:

@@ -13,7 +13,7 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,15 +42,20 @@ class Verdict:
 
 
 class VerdictFile:
-    """The last good verdict of one driver and one user. Whatever is wrong with the file, there is none."""
+    """The last good verdict of one driver and one user. Whatever is wrong with the file, there is none.
+
+    The directory above may be another user's, who gains nothing by putting something else in place of ours: both the
+    directory and the file have to be this user's own, and are opened without following links.
+    """
 
     def __init__(self, directory: Path, isolation: Isolation) -> None:
-        self._path = directory / f"{isolation}-{os.geteuid()}.json"
+        self._directory = directory
+        self._name = f"{isolation}-{os.geteuid()}.json"
 
     def read(self, key: str) -> Verdict | None:
         """The verdict, if it was given under this key, not long ago, by this user."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            content = self._content()
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError), self._opened() as directory:
+            content = self._content(directory)
             age = time.time() - float(content["at"])
             if content["key"] == key and 0 <= age <= _MAX_AGE_SECONDS:
                 notes = {str(name): str(value) for name, value in dict(content["notes"]).items()}
@@ -60,26 +65,41 @@ class VerdictFile:
     def write(self, key: str, verdict: Verdict) -> None:
         """Keep it; where that cannot be, it is not kept."""
         text = {"key": key, "at": time.time(), "seconds": verdict.seconds, "notes": dict(verdict.notes)}
-        fresh = self._path.with_suffix(f".{secrets.token_hex(4)}.new")
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(text, file)
-            fresh.rename(self._path)
+        fresh = f"{self._name}.{secrets.token_hex(4)}.new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(FileExistsError):
+                self._directory.mkdir(mode=0o700, parents=True)
+            with self._opened() as directory:
+                with os.fdopen(os.open(fresh, flags, 0o600, dir_fd=directory), "w", encoding="utf-8") as file:
+                    json.dump(text, file)
+                os.rename(fresh, self._name, src_dir_fd=directory, dst_dir_fd=directory)
 
     def forget(self) -> None:
         """Idempotent."""
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError), self._opened() as directory:
+            os.unlink(self._name, dir_fd=directory)
 
-    def _content(self) -> Any:
-        handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            about = os.fstat(handle)
-            if about.st_uid != os.geteuid() or about.st_mode & 0o077:
-                raise ValueError("others could have written this")
+    @contextlib.contextmanager
+    def _opened(self) -> Generator[int]:
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _expect_own(directory)
+            yield directory
+        finally:
+            os.close(directory)
+
+    def _content(self, directory: int) -> Any:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(self._name, flags, dir_fd=directory), "rb") as file:
+            _expect_own(file.fileno())
             return json.loads(file.read(_MAX_BYTES))
+
+
+def _expect_own(handle: int) -> None:
+    about = os.fstat(handle)
+    if about.st_uid != os.geteuid() or about.st_mode & 0o077:
+        raise ValueError("others could have written this")
 
 
 class BootProbe:
