@@ -10,6 +10,7 @@ from cove.hostd.changes import ChangeLog
 from cove.models.errors import error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
+from cove.models.network import EgressPolicy, NetworkReport
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 

@@ -12,6 +12,7 @@ from cove.drivers.fake import FakeDriver
 from cove.host.records import RecordStore
 from cove.host.templates.store import OnProgress, TemplateStore
 from cove.hostd.local_host import LocalHost
+from cove.hostd.networks import SandboxNetworks
 from cove.hostd.template_versions import TemplateVersions
 from cove.models.errors import error
 from cove.models.hosts import SandboxRecord, SandboxSpec
@@ -133,6 +134,7 @@ class Setting:
             records=RecordStore(self.record_dir),
             templates=SteppingTemplates(self.directory, owner=None),
             max_sandboxes=max_sandboxes,
+            networks=SandboxNetworks(self.directory, {}, user=None),
             ceilings=ceilings,
         )
         self._hosts.append(host)

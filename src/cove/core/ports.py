@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
+from cove.models.network import EgressPolicy, NetworkReport
 from cove.models.sandboxes import SandboxStatus
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
@@ -47,6 +48,18 @@ class Host(Protocol):
 
     async def set_deadline(self, sandbox_id: str, deadline: float | None) -> None:
         """Change when the host kills it on its own (unix seconds; None means never)."""
+        ...
+
+    async def set_network(self, sandbox_id: str, policy: EgressPolicy | None) -> None:
+        """Put a policy in force for a sandbox, at once; None takes its network away. A stopped one has it at its start.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND; UNSUPPORTED: its driver has no networks, or this machine cannot.
+        """
+        ...
+
+    async def network(self, sandbox_id: str, after: int) -> NetworkReport:
+        """What it did on the network: totals, and entries with a sequence number above `after`."""
         ...
 
     async def pause(self, sandbox_id: str) -> None:

@@ -4,7 +4,8 @@ A driver is used by the host daemon only. Infrastructure failures are `CoveError
 driver cannot do is data (`Capabilities`) and is refused before anything is touched.
 """
 
-from collections.abc import Awaitable, Mapping
+import socket
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from cove.models.errors import CoveError, error
@@ -112,6 +113,15 @@ class RuntimeDriver(Protocol):
     async def limit_at_end(self, record: SandboxRecord) -> str:
         """Of a sandbox that has ended by itself, before it is destroyed: the limit that it ran into, in the words of
         results of programs ("memory 512 MiB"); empty when it was none, or that cannot be known. Never raises."""
+        ...
+
+    async def capture(self, record: SandboxRecord) -> Sequence[socket.socket]:
+        """The sockets to which everything goes that a running sandbox sends (`cove.linux.redirection`), closed; they
+        are the caller's. Only where `capabilities.internet`.
+
+        Raises:
+            CoveError: UNSUPPORTED; SANDBOX_NOT_FOUND when it does not run.
+        """
         ...
 
     async def usage(self, record: SandboxRecord) -> HostUsage:

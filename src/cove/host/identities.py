@@ -18,6 +18,8 @@ WARM_USER: Final = FIRST + 1
 """Runs the fork servers."""
 SERVER_USER: Final = FIRST + 2
 """Runs the server that root starts, where there is no account for it. Owns nothing else."""
+EGRESS_USER: Final = FIRST + 3
+"""Runs the program that connects to the network for sandboxes. Owns nothing."""
 _RANGE: Final = 65536
 SLOTS: Final = 4000
 

@@ -38,6 +38,10 @@ def main() -> int:
         help="end when this descriptor reads its end, with the sandboxes started meanwhile; those found stay",
     )
     parser.add_argument("--server-uid", type=int, help="the user, beside root, who may call this and sandboxes' agents")
+    parser.add_argument(
+        "--allow-internal", action="append", default=[], help="a rule: open though not public"
+    )
+    parser.add_argument("--nameserver", action="append", default=[], help="for sandboxes, instead of this machine's")
     for name in CEILINGS:
         parser.add_argument(f"--max-{name.replace('_', '-')}", type=int, help="the most that a sandbox may be given")
     arguments = parser.parse_args()
@@ -64,6 +68,8 @@ async def _run(arguments: argparse.Namespace) -> None:
         max_sandboxes=arguments.max_sandboxes,
         ceilings={name: most for name in CEILINGS if (most := getattr(arguments, f"max_{name}")) is not None},
         server_uid=arguments.server_uid,
+        internal=arguments.allow_internal,
+        nameservers=arguments.nameserver,
     )
     # Two daemons on one data directory would destroy each other's sandboxes.
     role = SERVERS_CHILD if arguments.ready_fd >= 0 else ""

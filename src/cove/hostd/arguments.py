@@ -10,6 +10,7 @@ from cove.models.environment import EnvVars, check_env_vars
 from cove.models.hosts import SandboxSpec
 from cove.models.identifiers import SANDBOX_ID
 from cove.models.limits import Limits
+from cove.models.network import MAX_RULES, EgressPolicy, Rule
 from cove.models.templates import CapturedDirectory, TemplateDerivation, is_ownable
 
 _STRICT: Final = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -40,6 +41,14 @@ class StrictLimits(Limits):
     model_config = _STRICT
 
 
+class StrictPolicy(EgressPolicy):
+    """A policy; what is open although it is not public is for the host's own operator to say."""
+
+    allow: Annotated[tuple[Rule, ...], Field(max_length=2 * MAX_RULES)] = ()
+    deny: Annotated[tuple[Rule, ...], Field(max_length=2 * MAX_RULES)] = ()
+    internal: Annotated[tuple[Rule, ...], Field(max_length=0)] = ()
+
+
 class StrictSpec(SandboxSpec):
     """A specification whose every part is bounded."""
 
@@ -51,6 +60,7 @@ class StrictSpec(SandboxSpec):
     env_vars: EnvVars = {}
     deadline: Deadline | None = None
     owned_directories: Owned = ()
+    network: StrictPolicy | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @model_validator(mode="after")
     def _known_limits(self) -> Self:
@@ -127,6 +137,24 @@ class DeadlineArguments(BaseModel):
 
     sandbox_id: SandboxId
     deadline: Deadline | None
+
+
+class NetworkArguments(BaseModel):
+    """For `set_network`."""
+
+    model_config = _STRICT
+
+    sandbox_id: SandboxId
+    policy: StrictPolicy | None
+
+
+class NetworkReportArguments(BaseModel):
+    """For `network`."""
+
+    model_config = _STRICT
+
+    sandbox_id: SandboxId
+    after: int = Field(ge=0)
 
 
 class StopArguments(BaseModel):

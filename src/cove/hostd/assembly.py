@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -16,10 +16,11 @@ from cove.drivers.gvisor.driver import GvisorDriver
 from cove.drivers.namespace.driver import NamespaceDriver
 from cove.host.cgroups import Cgroups, detect
 from cove.host.disks import LoopDisks
-from cove.host.identities import TEMPLATE_OWNER, new_slots
+from cove.host.identities import EGRESS_USER, TEMPLATE_OWNER, new_slots
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.local_host import LocalHost
+from cove.hostd.networks import SandboxNetworks
 from cove.hostd.template_versions import TemplateVersions
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
@@ -50,12 +51,15 @@ def build_host(
     max_sandboxes: int = 1000,
     ceilings: Mapping[str, int] | None = None,
     server_uid: int | None = None,
+    internal: Sequence[str] = (),
+    nameservers: Sequence[str] = (),
 ) -> LocalHost:
     """The host of a daemon; nothing is started yet. Its sandboxes outlive it and are adopted by the next one.
 
     Args:
         isolation: a level to use by default, or `auto` for the strongest that works.
         ceilings, server_uid: as in `LocalHost`.
+        internal, nameservers: as in `SandboxNetworks`.
 
     Raises:
         CoveError: ISOLATION_UNAVAILABLE for a level that this version has no driver for; INVALID_REQUEST when the
@@ -69,6 +73,8 @@ def build_host(
         embedded=False,
         ceilings=ceilings,
         server_uid=server_uid,
+        internal=internal,
+        nameservers=nameservers,
     )
 
 
@@ -109,6 +115,8 @@ def _build(
     embedded: bool,
     ceilings: Mapping[str, int] | None = None,
     server_uid: int | None = None,
+    internal: Sequence[str] = (),
+    nameservers: Sequence[str] = (),
 ) -> LocalHost:
     run_dir = run_dir.absolute()  # helper programs work in another directory
     _prepare(run_dir)
@@ -123,6 +131,14 @@ def _build(
         max_sandboxes=max_sandboxes,
         builds=builds_directory(data_dir),
         preload=not embedded,
+        networks=SandboxNetworks(
+            run_dir,
+            drivers,
+            user=EGRESS_USER if os.geteuid() == 0 else None,
+            internal=internal,
+            nameservers=nameservers,
+            outlives=not embedded,
+        ),
         ceilings=ceilings or {},
         server_uid=server_uid,
     )

@@ -14,6 +14,7 @@ from cove.hostd import wire
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
+from cove.models.network import EgressPolicy, NetworkReport
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 _CALL_SECONDS: Final = 60.0
@@ -64,6 +65,15 @@ class RemoteHost:
     async def set_deadline(self, sandbox_id: str, deadline: float | None) -> None:
         """Unix seconds."""
         await self._call("set_deadline", {"sandbox_id": sandbox_id, "deadline": deadline})
+
+    async def set_network(self, sandbox_id: str, policy: EgressPolicy | None) -> None:
+        """In force when this returns."""
+        wanted = None if policy is None else policy.model_dump(mode="json")
+        await self._call("set_network", {"sandbox_id": sandbox_id, "policy": wanted})
+
+    async def network(self, sandbox_id: str, after: int) -> NetworkReport:
+        """Of one sandbox."""
+        return await self._call("network", {"sandbox_id": sandbox_id, "after": after})
 
     async def pause(self, sandbox_id: str) -> None:
         """Idempotent."""

@@ -97,12 +97,16 @@ class Egress:
         self._hang_up()
         self._channel = await self._connect()
         if self._channel is None:
+            for sandbox_id, policy in policies.items():
+                await self._adopt_one(sandbox_id, policy)
             return
         for sandbox_id in await self._call({"call": "list"}):
             if sandbox_id in policies:
                 self._policies[sandbox_id] = policies[sandbox_id]
             else:
                 await self._call({"call": "close", "sandbox": sandbox_id})
+        for sandbox_id, policy in policies.items():
+            await self._adopt_one(sandbox_id, policy)
 
     async def close(self, *, end: bool) -> None:
         """Hang up; with `end`, the program ends."""
@@ -117,6 +121,13 @@ class Egress:
         if self._tether is not None:
             os.close(self._tether)
             self._tether = None
+
+    async def _adopt_one(self, sandbox_id: str, policy: EgressPolicy) -> None:
+        """Closed, if it cannot be opened: everything else of the sandbox goes on."""
+        try:
+            await self.apply(sandbox_id, policy)
+        except CoveError as problem:
+            _log.warning("not_captured", sandbox=sandbox_id, problem=str(problem))
 
     async def _open(self, sandbox_id: str, policy: EgressPolicy) -> None:
         sockets = await self._capture(sandbox_id)

@@ -15,12 +15,14 @@ from cove.drivers.base import RuntimeDriver, cannot_stop, or_doubt
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.changes import ChangeLog
+from cove.hostd.networks import SandboxNetworks
 from cove.hostd.template_versions import TemplateVersions, is_version
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.identifiers import is_sandbox_id
 from cove.models.isolation import DriverReport, Isolation
 from cove.models.limits import MUST_HOLD, Limits
+from cove.models.network import EgressPolicy, NetworkReport
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 _STRONGEST_FIRST: Final = (Isolation.MICROVM, Isolation.GVISOR, Isolation.NAMESPACE, Isolation.FAKE)
@@ -51,6 +53,7 @@ class LocalHost:
         max_sandboxes: int,
         builds: Path,
         preload: bool = True,
+        networks: SandboxNetworks,
         ceilings: Mapping[str, int] | None = None,
         server_uid: int | None = None,
     ) -> None:
@@ -63,6 +66,7 @@ class LocalHost:
             ceilings: the most that a sandbox may be given, by the names of `CEILINGS`.
             server_uid: the user, beside root, who may connect to agents; None leaves their sockets to this process'.
         """
+        self._networks = networks
         self._ceilings = ceilings or {}
         self._server_uid = server_uid
         self._preload = preload
@@ -101,6 +105,7 @@ class LocalHost:
         self._versions.forget_except({record.template_digest for record in self._records.values()})
         for driver in self._drivers.values():
             await driver.sweep(known)
+        await self._networks.adopt(self._records.values())
         self._sweeper = asyncio.create_task(self._watch_deadlines())
 
     async def close(self, *, destroy: bool, keep_stopped: bool = False, keep_adopted: bool = False) -> None:
@@ -120,6 +125,7 @@ class LocalHost:
         for watcher in self._watchers.values():
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
+        await self._networks.close(end=destroy and not any(map(_runs, self._records.values())))
         for driver in self._drivers.values():
             await driver.close()
 
@@ -157,13 +163,27 @@ class LocalHost:
             template = await self._template(spec.template)
             driver = await self._driver(spec.isolation)
             await _refuse_unenforceable(driver, spec)
+            self._networks.refuse_unless_possible(driver, spec.network)
             async with self._starts:
                 record = _marked(await or_doubt(driver, driver.create(spec, template)), driver)
+            record = record.model_copy(update={"network": spec.network})
+            await self._open_network(driver, record)
             await self._keep(driver, record, template)
         finally:
             self._creating.discard(spec.sandbox_id)
         self._register(record)
         return record
+
+    async def _open_network(self, driver: RuntimeDriver, record: SandboxRecord) -> None:
+        """Without what was asked for there is no sandbox."""
+        if record.network is None:
+            return
+        try:
+            await self._networks.apply(record, record.network)
+        except BaseException:
+            await self._networks.forget(record.sandbox_id)
+            await driver.destroy(record)
+            raise
 
     async def _keep(self, driver: RuntimeDriver, record: SandboxRecord, template: TemplateManifest) -> None:
         """A sandbox without a record would be lost at the next start: it is ended instead."""
@@ -183,6 +203,7 @@ class LocalHost:
             if record is None:
                 return
             self._unwatch(sandbox_id)
+            await self._networks.forget(sandbox_id)
             await self._drivers[record.isolation].destroy(record)
             self._records.pop(sandbox_id, None)
             self._store.remove(sandbox_id)
@@ -202,6 +223,7 @@ class LocalHost:
                 record = record.model_copy(update={"state": HostState.STOPPED, "env_vars": dict(env_vars)})
                 self._update(record, durable=True)
             self._unwatch(sandbox_id)
+            await self._networks.forget(sandbox_id)
             await self._finish_stop(driver, record)
 
     async def start(self, sandbox_id: str) -> SandboxRecord:
@@ -234,6 +256,19 @@ class LocalHost:
     async def set_deadline(self, sandbox_id: str, deadline: float | None) -> None:
         """Persisted before it is in force."""
         self._update(self._existing(sandbox_id).model_copy(update={"deadline": deadline}))
+
+    async def set_network(self, sandbox_id: str, policy: EgressPolicy | None) -> None:
+        """In force, then written down: what a daemon that dies in between has opened, the next one closes."""
+        async with self._locks.hold(sandbox_id):
+            record = self._existing(sandbox_id)
+            self._networks.refuse_unless_possible(self._drivers[record.isolation], policy)
+            if not _stopped(record):
+                await self._networks.apply(record, policy)
+            self._update(self._existing(sandbox_id).model_copy(update={"network": policy}))
+
+    async def network(self, sandbox_id: str, after: int) -> NetworkReport:
+        """As the egress program counted it."""
+        return await self._networks.report(self._existing(sandbox_id), after=after)
 
     async def pause(self, sandbox_id: str) -> None:
         """Freeze."""
@@ -389,11 +424,17 @@ class LocalHost:
     async def _keep_started(self, driver: RuntimeDriver, started: SandboxRecord) -> SandboxRecord:
         """Like `_keep`, but back to where it was."""
         before = self._existing(started.sandbox_id)
-        record = started.model_copy(update={"deadline": before.deadline, "env_vars": {}})
+        record = started.model_copy(update={"deadline": before.deadline, "env_vars": {}, "network": before.network})
         try:
+            if record.network is not None:
+                await self._networks.apply(record, record.network)
             self._give_socket(record)
             self._store.save(record)
+        except CoveError:
+            await driver.stop(started)
+            raise
         except OSError as problem:
+            await self._networks.forget(record.sandbox_id)
             await driver.stop(started)
             raise error(
                 "SANDBOX_START_FAILED", f"The sandbox's record cannot be written: {problem.strerror}."
@@ -437,6 +478,10 @@ class LocalHost:
     async def _expire(self, sandbox_id: str) -> None:
         await self.destroy(sandbox_id)
         self._changes.note(sandbox_id)
+
+
+def _runs(record: SandboxRecord) -> bool:
+    return not _stopped(record)
 
 
 def _stopped(record: SandboxRecord) -> bool:

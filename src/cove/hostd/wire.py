@@ -15,6 +15,8 @@ from cove.hostd.arguments import (
     CreateArguments,
     DeadlineArguments,
     DeriveArguments,
+    NetworkArguments,
+    NetworkReportArguments,
     NoArguments,
     SandboxArguments,
     StopArguments,
@@ -23,6 +25,7 @@ from cove.hostd.arguments import (
 from cove.models.errors import CoveError, definition_of, error
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord
 from cove.models.isolation import DriverReport
+from cove.models.network import NetworkReport
 from cove.models.templates import BuildProgress, TemplateManifest
 
 MAX_LINE: Final = 16 * 1024 * 1024
@@ -37,6 +40,8 @@ CALLS: Final[Mapping[str, tuple[type[pydantic.BaseModel], pydantic.TypeAdapter[A
     "destroy": (SandboxArguments, pydantic.TypeAdapter(None)),
     "claim": (DeadlineArguments, pydantic.TypeAdapter(SandboxRecord)),
     "set_deadline": (DeadlineArguments, pydantic.TypeAdapter(None)),
+    "set_network": (NetworkArguments, pydantic.TypeAdapter(None)),
+    "network": (NetworkReportArguments, pydantic.TypeAdapter(NetworkReport)),
     "pause": (SandboxArguments, pydantic.TypeAdapter(None)),
     "resume": (SandboxArguments, pydantic.TypeAdapter(None)),
     "stop": (StopArguments, pydantic.TypeAdapter(None)),

@@ -7,6 +7,7 @@ from pydantic import Field
 from cove.models.base import Contract
 from cove.models.isolation import DriverReport, Isolation
 from cove.models.limits import Limits
+from cove.models.network import EgressPolicy
 
 
 class SandboxSpec(Contract):
@@ -22,6 +23,7 @@ class SandboxSpec(Contract):
             refuses. The others are enforced as far as the host can; its record names those that it cannot.
         owned_directories: directories right below the root that are made for the sandbox's user, beside the usual
             ones (a build's; those of a template are in its manifest).
+        network: what it may reach; None: nothing, and there is no way out to be opened.
     """
 
     sandbox_id: str
@@ -33,6 +35,7 @@ class SandboxSpec(Contract):
     pooled: bool = False
     required_limits: frozenset[str] = frozenset()
     owned_directories: tuple[str, ...] = ()
+    network: EgressPolicy | None = None
 
 
 class HostState(StrEnum):
@@ -54,6 +57,7 @@ class SandboxRecord(Contract):
         created: unix time in seconds.
         env_vars: of a stopped sandbox: what its next start puts in force. Kept by the host only; never listed.
         unenforced: names of the `Limits` fields that the host does not enforce.
+        network: the policy in force; None without a network.
     """
 
     sandbox_id: str
@@ -70,6 +74,7 @@ class SandboxRecord(Contract):
     pooled: bool = False
     env_vars: dict[str, str] = {}
     unenforced: tuple[str, ...] = ()
+    network: EgressPolicy | None = None
     driver_state: dict[str, str] = Field(default_factory=dict)
     """What the driver needs to find the parts again after a restart (cgroup paths, uid slot, disk image)."""
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from cove.drivers.namespace.warm import WarmProcess, close_all, start_warm_proce
 from cove.drivers.probes import BootProbe
 from cove.drivers.records import groups_in, kit_in, record_of, restart_spec, slot_in, stopped_record
 from cove.drivers.stopped import StoppedSandboxes
+from cove.host.capturing import capture
 from cove.host.cgroups import Cgroups, prime_attach
 from cove.host.disks import LoopDisks
 from cove.host.identities import TEMPLATE_OWNER, SlotAllocator, id_map, new_slots
@@ -102,7 +103,9 @@ class NamespaceDriver:
         limits = self._cgroups.enforceable | ENFORCED_BY_AGENT | {"disk_mb", "pids", "open_files"}
         if self._has_disks:
             limits |= {"inodes"}
-        return Capabilities(pause=self._cgroups.can_freeze, stop_start=self._has_disks, limits=frozenset(limits))
+        return Capabilities(
+            pause=self._cgroups.can_freeze, stop_start=self._has_disks, internet=True, limits=frozenset(limits)
+        )
 
     async def check(self, *, fresh: bool = False) -> DriverReport:
         """Start one empty sandbox in all the namespaces, with its maps, mounts and filter, and ask it."""
@@ -245,6 +248,13 @@ class NamespaceDriver:
     async def limit_at_end(self, record: SandboxRecord) -> str:
         """Memory, when the host's kernel has ended the first process for that."""
         return await self._processes.limit_at_end(record, only_if_killed=True)
+
+    async def capture(self, record: SandboxRecord) -> Sequence[socket.socket]:
+        """In the network namespace of the first process."""
+        first = self._processes.find(record)
+        if first is None:
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} does not run.")
+        return await capture(first.pidfd)
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and from the filesystem of the first process' root."""
