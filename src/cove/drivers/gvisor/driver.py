@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -220,6 +221,10 @@ class GvisorDriver:
     async def limit_at_end(self, record: SandboxRecord) -> str:
         """Memory, when the host's kernel has ended anything of the sandbox for that: none of it is left then."""
         return await self._kernels.limit_at_end(record, only_if_killed=False)
+
+    async def capture(self, record: SandboxRecord) -> Sequence[socket.socket]:
+        """Not yet: its network is its own kernel's."""
+        raise error("UNSUPPORTED", f"Sandbox {record.sandbox_id} has no network: gvisor has none here.")
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image; the sandbox's own kernel is included."""
