@@ -30,15 +30,15 @@ def recorded(data_dir: Path) -> dict[str, Process]:
     return found
 
 
-def in_groups(data_dir: Path) -> dict[str, set[Process]]:
-    """All processes in the control groups of each recorded sandbox, by sandbox: those that serve it are no descendants
-    of its first process."""
-    found: dict[str, set[Process]] = {}
+def charged_bytes(data_dir: Path) -> dict[str, int]:
+    """What the kernel charges each recorded sandbox for (cgroups(7)), by sandbox: all processes that serve it, also
+    those that are no descendants of its first one, and memory that they share among themselves once."""
+    found: dict[str, int] = {}
     for path in (data_dir / "run" / "sandboxes").glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            group = json.loads(path.read_bytes())["driver_state"]["groups"].split("\n")[0]
-            pids = Path(group, "cgroup.procs").read_text(encoding="ascii").split()
-            found[path.stem] = {about[0] for pid in pids if (about := _stat(int(pid)))}
+        with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
+            groups = json.loads(path.read_bytes())["driver_state"]["groups"].split("\n")
+            files = [Path(group, name) for group in groups for name in ("memory.usage_in_bytes", "memory.current")]
+            found[path.stem] = int(next(file for file in files if file.exists()).read_text(encoding="ascii"))
     return found
 
 

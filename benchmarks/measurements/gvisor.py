@@ -8,7 +8,7 @@ from typing import Final
 from benchmarks.bench import Bench, Interleaved
 from benchmarks.clients import Client, RawClient, SdkClient
 from benchmarks.outcome import Result, Target, Unit
-from benchmarks.process_tree import Process, in_groups, proportional_bytes
+from benchmarks.process_tree import charged_bytes
 from benchmarks.samples import Distribution, Figure
 from cove.drivers.gvisor.runsc import find_runsc
 from cove.models.errors import CoveError
@@ -91,14 +91,10 @@ def _idle_row(bench: Bench, template: str, what: str, targets: tuple[Target, ...
         client = SdkClient(server.url, template=template)
         tenants = [client.create() for _ in bench.rounds(what, _IDLE)]
         time.sleep(_QUIET_SECONDS)
-        samples = [_megabytes(processes) for processes in in_groups(server.data_dir).values()]
+        samples = [charged / _MB for charged in charged_bytes(server.data_dir).values()]
         for tenant in tenants:
             tenant.kill()
     return Result(what=what, unit=Unit.MEGABYTES, samples=Distribution.of(samples), targets=targets)
-
-
-def _megabytes(processes: set[Process]) -> float:
-    return sum(proportional_bytes(process) for process in processes) / _MB
 
 
 def _first_output(client: Client, series: Interleaved) -> None:
