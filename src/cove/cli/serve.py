@@ -132,6 +132,8 @@ def _supervised_base(settings: Any, supervised: Any, keep_sandboxes: bool) -> An
             keep_sandboxes=keep_sandboxes,
             certificate=[str(path) for path in certificate],
             ceilings=settings.host_ceilings,
+            allow_internal=list(settings.allow_internal),
+            nameservers=list(settings.nameservers),
         )
     )
     become(supervised, settings.data_dir)

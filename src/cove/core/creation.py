@@ -247,7 +247,7 @@ class Creator:
                     record = await self._host.claim(member.sandbox_id, planned.deadline)
                     if planned.env_vars:
                         await self._guests.merge(record, planned.env_vars)
-                return record
+                    return await self._networked(record, planned)
             except (CoveError, TimeoutError) as failure:
                 self._log.warning("pool_member_unusable", sandbox_id=member.sandbox_id, error=repr(failure))
                 await self._discard(member.sandbox_id)
@@ -255,6 +255,18 @@ class Creator:
                 await self._discard(member.sandbox_id)
                 raise
         return None
+
+    async def _networked(self, record: SandboxRecord, planned: CreationPlan) -> SandboxRecord:
+        """A member of the pool has no network until it is somebody's."""
+        if planned.network is None:
+            return record
+        try:
+            await self._host.set_network(record.sandbox_id, planned.network)
+        except CoveError as failure:
+            if failure.code != "UNSUPPORTED" or planned.network_required:
+                raise
+            return record
+        return record.model_copy(update={"network": planned.network})
 
     async def _from_template(self, planned: CreationPlan) -> SandboxRecord:
         spec = SandboxSpec(
@@ -265,6 +277,8 @@ class Creator:
             env_vars=dict(planned.env_vars),
             deadline=planned.deadline,
             required_limits=planned.required_limits,
+            network=planned.network,
+            network_required=planned.network_required,
         )
         self._creating.add(spec.sandbox_id)
         try:
@@ -350,6 +364,8 @@ def _row(principal: Principal, planned: CreationPlan, record: SandboxRecord) -> 
         name=planned.name,
         client_lease=principal.client_lease,
         unenforced=record.unenforced,
+        internet_access=record.network is not None and record.network.is_public,
+        network=record.network,
     )
 
 

@@ -24,6 +24,7 @@ from cove.core.transitions import transit
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostUsage
 from cove.models.identifiers import is_sandbox_id
+from cove.models.network import EgressPolicy, NetworkReport
 from cove.models.sandboxes import AgentToken, EndReason, SandboxStatus
 from cove.models.stored import StoredEvent, StoredSandbox
 
@@ -90,6 +91,25 @@ class Lifecycle:
                 return row, await self._host.usage(row.id)
         except TimeoutError:
             raise error("HOST_UNAVAILABLE", "The host did not say in time what the sandbox uses.") from None
+
+    async def network(self, principal: Principal, sandbox_id: str, *, after: int) -> NetworkReport:
+        """What it did on the network since it runs; entries with a sequence number above `after`.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND, HOST_UNAVAILABLE.
+        """
+        row = await self.get(principal, sandbox_id)
+        return await self._on_host(row.id, self._host.network(row.id, after))
+
+    async def set_network(self, principal: Principal, sandbox_id: str, policy: EgressPolicy | None) -> StoredSandbox:
+        """Put a policy in force at once, also for what is connected; None takes the network away.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND; UNSUPPORTED where its isolation has no networks; HOST_UNAVAILABLE.
+        """
+        return await self._background.finish(
+            self._set_network(principal, sandbox_id, policy), name=f"network {sandbox_id[:32]}"
+        )
 
     async def list(
         self,
@@ -233,6 +253,16 @@ class Lifecycle:
             self._deadlines.schedule(sandbox_id, deadline)
             return row
 
+    async def _set_network(self, principal: Principal, sandbox_id: str, policy: EgressPolicy | None) -> StoredSandbox:
+        async with self._locks.hold(sandbox_id):
+            row = await self.get(principal, sandbox_id)
+            # The host first: the row tells what is in force.
+            await self._on_host(row.id, self._host.set_network(row.id, policy))
+            details = {} if policy is None else {"allow": list(policy.allow[:20]), "deny": list(policy.deny[:20])}
+            event = principal.event("sandbox.network_changed", sandbox_id, at=self._clock(), details=details)
+            changed = await self._store.write(lambda work: _set_network(work, sandbox_id, policy, event))
+            return changed or await self.get(principal, sandbox_id)
+
     async def _switch(self, principal: Principal, sandbox_id: str, action: Action) -> StoredSandbox:
         transition = TRANSITIONS[action]
         async with self._locks.hold(sandbox_id):
@@ -305,6 +335,15 @@ def _transition(
     row = transit(work, sandbox_id, sources=transition.sources, target=transition.target)
     if row is not None:
         work.events.add(principal.event(f"sandbox.{transition.target}", sandbox_id, at=now))
+    return row
+
+
+def _set_network(
+    work: UnitOfWork, sandbox_id: str, policy: EgressPolicy | None, event: StoredEvent
+) -> StoredSandbox | None:
+    row = work.sandboxes.set_network(sandbox_id, policy)
+    if row is not None:
+        work.events.add(event)
     return row
 
 

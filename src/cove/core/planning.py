@@ -8,6 +8,7 @@ from cove.core.quotas import above_maximum, fitted
 from cove.models.errors import error
 from cove.models.isolation import Isolation, level_for, refuse_weaker, strongest
 from cove.models.limits import Limits
+from cove.models.network import NO_NETWORK, PUBLIC_INTERNET, EgressPolicy, NetworkPolicy
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredTemplate
@@ -27,6 +28,8 @@ class CreationPolicy:
         max_limits: the most that a request or a template may ask for; None is no maximum.
         must_hold: names of limits without which no sandbox is started, also where they are defaults.
         create_seconds: a start that takes longer counts as failed.
+        network: for requests that say nothing of a network; None is none.
+        registries: rules that the preset `package-registries` stands for.
     """
 
     isolation: Isolation | None = None
@@ -36,6 +39,8 @@ class CreationPolicy:
     max_limits: Limits = field(default_factory=lambda: Limits(vcpu=16, memory_mb=16 * 1024, disk_mb=64 * 1024))
     must_hold: frozenset[str] = frozenset()
     create_seconds: float = 60.0
+    network: NetworkPolicy | None = None
+    registries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,8 @@ class CreationPlan:
         required_limits: those that the request asked for, that a quota lowered or that the operator insists on: the
             host must be able to enforce them.
         timeout_seconds, deadline: None for a sandbox without end.
+        network: None for a sandbox without one.
+        network_required: whether it is refused where there are no networks.
     """
 
     template: StoredTemplate
@@ -60,6 +67,8 @@ class CreationPlan:
     poolable: bool
     required_limits: frozenset[str] = frozenset()
     env_vars: Mapping[str, str] = field(default_factory=dict[str, str])
+    network: EgressPolicy | None = None
+    network_required: bool = False
 
 
 def reference_of(request: CreateSandbox) -> str:
@@ -85,7 +94,8 @@ def plan(
     """What the request comes to under the policy and the ceilings of whoever asks.
 
     Raises:
-        CoveError: TEMPLATE_NOT_BUILT, FORBIDDEN (weaker isolation), RESOURCE_LIMIT_EXCEEDED.
+        CoveError: TEMPLATE_NOT_BUILT, FORBIDDEN (weaker isolation), RESOURCE_LIMIT_EXCEEDED, INVALID_REQUEST (two
+            networks).
     """
     if not entry.built:
         raise error("TEMPLATE_NOT_BUILT", f"Template {entry.template.name!r} is not built on this host.")
@@ -110,7 +120,30 @@ def plan(
         poolable=not own and isolation == policy.isolation and defaults == policy.limits,
         required_limits=own | policy.must_hold,
         env_vars=request.env_vars or {},
+        network=_network(request, policy),
+        network_required=request.network is not None,
     )
+
+
+def _network(request: CreateSandbox, policy: CreationPolicy) -> EgressPolicy | None:
+    wanted = request.network
+    if wanted is not None and request.internet_access is not None:
+        raise error(
+            "INVALID_REQUEST",
+            "internet_access and network say the same in two ways.",
+            remedy="Give one of them: network: {preset: public} is the internet.",
+            field="network",
+        )
+    if wanted is None:
+        asked = request.internet_access
+        wanted = policy.network if asked is None else PUBLIC_INTERNET if asked else NO_NETWORK
+    return None if wanted is None else network_in_force(wanted, policy)
+
+
+def network_in_force(wanted: NetworkPolicy, policy: CreationPolicy) -> EgressPolicy | None:
+    """What a policy comes to on this server; None for one that allows nothing."""
+    found = wanted.in_force(registries=policy.registries)
+    return None if found.is_closed else found
 
 
 def _isolation(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy) -> Isolation | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from cove.models.async_executions import DeliveryState, ExecutionStatus
+from cove.models.network import EgressPolicy
 from cove.models.quotas import Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
 from cove.models.stored import (
@@ -88,6 +89,10 @@ class SandboxRepository(Protocol):
         self, sandbox_id: str, *, deadline: float | None, timeout_seconds: int | None
     ) -> StoredSandbox | None:
         """Change the deadline of a live row; the row after the change, or None."""
+        ...
+
+    def set_network(self, sandbox_id: str, network: EgressPolicy | None) -> StoredSandbox | None:
+        """Change what a live row says of its network; the row after the change, or None."""
         ...
 
     def prune(self, *, ended_before: float) -> int:

@@ -1,7 +1,7 @@
 """Looking names up outside, for all sandboxes together."""
 
 import asyncio
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Final
 
 import dns.asyncresolver
@@ -11,6 +11,7 @@ import dns.resolver
 import dns.rrset
 
 from cove.models.addresses import IpAddress
+from cove.models.host_names import nameserver_place
 
 LOOKUP_SECONDS: Final = 5.0
 _CACHED_ANSWERS: Final = 10_000
@@ -36,7 +37,7 @@ class Upstream:
         """
         self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
         if nameservers:
-            places = [_place(text) for text in nameservers]
+            places = [nameserver_place(text) for text in nameservers]
             self._resolver.nameservers = [address for address, _ in places]
             self._resolver.nameserver_ports = dict(places)
         self._resolver.cache = dns.resolver.LRUCache(_CACHED_ANSWERS)
@@ -78,17 +79,3 @@ class Upstream:
 def addresses_in(records: dns.rrset.RRset) -> list[IpAddress]:
     """Those of A and AAAA records."""
     return [ip_address(text) for text in map(str, records)]  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _place(text: str) -> tuple[str, int]:
-    """Address and port.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return str(ip_address(text)), 53
-    except ValueError:
-        address, _, port = text.rpartition(":")
-        host: IPv4Address | IPv6Address = ip_address(address.strip("[]"))
-        return str(host), int(port)

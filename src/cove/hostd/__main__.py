@@ -38,9 +38,7 @@ def main() -> int:
         help="end when this descriptor reads its end, with the sandboxes started meanwhile; those found stay",
     )
     parser.add_argument("--server-uid", type=int, help="the user, beside root, who may call this and sandboxes' agents")
-    parser.add_argument(
-        "--allow-internal", action="append", default=[], help="a rule: open though not public"
-    )
+    parser.add_argument("--allow-internal", action="append", default=[], help="a rule: open though not public")
     parser.add_argument("--nameserver", action="append", default=[], help="for sandboxes, instead of this machine's")
     for name in CEILINGS:
         parser.add_argument(f"--max-{name.replace('_', '-')}", type=int, help="the most that a sandbox may be given")

@@ -163,27 +163,31 @@ class LocalHost:
             template = await self._template(spec.template)
             driver = await self._driver(spec.isolation)
             await _refuse_unenforceable(driver, spec)
-            self._networks.refuse_unless_possible(driver, spec.network)
+            if spec.network_required:
+                self._networks.refuse_unless_possible(driver, spec.network)
             async with self._starts:
                 record = _marked(await or_doubt(driver, driver.create(spec, template)), driver)
-            record = record.model_copy(update={"network": spec.network})
-            await self._open_network(driver, record)
+            record = await self._with_network(driver, record, spec)
             await self._keep(driver, record, template)
         finally:
             self._creating.discard(spec.sandbox_id)
         self._register(record)
         return record
 
-    async def _open_network(self, driver: RuntimeDriver, record: SandboxRecord) -> None:
-        """Without what was asked for there is no sandbox."""
-        if record.network is None:
-            return
+    async def _with_network(self, driver: RuntimeDriver, record: SandboxRecord, spec: SandboxSpec) -> SandboxRecord:
+        """The record with the network that is in force. Without one that is required there is no sandbox."""
+        if spec.network is None:
+            return record
+        networked = record.model_copy(update={"network": spec.network})
         try:
-            await self._networks.apply(record, record.network)
-        except BaseException:
+            await self._networks.apply(networked, spec.network)
+        except BaseException as problem:
             await self._networks.forget(record.sandbox_id)
+            if isinstance(problem, CoveError) and problem.code == "UNSUPPORTED" and not spec.network_required:
+                return record
             await driver.destroy(record)
             raise
+        return networked
 
     async def _keep(self, driver: RuntimeDriver, record: SandboxRecord, template: TemplateManifest) -> None:
         """A sandbox without a record would be lost at the next start: it is ended instead."""

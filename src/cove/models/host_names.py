@@ -5,6 +5,7 @@ refused, not repaired.
 """
 
 import re
+from ipaddress import ip_address
 
 from cove.models.addresses import IpAddress, literal
 
@@ -39,6 +40,19 @@ def canonical_name(text: str) -> str:
     if literal_or_odd(name):
         raise ValueError(f"{_shown(text)} is a number, not a host name")
     return name
+
+
+def nameserver_place(text: str) -> tuple[str, int]:
+    """Address and port of a name server, written as `192.0.2.1`, `192.0.2.1:5353` or `[2001:db8::1]:5353`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return str(ip_address(text)), 53
+    except ValueError:
+        address, _, port = text.rpartition(":")
+        return str(ip_address(address.strip("[]"))), int(port)
 
 
 def literal_or_odd(name: str) -> bool:

@@ -23,7 +23,9 @@ class SandboxSpec(Contract):
             refuses. The others are enforced as far as the host can; its record names those that it cannot.
         owned_directories: directories right below the root that are made for the sandbox's user, beside the usual
             ones (a build's; those of a template are in its manifest).
-        network: what it may reach; None: nothing, and there is no way out to be opened.
+        network: what it may reach; None: nothing.
+        network_required: whether it is refused where there are no networks; otherwise it has none then, and its record
+            says so.
     """
 
     sandbox_id: str
@@ -36,6 +38,7 @@ class SandboxSpec(Contract):
     required_limits: frozenset[str] = frozenset()
     owned_directories: tuple[str, ...] = ()
     network: EgressPolicy | None = None
+    network_required: bool = False
 
 
 class HostState(StrEnum):

@@ -83,6 +83,11 @@ class EgressPolicy(Contract):
         """Whether nothing can be reached at all, so that the sandbox needs no network."""
         return not self.allow
 
+    @property
+    def is_public(self) -> bool:
+        """Whether every public host is allowed, but for those that are denied."""
+        return "*" in self.allow
+
 
 NO_NETWORK = NetworkPolicy(preset=NetworkPreset.NONE)
 PUBLIC_INTERNET = NetworkPolicy(preset=NetworkPreset.PUBLIC)
@@ -143,3 +148,10 @@ class NetworkReport(Contract):
         """With the latest `most` entries only."""
         dropped = max(0, len(self.entries) - most)
         return self.model_copy(update={"entries": self.entries[dropped:], "forgotten": self.forgotten + dropped})
+
+
+class SandboxNetwork(NetworkReport):
+    """Answer to `GET` and `PUT /v1/sandboxes/{id}/network`."""
+
+    id: str
+    request_id: str | None = None

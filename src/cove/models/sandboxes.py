@@ -11,6 +11,7 @@ from cove.models.environment import EnvVars
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
 from cove.models.limits import MAX_CPU_SHARE, Limits
+from cove.models.network import EgressPolicy, NetworkPolicy
 
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -91,7 +92,9 @@ class CreateSandbox(Contract):
         template_id: decimal id of a template; or
         template_name: its name. One of the two must be given.
         timeout_seconds: seconds until it is killed; 0 means never; absent means the server's default.
-        internet_access: whether the public internet should be reachable; the answer says what is in force.
+        internet_access: whether the public internet should be reachable; the answer says what is in force. Where the
+            isolation has no networks it is not, and that is no error.
+        network: what should be reachable instead; refused where that cannot be enforced.
         env_vars: environment of everything that runs inside.
         isolation: a driver to insist on; absent means the server's choice.
         name: finds it again; no two sandboxes of a namespace that have not ended have the same.
@@ -102,6 +105,7 @@ class CreateSandbox(Contract):
     region: Annotated[str | None, AfterValidator(_printable)] = Field(default=None, max_length=100)
     timeout_seconds: int | None = Field(default=None, ge=0, le=MAX_TIMEOUT_SECONDS, strict=True)
     internet_access: bool | None = None
+    network: NetworkPolicy | None = None
     env_vars: EnvVars | None = None
     resources: ResourcesRequest | None = None
     isolation: Isolation | None = None
@@ -131,6 +135,8 @@ class SandboxInfo(Contract):
     Attributes:
         public_host, direct_url: base URL of the agent.
         preview_url: URL of a port of the sandbox, with `{port}` (RFC 6570) in place of its number.
+        internet_access: whether the whole public internet is allowed.
+        network: the policy in force; None without a network.
         limits: all that are in force, those of `resources` among them.
         limits_not_enforced: names of those that its host cannot enforce, which its operator has allowed.
     """
@@ -150,6 +156,7 @@ class SandboxInfo(Contract):
     preview_url: str | None = None
     resources: Resources | None = None
     internet_access: bool = False
+    network: EgressPolicy | None = None
     live_mode: bool = True
     timeout_seconds: int | None = None
     expires_at: datetime | None = None

@@ -10,6 +10,7 @@ from typing import Any
 from cove.models.async_executions import DeliveryState, ExecutionStatus
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
+from cove.models.network import EgressPolicy
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
 from cove.models.scopes import ALL_SCOPES, Scope
@@ -35,6 +36,7 @@ class StoredSandbox:
         name: chosen by who made it, unique among those of namespace and client lease that have not ended.
         client_lease: of the client that it may not outlive; empty for one that may.
         unenforced: names of the limits that its host does not enforce.
+        network: what it may reach; None without a network.
     """
 
     id: str
@@ -60,6 +62,7 @@ class StoredSandbox:
     name: str | None = None
     client_lease: str = ""
     unenforced: tuple[str, ...] = ()
+    network: EgressPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

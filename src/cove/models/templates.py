@@ -119,7 +119,7 @@ class CapturedDirectory(Contract):
 
     Attributes:
         inside: absolute path in the sandbox.
-        archive: the tar file in the host's directory for builds, `DIRECTORY/FILE`. Neither it nor its content is trusted.
+        archive: the tar file in the host's directory for builds, `DIRECTORY/FILE`. Neither is trusted, nor its content.
     """
 
     inside: str

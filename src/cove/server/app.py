@@ -24,6 +24,7 @@ from cove.core.ports import Host
 from cove.core.sessions import Sessions
 from cove.core.tokens import AgentTokens, load_signing_key
 from cove.core.usage import UsageReport
+from cove.models.network import NetworkPolicy
 from cove.models.version import VERSION
 from cove.server.api.account import account_routes
 from cove.server.api.account_keys import key_routes, usage_routes
@@ -33,6 +34,7 @@ from cove.server.api.client_leases import lease_routes
 from cove.server.api.executions import execution_routes
 from cove.server.api.failed_attempts import FailedAttempts
 from cove.server.api.microsandbox import microsandbox_routes
+from cove.server.api.networks import network_routes
 from cove.server.api.operations import operation_routes
 from cove.server.api.presentation import Presentation
 from cove.server.api.sandboxes import sandbox_routes
@@ -52,6 +54,7 @@ from cove.server.mcp.issuer_keys import IssuerKeys
 from cove.server.mcp.resource_metadata import metadata_routes, metadata_url
 from cove.server.mcp.resource_server import ResourceServer
 from cove.server.metrics import Metrics
+from cove.server.package_registries import own_registries
 from cove.server.settings import Settings
 from cove.server.store_access import open_keys as open_keys
 from cove.server.store_access import open_store
@@ -194,6 +197,7 @@ def _application(
                 store, engine.pool, metrics, audit=engine.audit, host_answers=lambda: engine.reconciler.host_answers
             ),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
+            network_routes(engine.lifecycle, _policy(settings)),
             lease_routes(engine.leases),
             volume_routes(
                 engine.lifecycle, engine.directory, HostDirectories(settings.allowed_volumes), engine.audit, clock=clock
@@ -289,4 +293,6 @@ def _policy(settings: Settings) -> CreationPolicy:
         max_limits=settings.max_limits,
         must_hold=settings.must_hold,
         create_seconds=settings.create_timeout_seconds,
+        network=NetworkPolicy(preset=settings.network),
+        registries=tuple(settings.package_registries) or own_registries(),
     )

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -46,12 +46,15 @@ class HostProcess:
         keep_sandboxes: bool,
         ends_with_server: bool = False,
         ceilings: Mapping[str, int] | None = None,
+        allow_internal: Sequence[str] = (),
+        nameservers: Sequence[str] = (),
         server_uid: int | None = None,
         report: Report = to_log,
     ) -> None:
         """
         Args:
             ceilings: the most that the daemon gives a sandbox, whatever the server asks.
+            allow_internal, nameservers: as in the settings.
             server_uid: the user that the server is, if that is not this process'.
             ends_with_server: when this process dies without a chance to end the daemon, the daemon ends by itself, and
                 its sandboxes with it; otherwise it waits for the next server.
@@ -62,6 +65,8 @@ class HostProcess:
             *("--data-dir", str(data_dir), "--isolation", isolation, "--max-sandboxes", str(max_sandboxes)),
             *(["--keep-sandboxes"] if keep_sandboxes else []),
             *(["--server-uid", str(server_uid)] if server_uid is not None else []),
+            *(word for rule in allow_internal for word in ("--allow-internal", rule)),
+            *(word for address in nameservers for word in ("--nameserver", address)),
             *(word for name, most in (ceilings or {}).items() for word in (_option(name), str(most))),
         ]
         self._server_uid = server_uid

@@ -100,6 +100,8 @@ def _granted(supervised: "Supervised", settings: "Settings") -> "Grant | None":
         max_sandboxes=settings.max_sandboxes,
         keep_sandboxes=False,
         ceilings=settings.host_ceilings,
+        allow_internal=list(settings.allow_internal),
+        nameservers=list(settings.nameservers),
         role=ON_DEMAND,
         ends_with_server=True,
         log=str(log_path(settings.data_dir)),

@@ -113,6 +113,8 @@ def standing_alone(settings: Settings, keep_sandboxes: bool) -> Generator[Footin
             max_sandboxes=settings.max_sandboxes,
             keep_sandboxes=keep_sandboxes,
             ceilings=settings.host_ceilings,
+            allow_internal=list(settings.allow_internal),
+            nameservers=list(settings.nameservers),
         )
         yield Footing(listener=listener, daemon=daemon, certificate=certificate)
 

@@ -14,8 +14,10 @@ from cove.core.microsandbox_tokens import MIN_SECRET_CHARACTERS
 from cove.core.retention import DEFAULT_AUDIT_DAYS
 from cove.core.webhook_targets import AllowList
 from cove.models.directories import default_data_dir as default_data_dir
+from cove.models.host_names import nameserver_place
 from cove.models.isolation import Isolation
 from cove.models.limits import MAX_CPU_SHARE, MUST_HOLD, NORMAL_CPU_SHARE, Limits
+from cove.models.network import NetworkPreset, Rule
 from cove.models.quotas import Quota
 from cove.models.sandboxes import MAX_TIMEOUT_SECONDS
 
@@ -71,6 +73,10 @@ class Settings(BaseSettings):
         oauth_namespace_claim: names the namespace of their holder, who has one of their own without it.
         mcp_toolset: tools that `/mcp` shows to clients that do not choose (`?toolset=`).
         webhook_allow: hosts and networks that webhooks may go to although they are not public.
+        network: what sandboxes may reach whose create says nothing of it: `none` or a preset.
+        package_registries: rules that the preset `package-registries` stands for; empty: where pip downloads from.
+        allow_internal: egress rules for what sandboxes may reach although its addresses are not public.
+        nameservers: that are asked for sandboxes, as `192.0.2.1` or `192.0.2.1:5353`; empty: this machine's.
         webhook_give_up_seconds: from the end of a program; its webhook is not tried again after that.
         allowed_volumes: directories of this machine whose content may be copied into sandboxes by whoever has a key.
         microsandbox_server_key: signs keys that a microsandbox server gave out; they are honoured.
@@ -125,6 +131,10 @@ class Settings(BaseSettings):
     reconcile_seconds: float = Field(default=3.0, gt=0, le=60, allow_inf_nan=False)
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     webhook_allow: tuple[str, ...] = ()
+    network: NetworkPreset = NetworkPreset.NONE
+    package_registries: tuple[Rule, ...] = ()
+    allow_internal: tuple[Rule, ...] = ()
+    nameservers: tuple[str, ...] = ()
     oauth_issuer: str | None = None
     oauth_audience: str | None = Field(default=None, min_length=1, max_length=2048)
     oauth_namespace_claim: str = Field(default="cove_namespace", min_length=1, max_length=200)
@@ -180,6 +190,13 @@ class Settings(BaseSettings):
         if path is not None and path != "-" and not Path(path).is_absolute():
             raise ValueError("audit_log is an absolute path, or - for standard output")
         return path
+
+    @field_validator("nameservers")
+    @classmethod
+    def _addresses(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            nameserver_place(entry)
+        return entries
 
     @field_validator("webhook_allow")
     @classmethod

@@ -42,6 +42,7 @@ class Plan:
         data_dir, host, port, isolation, max_sandboxes, keep_sandboxes: as in the settings.
         certificate: the files of certificate and key, or nothing.
         ceilings: the most that the host daemon gives a sandbox.
+        allow_internal, nameservers: as in the settings.
         role: noted in the claim on the data directory.
         ends_with_server: see `HostProcess`.
         log: a file of root's that is kept short meanwhile; empty for none.
@@ -55,6 +56,8 @@ class Plan:
     keep_sandboxes: bool
     certificate: Sequence[str] = ()
     ceilings: Mapping[str, int] = field(default_factory=dict[str, int])
+    allow_internal: Sequence[str] = ()
+    nameservers: Sequence[str] = ()
     role: str = ""
     ends_with_server: bool = False
     log: str = ""
@@ -179,6 +182,8 @@ def _supervise(user: ServerUser, link: socket.socket, child: int) -> int:
             keep_sandboxes=plan.keep_sandboxes,
             ends_with_server=plan.ends_with_server,
             ceilings=plan.ceilings,
+            allow_internal=plan.allow_internal,
+            nameservers=plan.nameservers,
             server_uid=user.uid,
             report=supervisor.report,
         )

@@ -10,9 +10,9 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
-from cove.models.addresses import IpAddress
 from cove.core.webhook_targets import Target, WebhookTargets, parse
 from cove.core.webhooks import WebhookMessage, WebhookOutcome
+from cove.models.addresses import IpAddress
 from cove.models.errors import CoveError
 
 _MAX_HEAD_BYTES = 16 * 1024

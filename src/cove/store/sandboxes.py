@@ -5,13 +5,14 @@ from contextlib import nullcontext
 from itertools import product
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from cove.models.errors import error
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
+from cove.models.network import EgressPolicy
 from cove.models.sandboxes import EndReason, SandboxStatus, name_taken
 from cove.models.scopes import EVERY_NAMESPACE
 from cove.models.stored import SandboxQuery, StoredSandbox
@@ -156,6 +157,15 @@ class SqlSandboxRepository:
         change = change.values(deadline=deadline, timeout_seconds=timeout_seconds)
         return self._change(change.returning(*SANDBOXES.c))
 
+    def set_network(self, sandbox_id: str, network: EgressPolicy | None) -> StoredSandbox | None:
+        """Change what a live row says of its network; the row after the change, or None."""
+        change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, _LIVE)
+        change = change.values(
+            network=null() if network is None else network.model_dump(mode="json"),
+            internet_access=network is not None and network.is_public,
+        )
+        return self._change(change.returning(*SANDBOXES.c))
+
     def prune(self, *, ended_before: float) -> int:
         """Drop tombstones that are older; how many."""
         old = and_(SANDBOXES.c.status == SandboxStatus.DELETED, SANDBOXES.c.ended_at < ended_before)
@@ -180,6 +190,7 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
         "more_limits": _more_limits(limits),
         "unenforced": list(sandbox.unenforced) or None,
         "internet_access": sandbox.internet_access,
+        "network": None if sandbox.network is None else sandbox.network.model_dump(mode="json"),
         "region": sandbox.region,
         "timeout_seconds": sandbox.timeout_seconds,
         "created_at": sandbox.created_at,
@@ -219,6 +230,7 @@ def _sandbox(row: RowMapping) -> StoredSandbox:
         limits=_limits(row),
         unenforced=tuple(row["unenforced"] or ()),
         internet_access=row["internet_access"],
+        network=None if row["network"] is None else EgressPolicy.model_validate(row["network"]),
         region=row["region"],
         timeout_seconds=row["timeout_seconds"],
         created_at=row["created_at"],

@@ -61,6 +61,7 @@ SANDBOXES = Table(
     Column("client_lease", String(64), nullable=False, server_default=""),
     Column("more_limits", JSON(none_as_null=True)),
     Column("unenforced", JSON(none_as_null=True)),
+    Column("network", JSON(none_as_null=True)),
     Index(None, "namespace", "created_at", "id"),
     Index(None, "status", "ended_at"),
     Index(

@@ -20,7 +20,7 @@ _TEMPLATES = "/v1/templates/"
 _CALLING_BACK = frozenset({"/mcp", "/mcp/", "/api/v1/rpc"})
 """They do all that they do through this API again, with the caller's own rights, which are looked at there."""
 
-_OF_MANY = re.compile(r"/v1/(?:sandboxes|executions)(?:/[^/]*(?:/usage)?)?\Z|/v1/audit\Z")
+_OF_MANY = re.compile(r"/v1/(?:sandboxes|executions)(?:/[^/]*(?:/usage|/network)?)?\Z|/v1/audit\Z")
 """What can be looked at without being in one namespace."""
 
 

@@ -96,6 +96,7 @@ class Presentation:
                 None, vcpu=row.limits.vcpu, memory_mb=row.limits.memory_mb, disk_mb=row.limits.disk_mb
             ),
             "internet_access": row.internet_access,
+            "network": row.network,
             "timeout_seconds": row.timeout_seconds,
             "expires_at": None if row.deadline is None else utc(row.deadline),
             "created_at": utc(row.created_at),

@@ -36,6 +36,7 @@ class Facts(NamedTuple):
 def _status(status: str) -> dict[str, Any]:
     return {"id": _SANDBOX_ID, "status": status, **_REQUEST}
 
+
 _LIMITS: Final = {"vcpu": 2, "memory_mb": 1024, "disk_mb": 2048, "pids": 512, "open_files": 4096, "cpu_share": 100}
 _SANDBOX: Final[dict[str, Any]] = {
     "object": "sandbox",
@@ -53,6 +54,7 @@ _SANDBOX: Final[dict[str, Any]] = {
     "preview_url": f"http://127.0.0.1:8080/sandboxes/{_SANDBOX_ID}/ports/{{port}}/",
     "resources": {"vcpu": 2, "memory_mb": 1024, "disk_mb": 2048},
     "internet_access": False,
+    "network": None,
     "live_mode": True,
     "timeout_seconds": 3600,
     "expires_at": _LATER,
@@ -62,6 +64,7 @@ _SANDBOX: Final[dict[str, Any]] = {
     "limits": _LIMITS,
     "limits_not_enforced": [],
 }
+_POLICY: Final[dict[str, Any]] = {"allow": ["api.example.com", "*.example.org:443"], "deny": [], "internal": []}
 _TEMPLATE: Final[dict[str, Any]] = {
     "object": "template",
     "id": "1",
@@ -173,6 +176,52 @@ _SANDBOXES: Final[dict[str, Facts]] = {
             **_REQUEST,
         },
         errors=("SANDBOX_NOT_FOUND", "HOST_UNAVAILABLE"),
+    ),
+    "get_network": Facts(
+        {
+            "id": _SANDBOX_ID,
+            "policy": _POLICY,
+            "totals": {
+                "sent_bytes": 517,
+                "received_bytes": 4096,
+                "open_connections": 0,
+                "connections": 1,
+                "lookups": 1,
+                "refused": 0,
+            },
+            "entries": [
+                {
+                    "sequence": 1,
+                    "time": 1767225600.0,
+                    "kind": "tls",
+                    "name": "api.example.com",
+                    "address": "93.184.216.34",
+                    "port": 443,
+                    "allowed": True,
+                    "reason": "",
+                    "sent_bytes": 517,
+                    "received_bytes": 4096,
+                    "seconds": 0.21,
+                }
+            ],
+            "forgotten": 0,
+            **_REQUEST,
+        },
+        errors=("SANDBOX_NOT_FOUND", "HOST_UNAVAILABLE"),
+    ),
+    "set_network": Facts(
+        {
+            "id": _SANDBOX_ID,
+            "policy": _POLICY,
+            "totals": dict.fromkeys(
+                ("sent_bytes", "received_bytes", "open_connections", "connections", "lookups", "refused"), 0
+            ),
+            "entries": [],
+            "forgotten": 0,
+            **_REQUEST,
+        },
+        {"allow": ["api.example.com", "*.example.org:443"]},
+        (*_CHANGES, "UNSUPPORTED"),
     ),
     "delete_sandbox": Facts(_status("deleted"), errors=("SANDBOX_NOT_FOUND",)),
     "set_timeout": Facts(
