@@ -59,7 +59,7 @@ def diagnosis(place: tuple[tuple[str, ...], Path]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def sandbox(place: tuple[tuple[str, ...], Path], diagnosis: dict[str, Any]) -> Iterator[Sandbox]:
+def server_url(place: tuple[tuple[str, ...], Path], diagnosis: dict[str, Any]) -> Iterator[str]:
     program, data_dir = place
 
     class UsersServer(RunningServer):
@@ -69,10 +69,15 @@ def sandbox(place: tuple[tuple[str, ...], Path], diagnosis: dict[str, Any]) -> I
     server = UsersServer.start(data_dir, "--dev")
     try:
         assert os.stat(f"/proc/{server.process.pid}").st_uid == (USER if os.geteuid() == 0 else os.geteuid())
-        with Sandbox.create("base", base_url=server.url) as made:
-            yield made
+        yield server.url
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def sandbox(server_url: str) -> Iterator[Sandbox]:
+    with Sandbox.create("base", base_url=server_url) as made:
+        yield made
 
 
 def test_a_program_runs(sandbox: Sandbox) -> None:
@@ -97,6 +102,23 @@ def test_changes_of_files_are_seen(sandbox: Sandbox) -> None:
         sandbox.files.write("/workspace/new.txt", "x")
         seen = next(change for change in changes if isinstance(change, ChangeFrame))
     assert seen.path == "/workspace/new.txt"
+
+
+def test_a_network_within_a_policy(sandbox: Sandbox, server_url: str) -> None:
+    """Allowed is everything public: what is not is refused by the user's own egress program, which says why."""
+    path = f"{server_url}/v1/sandboxes/{sandbox.sandbox_id}/network"
+    connect = (
+        "import socket; s = socket.create_connection(('169.254.169.254', 80), 5); s.settimeout(5); print(s.recv(1))"
+    )
+    assert "unreachable" in (sandbox.run_code(connect).stderr)
+    assert httpx2.put(path, json={"preset": "public"}, trust_env=False).status_code == 200
+    assert "ConnectionResetError" in sandbox.run_code(connect).stderr
+    entries = httpx2.get(path, trust_env=False).json()["entries"]
+    assert [(entry["address"], entry["reason"]) for entry in entries] == [
+        ("169.254.169.254", "its address is link-local")
+    ]
+    assert httpx2.put(path, json={"preset": "none"}, trust_env=False).status_code == 200
+    assert "ConnectionRefusedError" in sandbox.run_code(connect).stderr
 
 
 def test_what_this_user_lacks_is_said_with_the_command_that_helps(diagnosis: dict[str, Any]) -> None:
