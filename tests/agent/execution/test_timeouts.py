@@ -65,7 +65,7 @@ async def test_daemon_of_a_python_call_ends_with_it(sandbox: Sandbox, ending: st
     wait = "while not os.path.exists('daemon.pid'): time.sleep(0.001)\n"
     await timed(sandbox, "python", DAEMON + wait + ending)
     pid = await sandbox.started_by("daemon.pid")
-    await sandbox.until(lambda: not sandbox.lives(pid), 1.0)
+    await sandbox.until(lambda: not sandbox.lives(pid), 5.0)
 
 
 async def test_background_of_an_earlier_call_outlives_a_timeout(sandbox: Sandbox) -> None:
@@ -84,14 +84,14 @@ async def test_bash_tree_ends(sandbox: Sandbox) -> None:
     assert answer.stdout == "so far\n"
     for file in ("daemon.pid", "sleeper"):
         pid = await sandbox.started_by(file)
-        await sandbox.until(lambda pid=pid: not sandbox.lives(pid), 1.0)
+        await sandbox.until(lambda pid=pid: not sandbox.lives(pid), 5.0)
 
 
 async def test_daemon_of_a_root_that_obeys(sandbox: Sandbox) -> None:
     (sandbox.workspace / "daemon.py").write_text(DAEMON)
     await timed(sandbox, "bash", "python3 daemon.py; while [ ! -e daemon.pid ]; do :; done; exec sleep 60")
     pid = await sandbox.started_by("daemon.pid")
-    await sandbox.until(lambda: not sandbox.lives(pid), 1.0)
+    await sandbox.until(lambda: not sandbox.lives(pid), 5.0)
 
 
 async def test_bash_may_clean_up(sandbox: Sandbox) -> None:
