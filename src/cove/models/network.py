@@ -1,9 +1,9 @@
 """What a sandbox may reach: the policy as it is asked for, stored and shown."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, cast
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from cove.models.base import Contract
 from cove.models.egress_rules import EgressRule
@@ -38,8 +38,8 @@ class NetworkPolicy(Contract):
     where the operator has opened them, whatever is allowed here.
 
     Attributes:
-        preset: what the rules of `allow` are added to. Without preset and without `allow`: `public`, so that `deny`
-            alone takes something away from the internet.
+        preset: what the rules of `allow` are added to. Where it is not given it is `none`, except that `deny` alone,
+            without `allow`, takes something away from `public`. An empty `allow` allows nothing.
         allow: rules (see `cove.models.egress_rules`); at most `MAX_RULES`.
         deny: rules that win over those of `allow`.
     """
@@ -51,6 +51,18 @@ class NetworkPolicy(Contract):
     allow: tuple[Rule, ...] = Field(default=(), max_length=MAX_RULES)
     deny: tuple[Rule, ...] = Field(default=(), max_length=MAX_RULES)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, given: object) -> object:
+        # Said here, so that what is passed on means the same: there, `allow` would always be given.
+        if not isinstance(given, dict):
+            return given
+        fields = cast("dict[str, object]", given)
+        if fields.get("preset") is not None:
+            return fields
+        public = fields.get("allow") is None and fields.get("deny")
+        return {**fields, "preset": NetworkPreset.PUBLIC if public else NetworkPreset.NONE}
+
     def in_force(self, *, registries: tuple[str, ...], internal: tuple[str, ...] = ()) -> "EgressPolicy":
         """What it comes to on a server: presets replaced by their rules.
 
@@ -58,9 +70,9 @@ class NetworkPolicy(Contract):
             registries: rules that `package-registries` stands for.
             internal: what the operator has opened of the addresses that are not public.
         """
-        preset = self.preset or (NetworkPreset.NONE if self.allow else NetworkPreset.PUBLIC)
-        rules = {NetworkPreset.NONE: (), NetworkPreset.PUBLIC: ("*",), NetworkPreset.PACKAGE_REGISTRIES: registries}
-        return EgressPolicy(allow=rules[preset] + self.allow, deny=self.deny, internal=internal)
+        rules = {NetworkPreset.PUBLIC: ("*",), NetworkPreset.PACKAGE_REGISTRIES: registries}
+        preset = rules.get(self.preset, ()) if self.preset else ()
+        return EgressPolicy(allow=preset + self.allow, deny=self.deny, internal=internal)
 
 
 class EgressPolicy(Contract):

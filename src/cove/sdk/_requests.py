@@ -15,6 +15,7 @@ from cove.models.environment import EnvironmentChange
 from cove.models.errors import CoveError, error
 from cove.models.files import MAX_WRITE_BYTES, MakeDirectory, WriteFile
 from cove.models.identifiers import is_sandbox_id
+from cove.models.network import NetworkPolicy
 from cove.models.sandboxes import CreateSandbox, SetTimeout
 from cove.models.volumes import CopyVolume
 from cove.sdk._retry import Retry
@@ -124,6 +125,21 @@ def set_timeout(sandbox_id: str, seconds: int) -> Call:
     """`PUT .../timeout`."""
     body = checked(SetTimeout, timeout_seconds=seconds)
     path = sandbox_path(sandbox_id, "/timeout")
+    return Call(method="PUT", path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
+
+
+def network(sandbox_id: str, *, after: int) -> Call:
+    """`GET .../network`."""
+    return get(with_query(sandbox_path(sandbox_id, "/network"), after=_count("after", after)))
+
+
+def set_network(sandbox_id: str, policy: NetworkPolicy | Mapping[str, Any]) -> Call:
+    """`PUT .../network`."""
+    try:
+        body = NetworkPolicy.model_validate(policy)
+    except ValidationError as problem:
+        raise _invalid(problem) from None
+    path = sandbox_path(sandbox_id, "/network")
     return Call(method="PUT", path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
 
 

@@ -11,6 +11,7 @@ import httpx2
 
 from cove.models.errors import error
 from cove.models.isolation import Isolation
+from cove.models.network import NetworkPolicy, SandboxNetwork
 from cove.models.sandboxes import (
     AgentToken,
     CreatedSandbox,
@@ -107,6 +108,7 @@ class AsyncControlPlane:
         region: str | None = None,
         timeout_seconds: int | None = None,
         internet_access: bool | None = None,
+        network: NetworkPolicy | Mapping[str, Any] | None = None,
         env_vars: Mapping[str, str] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
@@ -119,6 +121,7 @@ class AsyncControlPlane:
             region=region,
             timeout_seconds=timeout_seconds,
             internet_access=internet_access,
+            network=network,
             env_vars=None if env_vars is None else dict(env_vars),
             resources=resources,
             isolation=isolation,
@@ -141,6 +144,26 @@ class AsyncControlPlane:
             NotFound: there is none with this id that the key may see.
         """
         return parse(SandboxUsage, await self._send(requests.get(requests.sandbox_path(sandbox_id, "/usage"))))
+
+    async def network(self, sandbox_id: str, *, after: int = 0) -> SandboxNetwork:
+        """What a sandbox may reach and what it did on the network: totals, and the latest connections and look-ups,
+        those with a sequence number above `after`.
+
+        Raises:
+            NotFound: there is none with this id that the key may see.
+        """
+        return parse(SandboxNetwork, await self._send(requests.network(sandbox_id, after=after)))
+
+    async def set_network(self, sandbox_id: str, network: NetworkPolicy | Mapping[str, Any]) -> SandboxNetwork:
+        """Change what a sandbox may reach, at once and as a whole; connections that are not allowed any more are cut.
+        The answer's `policy` is what is in force; None when nothing can be reached.
+
+        Raises:
+            NotFound: there is none with this id that the key may see.
+            InvalidRequest: there can be no such policy.
+            Unsupported: sandboxes of its isolation have no network.
+        """
+        return parse(SandboxNetwork, await self._send(requests.set_network(sandbox_id, network)))
 
     async def page(
         self,

@@ -10,6 +10,7 @@ import httpx2
 
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
+from cove.models.network import EgressPolicy, NetworkPolicy
 from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, StatusAnswer, TimeoutAnswer
 from cove.models.templates import TemplateInfo
 from cove.sdk._async.agent import AsyncAgentLink
@@ -20,6 +21,7 @@ from cove.sdk._async.condition import AsyncCondition
 from cove.sdk._async.control import AsyncControlPlane
 from cove.sdk._async.environment import AsyncEnvironment
 from cove.sdk._async.files import AsyncFiles
+from cove.sdk._async.network import AsyncNetwork
 from cove.sdk._async.primitives import Creation, begin
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         commands: shell commands.
         env: environment variables of the whole sandbox.
         cache: what the agent keeps to be quicker.
+        network: what it may reach, and what it did there.
         info: what the server said last; `get_info` asks again.
     """
 
@@ -53,6 +56,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         self.commands = AsyncCommands(self._link)
         self.env = AsyncEnvironment(self._link)
         self.cache = AsyncCache(self._link)
+        self.network = AsyncNetwork(control, info.id, self._reaches)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.info.id} {self.info.status} ({self.info.isolation})>"
@@ -79,6 +83,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
         region: str | None = None,
         timeout_seconds: int | None = None,
         internet_access: bool | None = None,
+        network: NetworkPolicy | Mapping[str, Any] | None = None,
         env_vars: Mapping[str, str] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
@@ -96,6 +101,8 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
             region: where, on servers that have several.
             timeout_seconds: seconds until it is killed; 0 means never; absent means the server's default.
             internet_access: whether the public internet should be reachable; `info` says what is in force.
+            network: what should be reachable instead, for example `{"allow": ["api.example.com"]}`: `preset` (`none`,
+                `public`, `package-registries`), `allow`, `deny`. One that cannot be enforced is refused.
             env_vars: environment of everything that runs inside.
             resources: limits: `vcpu`, `memory_mb`, `disk_mb`, `pids`, `open_files`, `inodes`, `cpu_share` (100 is
                 normal), `max_execution_seconds`, `max_output_bytes`; absent ones take the template's default.
@@ -122,6 +129,7 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
                     region=region,
                     timeout_seconds=timeout_seconds,
                     internet_access=internet_access,
+                    network=network,
                     env_vars=env_vars,
                     resources=resources,
                     isolation=isolation,
@@ -326,6 +334,10 @@ class AsyncSandbox(AsyncCode, AsyncCondition):
     async def get_token(self) -> str:
         """A bearer token for `agent_url`, valid for this sandbox only."""
         return await self._link.token()
+
+    def _reaches(self, policy: EgressPolicy | None) -> None:
+        public = policy is not None and policy.is_public
+        self.info = self.info.model_copy(update={"network": policy, "internet_access": public})
 
     def _now(self, answer: StatusAnswer) -> None:
         self.info = self.info.model_copy(update={"status": answer.status})
