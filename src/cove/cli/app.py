@@ -15,6 +15,7 @@ from cove.cli import (
     processes,
     run,
     sandbox_create,
+    sandbox_net,
     sandbox_show,
     sandboxes,
     serve,
@@ -39,6 +40,7 @@ app.command("audit")(audit.audit)
 templates.app.command("build")(template_build.build)
 sandboxes.app.command("create")(sandbox_create.create)
 sandboxes.app.command("show")(sandbox_show.show)
+sandboxes.app.command("net")(sandbox_net.net)
 # Options of ours go before the id; what follows the command belongs to the command.
 sandboxes.app.command("exec", context_settings={"allow_interspersed_args": False})(processes.execute)
 sandboxes.app.command("shell")(terminal.shell)

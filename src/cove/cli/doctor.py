@@ -72,6 +72,7 @@ async def _diagnose(data_dir: Path) -> Diagnosis:
     cgroups = Cgroups(detect())
     async with embedded_host(data_dir) as host:
         reports = await host.check(fresh=True)
+    network = await _network_finding()
     built = [manifest.name for manifest in template_store(data_dir).list()]
     drivers = [report.model_dump(mode="json") for report in reports]
     return Diagnosis(
@@ -80,7 +81,7 @@ async def _diagnose(data_dir: Path) -> Diagnosis:
         enforced_limits=sorted({limit for report in reports for limit in report.capabilities.limits}),
         drivers=drivers,
         templates=built,
-        findings=[*_driver_findings(drivers), *_other_findings(data_dir, built), *_host_findings()],
+        findings=[*_driver_findings(drivers), network, *_other_findings(data_dir, built), *_host_findings()],
     )
 
 
@@ -126,6 +127,15 @@ def _driver_findings(drivers: list[dict[str, Any]]) -> list[Finding]:
         for lost in driver["lost"]:
             findings.append(Finding(name, "partly", lost))
     return findings
+
+
+async def _network_finding() -> Finding:
+    from cove.cli.network_check import network_problem
+
+    problem = await network_problem()
+    if problem is None:
+        return Finding("networks", "ok", "sandboxes can have networks within a policy (tried)")
+    return Finding("networks", "partly", f"sandboxes stay without a network: {problem[0]}", problem[1])
 
 
 def _other_findings(data_dir: Path, built: list[str]) -> list[Finding]:

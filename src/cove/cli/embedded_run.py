@@ -25,7 +25,9 @@ from cove.models.limits import Limits
 from cove.models.templates import TemplateManifest
 
 if TYPE_CHECKING:
+    from cove.models.network import EgressPolicy, NetworkPolicy
     from cove.models.sandboxes import ResourcesRequest
+    from cove.server.settings import Settings
 
 _MAX_LINE: Final = 64 * 1024 * 1024
 _EXTRA_SECONDS: Final = 30.0
@@ -40,6 +42,7 @@ class Program:
     template: str
     isolation: str
     limits: dict[str, int] = field(default_factory=dict[str, int])
+    network: "NetworkPolicy | None" = None
 
     @classmethod
     def checked(
@@ -52,6 +55,7 @@ class Program:
         template: str,
         isolation: str,
         resources: "ResourcesRequest | None" = None,
+        network: "NetworkPolicy | None" = None,
     ) -> Self:
         """
         Raises:
@@ -65,10 +69,14 @@ class Program:
             first = problem.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
             raise error("INVALID_REQUEST", f"{name}: {first['msg'].removeprefix('Value error, ')}.") from None
-        return cls(request, template, isolation, resources.model_dump(exclude_none=True) if resources else {})
+        limits = resources.model_dump(exclude_none=True) if resources else {}
+        return cls(request, template, isolation, limits, network)
 
-    def spec(self, template: TemplateManifest) -> SandboxSpec:
+    def spec(self, template: TemplateManifest, settings: "Settings | None" = None) -> SandboxSpec:
         """The sandbox to run it in.
+
+        Args:
+            settings: needed for a network.
 
         Raises:
             CoveError: FORBIDDEN for a weaker isolation than the template's.
@@ -80,8 +88,18 @@ class Program:
             deadline=time.time() + self.request.timeout + _LIFETIME_SECONDS,
             limits=defaults.model_copy(update=self.limits),
             required_limits=frozenset(self.limits),
+            network=self._network(settings),
+            network_required=self.network is not None,
             isolation=level_for(template.name, template.isolation, asked=self._asked_isolation),
         )
+
+    def _network(self, settings: "Settings | None") -> "EgressPolicy | None":
+        if self.network is None or settings is None:
+            return None
+        from cove.server.package_registries import own_registries
+
+        policy = self.network.in_force(registries=settings.package_registries or own_registries())
+        return None if policy.is_closed else policy
 
     @property
     def _asked_isolation(self) -> Isolation | None:
@@ -118,9 +136,10 @@ def run_once(program: Program, data_dir: Path, *, as_json: bool, timings: bool, 
     """
     watch = Timings()
     watch.mark("start of Python, imports")
-    spec = program.spec(_make_template(template_store(data_dir), program.template))
+    settings = _network_settings(data_dir) if program.network is not None else None
+    spec = program.spec(_make_template(template_store(data_dir), program.template), settings)
     try:
-        return asyncio.run(_run(program, spec, data_dir, watch, as_json=as_json, quiet=quiet))
+        return asyncio.run(_run(program, spec, data_dir, watch, settings, as_json=as_json, quiet=quiet))
     finally:
         if timings:
             watch.mark("destroy the sandbox")
@@ -140,15 +159,39 @@ def _make_template(store: TemplateStore, name: str) -> TemplateManifest:
         return build_with_progress(store, name)
 
 
+def _network_settings(data_dir: Path) -> "Settings":
+    """What the operator says of networks, in variables: those of `cove serve`."""
+    from cove.server.settings import Settings
+
+    try:
+        return Settings(data_dir=data_dir)
+    except pydantic.ValidationError as problem:
+        first = problem.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise error("INVALID_REQUEST", f"COVE_{name.upper()}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
 async def _run(
-    program: Program, spec: SandboxSpec, data_dir: Path, watch: Timings, *, as_json: bool, quiet: bool
+    program: Program,
+    spec: SandboxSpec,
+    data_dir: Path,
+    watch: Timings,
+    settings: "Settings | None",
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     running = asyncio.current_task()
     assert running
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
-        async with embedded_host(data_dir, isolation=program.isolation) as host:
+        async with embedded_host(
+            data_dir,
+            isolation=program.isolation,
+            internal=settings.allow_internal if settings else (),
+            nameservers=settings.nameservers if settings else (),
+        ) as host:
             record = await host.create(spec)
             if record.unenforced and not quiet:
                 names = ", ".join(record.unenforced)

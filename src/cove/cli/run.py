@@ -9,6 +9,7 @@ import typer
 from cove.cli.environment import variables
 from cove.cli.limit_options import LimitsAsked, resources_asked
 from cove.cli.locations import DataDir
+from cove.cli.network_options import Allowed, Denied, Internet, Preset, policy_asked
 
 
 def run(
@@ -26,6 +27,10 @@ def run(
         str, typer.Option(envvar="COVE_ISOLATION", help="auto, or a level to insist on, e.g. gvisor.")
     ] = "auto",
     limit: LimitsAsked = None,
+    internet: Internet = False,
+    network: Preset = None,
+    allow: Allowed = None,
+    deny: Denied = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Do not say on stderr which limits this machine cannot enforce.")
     ] = False,
@@ -40,6 +45,8 @@ def run(
         cove run 'print(6 * 7)'
 
         cove run -l bash -f script.sh --timeout 10
+
+        cove run --allow api.example.com 'import urllib.request; ...'
 
         echo 'console.log(1)' | cove run -l js -
     """
@@ -56,6 +63,7 @@ def run(
             template=template,
             isolation=isolation,
             resources=resources_asked(limit),
+            network=policy_asked(allow, deny, network, internet=internet),
         )
         exit_code = run_once(program, data_directory(data_dir), as_json=as_json, timings=timings, quiet=quiet)
     sys.exit(exit_code)

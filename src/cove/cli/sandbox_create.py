@@ -7,6 +7,7 @@ import typer
 from cove.cli import output
 from cove.cli.environment import variables
 from cove.cli.limit_options import LimitsAsked, resources_asked, unenforced
+from cove.cli.network_options import Allowed, Denied, Internet, Preset, policy_asked
 from cove.cli.sandboxes import ApiKey, AsJson, BaseUrl
 
 
@@ -23,13 +24,21 @@ def create(
     isolation: Annotated[
         str | None, typer.Option(help="A level to insist on, e.g. gvisor.", show_default=False)
     ] = None,
+    internet: Internet = False,
+    network: Preset = None,
+    allow: Allowed = None,
+    deny: Denied = None,
     base_url: BaseUrl = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a sandbox and print its id. It lives until its timeout, or until it is killed.
 
-    Example: cove sandboxes create base --limit memory_mb=512 --limit pids=64
+    Examples:
+
+        cove sandboxes create base --limit memory_mb=512 --limit pids=64
+
+        cove sandboxes create --network package-registries --allow api.example.com
     """
     from cove.sdk import ControlPlane
 
@@ -41,6 +50,7 @@ def create(
             env_vars=variables(env or []) or None,
             resources=resources_asked(limit),
             isolation=isolation,
+            network=policy_asked(allow, deny, network, internet=internet),
         )
     if as_json:
         output.print_json(made.model_dump(mode="json", exclude={"auth_token", "token_expires_at"}))

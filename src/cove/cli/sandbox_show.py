@@ -6,6 +6,7 @@ import typer
 
 from cove.cli import output
 from cove.cli.limit_options import unenforced
+from cove.cli.network_options import shown as shown_policy
 from cove.cli.sandboxes import ApiKey, AsJson, BaseUrl, SandboxId
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def _facts(info: "SandboxInfo") -> list[tuple[str, object]]:
         ("status", info.status),
         ("template", info.template_name or info.template_id or "-"),
         ("isolation", wall),
+        ("network", shown_policy(info.network)),
         ("expires", output.until(info.expires_at)),
     ]
     limits = info.limits

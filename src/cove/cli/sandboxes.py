@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cove.cli import output
+from cove.cli.network_options import shown
 
 if TYPE_CHECKING:
     from cove.models.sandboxes import SandboxInfo
@@ -84,7 +85,7 @@ def info(
             if found.isolation_summary
             else found.isolation,
             "resources": _resources(found),
-            "internet": "reachable" if found.internet_access else "not reachable",
+            "network": shown(found.network),
             "region": found.region,
             "created": f"{found.created_at.isoformat()} ({output.since(found.created_at)} ago)",
             "expires": output.until(found.expires_at),

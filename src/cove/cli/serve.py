@@ -44,6 +44,34 @@ def serve(
         list[str] | None,
         typer.Option(help="A host or network that webhooks may go to although it is not public.", show_default=False),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            help="What sandboxes may reach that ask for nothing: none, public or package-registries.",
+            show_default="none",
+        ),
+    ] = None,
+    allow_internal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="What sandboxes may reach, if allowed, although its addresses are not public.",
+            show_default=False,
+        ),
+    ] = None,
+    package_registry: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="What the preset package-registries means.",
+            show_default="where pip downloads from",
+        ),
+    ] = None,
+    nameserver: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="Asked for sandboxes.", show_default="this machine's"),
+    ] = None,
     allow_volume: Annotated[
         list[Path] | None,
         typer.Option(help="A directory here that may be copied into sandboxes (volumes).", show_default=False),
@@ -88,6 +116,10 @@ def serve(
         "allowed_hosts": tuple(allow_host) if allow_host else None,
         "preview_access": preview_access,
         "webhook_allow": tuple(allow_webhook) if allow_webhook else None,
+        "network": network,
+        "allow_internal": tuple(allow_internal) if allow_internal else None,
+        "package_registries": tuple(package_registry) if package_registry else None,
+        "nameservers": tuple(nameserver) if nameserver else None,
         "allowed_volumes": tuple(path.absolute() for path in allow_volume) if allow_volume else None,
         "mcp_toolset": toolset,
         "oauth_issuer": oauth_issuer,

@@ -79,14 +79,28 @@ def build_host(
 
 
 @asynccontextmanager
-async def embedded_host(data_dir: Path, *, isolation: str = "auto") -> AsyncGenerator[LocalHost]:
+async def embedded_host(
+    data_dir: Path,
+    *,
+    isolation: str = "auto",
+    internal: Sequence[str] = (),
+    nameservers: Sequence[str] = (),
+) -> AsyncGenerator[LocalHost]:
     """A host inside this very process, for one command. Its sandboxes end with it, however it ends.
 
     Their templates' modules are not imported ahead: that pays only from the second sandbox on.
     """
     run_dir = data_dir / f"{_EMBEDDED}{os.getpid()}"
     try:
-        host = _build(data_dir, run_dir, isolation, _EMBEDDED_SANDBOXES, embedded=True)
+        host = _build(
+            data_dir,
+            run_dir,
+            isolation,
+            _EMBEDDED_SANDBOXES,
+            embedded=True,
+            internal=internal,
+            nameservers=nameservers,
+        )
         try:
             yield host
         finally:

@@ -132,9 +132,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     webhook_allow: tuple[str, ...] = ()
     network: NetworkPreset = NetworkPreset.NONE
-    package_registries: tuple[Rule, ...] = ()
-    allow_internal: tuple[Rule, ...] = ()
-    nameservers: tuple[str, ...] = ()
+    package_registries: Annotated[tuple[Rule, ...], NoDecode] = ()
+    allow_internal: Annotated[tuple[Rule, ...], NoDecode] = ()
+    nameservers: Annotated[tuple[str, ...], NoDecode] = ()
     oauth_issuer: str | None = None
     oauth_audience: str | None = Field(default=None, min_length=1, max_length=2048)
     oauth_namespace_claim: str = Field(default="cove_namespace", min_length=1, max_length=200)
@@ -195,7 +195,12 @@ class Settings(BaseSettings):
     @classmethod
     def _addresses(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         for entry in entries:
-            nameserver_place(entry)
+            try:
+                nameserver_place(entry)
+            except ValueError:
+                raise ValueError(
+                    f"nameservers are addresses like 192.0.2.1 or 192.0.2.1:5353, and {entry[:80]!r} is not"
+                ) from None
         return entries
 
     @field_validator("webhook_allow")
@@ -221,7 +226,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"allowed_volumes are absolute paths of directories, and {str(path)!r} is not")
         return paths
 
-    @field_validator("allow_unenforced", mode="before")
+    @field_validator("allow_unenforced", "package_registries", "allow_internal", "nameservers", mode="before")
     @classmethod
     def _listed(cls, names: object) -> object:
         if not isinstance(names, str):
