@@ -26,6 +26,7 @@ _DATAGRAM_BYTES: Final = 1232
 """The size that every path carries in one piece (dnsflagday.net/2020)."""
 _TCP_DNS_SECONDS: Final = 30.0
 _ACCEPTED_AT_ONCE: Final = 32
+_PAUSE_SECONDS: Final = 0.5
 _log = structlog.get_logger(__name__)
 
 
@@ -48,6 +49,7 @@ class CapturedSandbox:
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._lookups: set[asyncio.Task[None]] = set()
         self._waiting = False
+        self._ended = False
 
     def apply(self, policy: EgressPolicy) -> None:
         """Put `policy` in force, now; connections that it does not allow are cut."""
@@ -67,6 +69,7 @@ class CapturedSandbox:
 
     async def end(self) -> None:
         """Cut everything and give the sockets up."""
+        self._ended = True
         self._close_sockets()
         tasks = [*self._connections, *self._lookups]
         for task in tasks:
@@ -104,7 +107,10 @@ class CapturedSandbox:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as problem:
+                # Out of descriptors, or of memory: what waits goes on waiting, and this program does not spin.
                 _log.warning("accept_failed", problem=str(problem))
+                self._loop.remove_reader(listener)
+                self._loop.call_later(_PAUSE_SECONDS, self._accept_again)
                 return
             inside.setblocking(False)
             self._serve(inside)
@@ -128,8 +134,12 @@ class CapturedSandbox:
         connection.inside.close()
         if not task.cancelled() and (problem := task.exception()) is not None:
             _log.error("connection_failed", exc_info=problem)
-        if self._waiting and not self._asked_for.is_closed:
+        if self._waiting:
             self._waiting = False
+            self._accept_again()
+
+    def _accept_again(self) -> None:
+        if not self._asked_for.is_closed and not self._ended:
             for listener in self._streams:
                 self._loop.add_reader(listener, self._accept, listener)
 
