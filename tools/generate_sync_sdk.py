@@ -40,6 +40,7 @@ INPUTS = {
     "tests/e2e/test_sdk_async_directories.py": "tests/e2e/test_sdk_sync_directories.py",
     "tests/e2e/test_sdk_async_execution.py": "tests/e2e/test_sdk_sync_execution.py",
     "tests/e2e/test_sdk_async_lifecycle.py": "tests/e2e/test_sdk_sync_lifecycle.py",
+    "tests/e2e/test_sdk_async_network.py": "tests/e2e/test_sdk_sync_network.py",
     "tests/e2e/test_sdk_async_terminal.py": "tests/e2e/test_sdk_sync_terminal.py",
     "tests/e2e/test_sdk_async_webhooks.py": "tests/e2e/test_sdk_sync_webhooks.py",
     "tests/sdk/test_async_failures.py": "tests/sdk/test_sync_failures.py",

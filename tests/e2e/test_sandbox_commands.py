@@ -55,6 +55,26 @@ def test_exec_says_what_is_wrong(sandbox: Sandbox, run: Run) -> None:
     assert (done.returncode, b"error:" in done.stderr, b"Traceback" in done.stderr) == (1, True, False)
 
 
+def test_networks(run: Run) -> None:
+    made = run("create", "base", "--allow", "Api.Example.com", "--deny", "*:25").stdout.decode().strip()
+    refused = run("exec", made, "curl -sS -m 5 http://10.1.2.3/")
+    assert b"no rule allows it" in refused.stdout
+    shown = run("net", made).stdout.decode()
+    assert "api.example.com; but not *:25" in shown
+    assert "10.1.2.3:80" in shown
+    assert "refused: no rule allows it" in shown
+    told = json.loads(run("net", made, "--json").stdout)
+    assert [entry["address"] for entry in told["entries"]] == ["10.1.2.3"]
+    wrong = run("net", made, "--allow", "*.*")
+    assert (wrong.returncode, b"--allow: '*' is not a host name" in wrong.stderr) == (1, True)
+    assert b"the public internet" in run("net", made, "--preset", "public").stdout
+    assert b"closed" in run("net", made, "--preset", "none").stdout
+    assert b"closed: nothing but loopback" in run("show", made).stdout
+    run("kill", made)
+    contradiction = run("create", "base", "--internet", "--network", "none")
+    assert (contradiction.returncode, b"contradict" in contradiction.stderr) == (1, True)
+
+
 def test_a_reader_that_goes_away_is_no_error(sandbox: Sandbox, server: RunningServer) -> None:
     line = (
         f"{' '.join(COVE)} sandboxes exec --base-url {server.url} {sandbox.sandbox_id} 'yes | head -c 500000' | head -1"

@@ -160,8 +160,15 @@ def _make_template(store: TemplateStore, name: str) -> TemplateManifest:
 
 
 def _network_settings(data_dir: Path) -> "Settings":
-    """What the operator says of networks, in variables: those of `cove serve`."""
+    """What the operator says of networks, in variables: those of `cove serve`. Logs go to stderr: stdout is the
+    program's.
+    """
+    import structlog
+
     from cove.server.settings import Settings
+
+    quiet = structlog.make_filtering_bound_logger("warning")
+    structlog.configure(wrapper_class=quiet, logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     try:
         return Settings(data_dir=data_dir)
