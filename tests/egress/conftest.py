@@ -17,7 +17,7 @@ from tests.internet_servers import NAMESERVER
 from cove.egress.captured import CapturedSandbox
 from cove.egress.carrying import Pipes
 from cove.egress.resolving import Upstream
-from cove.models.network import EgressPolicy
+from cove.models.network import EgressPolicy, NetworkReport
 
 SECONDS = 20.0
 
@@ -39,6 +39,13 @@ class Inside:
     def allow(self, *allow: str, deny: tuple[str, ...] = (), internal: tuple[str, ...] = ()) -> None:
         """Put a policy in force."""
         self.served.apply(EgressPolicy(allow=allow, deny=deny, internal=internal))
+
+    async def settled(self) -> NetworkReport:
+        """The report once all connections are noted: a program is gone a moment before that."""
+        async with asyncio.timeout(SECONDS):
+            while (report := self.served.report(after=0)).totals.open_connections:
+                await asyncio.sleep(0.01)
+        return report
 
     async def run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         """A program inside, with our resolver as its name server."""

@@ -24,7 +24,7 @@ async def test_a_host_that_is_allowed_is_reached_by_its_name(inside: Inside) -> 
         told = json.loads(answer.stdout)
         assert told["headers"]["host"] == "allowed.example"
         assert (told["path"], told["address"]) == ("/path?x=1", NAMES["allowed.example"])
-    report = inside.served.report(after=0)
+    report = await inside.settled()
     assert [(entry.kind, entry.name, entry.allowed) for entry in report.entries if entry.kind != "dns"] == [
         ("http", "allowed.example", True),
         ("tls", "allowed.example", True),
@@ -38,7 +38,7 @@ async def test_other_names_are_unknown(inside: Inside, url: str) -> None:
     inside.allow("allowed.example")
     refused = await inside.curl(url)
     assert refused.returncode == 6, refused
-    assert inside.served.report(after=0).entries[0].reason == "no rule allows it"
+    assert (await inside.settled()).entries[0].reason == "no rule allows it"
 
 
 async def test_the_name_counts_and_not_the_address(inside: Inside) -> None:
@@ -47,7 +47,7 @@ async def test_the_name_counts_and_not_the_address(inside: Inside) -> None:
     fronted = await inside.curl("https://other.example/", "--resolve", f"other.example:443:{NAMES['allowed.example']}")
     assert fronted.returncode == 35, fronted
     assert b"alert" in fronted.stderr
-    assert inside.served.report(after=0).entries[-1].reason == "no rule allows it"
+    assert (await inside.settled()).entries[-1].reason == "no rule allows it"
     # An allowed name at another host's address leads to the allowed host.
     led = await inside.curl("https://allowed.example/", "--resolve", f"allowed.example:443:{address}")
     assert json.loads(led.stdout)["address"] == NAMES["allowed.example"]
@@ -98,7 +98,7 @@ async def test_the_public_internet_without_what_is_not_public(inside: Inside) ->
         assert (await inside.curl("--insecure", url)).returncode == 0, url
     for address in ("10.1.2.3", "169.254.169.254", "192.168.1.1", MACHINE_ADDRESS, "[fd00::1]", "[2001:db8:66::1]"):
         assert (await inside.curl(f"http://{address}/")).returncode in (7, 52, 56), address
-    reasons = [entry.reason for entry in inside.served.report(after=0).entries if not entry.allowed]
+    reasons = [entry.reason for entry in (await inside.settled()).entries if not entry.allowed]
     assert "its address is link-local" in reasons
     assert len(reasons) >= 6
 
