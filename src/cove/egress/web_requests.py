@@ -14,6 +14,7 @@ from cove.models.host_names import canonical_host
 _CHUNK: Final = 64 * 1024
 _MAX_HEAD: Final = 64 * 1024
 _IDLE_SECONDS: Final = 120.0
+_LINGER_SECONDS: Final = 2.0
 _HOP_BY_HOP: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive"})
 
 Host = str | IpAddress
@@ -206,6 +207,17 @@ class WebRequests:
             await self._to_program(h11.Response(status_code=status, headers=headers))
             await self._to_program(h11.Data(data=body))
             await self._to_program(h11.EndOfMessage())
+            await self._linger()
+
+    async def _linger(self) -> None:
+        """Take what the program still sends: closing on unread bytes would be a reset, and the answer would be lost
+        with it (RFC 9112 §9.6).
+        """
+        self._inside.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while await self._loop.sock_recv(self._inside, _CHUNK):
+                    pass
 
 
 def _authority(value: bytes, refused: type[Exception]) -> tuple[Host, int]:
