@@ -17,7 +17,7 @@ from tests.internet_servers import ECHO_PORT, NAMES, NAMESERVER
 from cove.host.capturing import capture
 from cove.hostd.egress import Egress
 from cove.models.errors import CoveError, error
-from cove.models.network import EgressPolicy
+from cove.models.network import EgressPolicy, NetworkReport
 
 pytestmark = pytest.mark.anyio
 
@@ -95,6 +95,14 @@ async def _reaches(namespace: int) -> str:
     return stdout.decode().strip()
 
 
+async def _settled(egress: Egress) -> NetworkReport:
+    """The report once all connections are noted."""
+    async with asyncio.timeout(_SECONDS):
+        while (report := await egress.report("one", after=0)).totals.open_connections:
+            await asyncio.sleep(0.01)
+    return report
+
+
 def _programs(directory: Path) -> list[int]:
     found: list[int] = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -113,7 +121,7 @@ async def test_opened_changed_and_closed(egress: Egress, namespace: int) -> None
     assert await _reaches(namespace) == "ConnectionResetError"
     await egress.apply("one", EgressPolicy())
     assert await _reaches(namespace) == "ConnectionRefusedError"
-    report = await egress.report("one", after=0)
+    report = await _settled(egress)
     assert [entry.allowed for entry in report.entries] == [True, False]
     assert report.totals.sent_bytes == report.totals.received_bytes == 1
     await egress.forget("one")
@@ -150,7 +158,7 @@ async def test_it_outlives_the_daemon_that_started_it(
     try:
         await heir.adopt({"one": _OPEN})
         assert await _reaches(namespace) == "b'x'"
-        assert len((await heir.report("one", after=0)).entries) == 2
+        assert len((await _settled(heir)).entries) == 2
         await heir.adopt({})
         assert await _reaches(namespace) == "ConnectionRefusedError"
     finally:
