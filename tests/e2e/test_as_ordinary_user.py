@@ -58,6 +58,10 @@ def diagnosis(place: tuple[tuple[str, ...], Path]) -> dict[str, Any]:
     return {**found, "namespace": namespace}
 
 
+def test_networks_are_possible(diagnosis: dict[str, Any]) -> None:
+    assert [found for found in diagnosis["findings"] if found["name"] == "networks" and found["state"] != "ok"] == []
+
+
 @pytest.fixture(scope="module")
 def server_url(place: tuple[tuple[str, ...], Path], diagnosis: dict[str, Any]) -> Iterator[str]:
     program, data_dir = place

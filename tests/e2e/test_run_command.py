@@ -94,6 +94,9 @@ def test_a_timeout_ends_the_program_and_says_so(run: Run) -> None:
         (["1", "-f", "/dev/null"], b"argument"),
         (["--isolation", "fake", "1"], b"fake"),
         (["--isolation", "nonsense", "1"], b"nonsense"),
+        (["--allow", "http://a.example.com", "1"], b"--allow: 'http://a.example.com' holds a URL"),
+        (["--network", "everything", "1"], b"package-registries"),
+        (["--internet", "--network", "none", "1"], b"contradict"),
     ],
 )
 def test_bad_input_is_refused_with_a_remedy(run: Run, arguments: list[str], said: bytes) -> None:
@@ -102,6 +105,14 @@ def test_bad_input_is_refused_with_a_remedy(run: Run, arguments: list[str], said
     assert ended.stdout == b""
     assert said in ended.stderr
     assert b"Traceback" not in ended.stderr
+
+
+def test_a_network_within_a_policy(run: Run) -> None:
+    curl = "curl -sS -m 5 http://10.1.2.3/; echo $?"
+    policed = run("-l", "bash", "--allow", "api.example.com", "--isolation", "namespace", curl)
+    assert policed.stdout == b"This sandbox may not do that: no rule allows it.\n0\n"
+    closed = run("-l", "bash", "--network", "none", curl)
+    assert closed.stdout == b"7\n"
 
 
 def test_code_that_is_not_text(run: Run) -> None:
@@ -159,6 +170,7 @@ def test_doctor(own_data_dir: Path) -> None:
     assert {"base", "code-interpreter"} <= set(diagnosis["templates"])
     probed = {driver["isolation"]: driver["available"] for driver in diagnosis["drivers"]}
     assert probed["namespace"] is True
+    assert [finding["state"] for finding in diagnosis["findings"] if finding["name"] == "networks"] == ["ok"]
     for finding in diagnosis["findings"]:
         assert finding["state"] in {"ok", "partly", "missing"}
         assert finding["detail"]

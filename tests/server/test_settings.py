@@ -167,3 +167,27 @@ def test_a_bound_of_executions_is_default_and_maximum() -> None:
     settings = Settings(max_execution_seconds=30, max_output_bytes=4096)
     for limits in (settings.limits, settings.max_limits):
         assert (limits.max_execution_seconds, limits.max_output_bytes) == (30, 4096)
+
+
+@pytest.mark.parametrize("text", ["a.example.com,10.1.0.0/16:5432", '["A.example.com", "10.1.0.0/16:5432"]'])
+def test_rules_of_networks(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("COVE_ALLOW_INTERNAL", text)
+    monkeypatch.setenv("COVE_PACKAGE_REGISTRIES", text)
+    monkeypatch.setenv("COVE_NAMESERVERS", "192.0.2.1, [2001:db8::1]:5353")
+    settings = Settings()
+    assert settings.allow_internal == settings.package_registries == ("a.example.com", "10.1.0.0/16:5432")
+    assert settings.nameservers == ("192.0.2.1", "[2001:db8::1]:5353")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("ALLOW_INTERNAL", text) for text in ("*.*", "a b", "a.example.com:80,443", "[", '["a.example.com", 1]')),
+        ("NAMESERVERS", "dns.example.com"),
+        ("NETWORK", "everything"),
+    ],
+)
+def test_networks_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(f"COVE_{name}", text)
+    with pytest.raises(ValueError, match=name.lower()):
+        Settings()
