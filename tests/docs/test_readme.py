@@ -11,7 +11,10 @@ import pytest
 from tests.docs.documents import ROOT, Block, blocks
 from tests.e2e.running_server import clean_environment, data_directory, running_server
 
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("api.md", "compatibility.md", "mcp.md", "networks.md")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("api.md", "compatibility.md", "mcp.md", "networks.md")),
+)
 SHELL = [block for page in PAGES for block in blocks(page, "sh") if not block.why_not_run]
 PYTHON = [block for page in PAGES for block in blocks(page, "python") if not block.why_not_run]
 RUN_SECONDS = 150

@@ -111,8 +111,8 @@ def test_what_a_policy_comes_to() -> None:
     assert NetworkPolicy(allow=("A.example",)).in_force(registries=registries).allow == ("a.example",)
     both = NetworkPolicy(preset=NetworkPreset.PACKAGE_REGISTRIES, allow=("a.example",))
     assert both.in_force(registries=registries).allow == ("packages.example", "a.example")
-    for said in ({}, {"allow": []}, {"allow": [], "deny": ["a.example"]}, {"preset": None, "allow": ()}):
-        assert NetworkPolicy.model_validate(said).in_force(registries=registries).is_closed, said
+    for said in ("{}", '{"allow": []}', '{"allow": [], "deny": ["a.example"]}', '{"preset": null, "allow": []}'):
+        assert NetworkPolicy.model_validate_json(said).in_force(registries=registries).is_closed, said
     passed_on = NetworkPolicy.model_validate_json(NetworkPolicy(deny=("bad.example",)).model_dump_json())
     assert passed_on.in_force(registries=registries) == in_force
     assert NetworkPolicy(preset=NetworkPreset.NONE).in_force(registries=registries).is_closed
