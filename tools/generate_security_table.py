@@ -52,6 +52,8 @@ ELSEWHERE = {
         ("scopes of keys", "tests/server/test_access.py"),
     ),
     "Network": (
+        ("networks within a policy: names, addresses, private ones, changes", "tests/egress/test_connections.py"),
+        ("look-ups within a policy", "tests/egress/test_names.py"),
         ("webhooks to the server's own network", "tests/core/test_executions_targets.py"),
         ("previews: host names, cookies, credentials", "tests/server/gateway/test_preview_routing.py"),
         ("previews: connections and descriptors", "tests/server/gateway/test_preview_proxy.py"),

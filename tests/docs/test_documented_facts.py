@@ -15,9 +15,10 @@ from cove.agent.http import websocket_routes
 from cove.agent.http.routes import watch
 from cove.agent.http.websocket import Liveness
 from cove.agent.terminals import registry, terminal
-from cove.core import executions, idempotency, program_steps, template_builds
+from cove.core import audit, executions, idempotency, program_steps, template_builds
 from cove.core.build_run import STEP_SECONDS
-from cove.models import callbacks, frames
+from cove.egress import captured, connections, dialling, journal, resolving
+from cove.models import callbacks, egress_rules, frames, network
 from cove.models import template_builds as wire
 from cove.models.errors import ERRORS
 from cove.server import uploads
@@ -74,6 +75,16 @@ def test_every_code_is_listed_with_its_status() -> None:
         ("until a connection inside stands", f"{DIAL_SECONDS:g} s"),
         ("a WebSocket without a byte", f"{GatewaySettings().splice_idle_seconds / 3600:g} hour"),
         ("TLS handshake", f"{GatewaySettings().handshake_seconds:g} s"),
+        ("rules of a policy", f"{network.MAX_RULES} to allow, {network.MAX_RULES} to deny"),
+        ("rules of a policy", f"{egress_rules.MAX_RULE_CHARACTERS} characters"),
+        ("connections; look-ups at the same time", f"{captured.MAX_CONNECTIONS}; {captured.MAX_LOOKUPS}."),
+        (
+            "until a host is connected; first bytes; a look-up",
+            f"{dialling.CONNECT_SECONDS:g} s; {connections.FIRST_BYTES_SECONDS:g} s; {resolving.LOOKUP_SECONDS:g} s",
+        ),
+        ("entries of the report", f"the latest {journal.KEPT_ENTRIES}"),
+        ("entries that wait to be written", f"{audit.MAX_WAITING:,}"),
+        ("like requests", f"{audit.BURST} entries"),
         ("`Idempotency-Key`", f"the newest {idempotency.MAX_REMEMBERED:,}"),
     ],
 )
