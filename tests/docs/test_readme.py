@@ -1,6 +1,7 @@
 """What README.md, `docs` and `examples` show is run against a real server."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,12 @@ def test_example_background(environment: dict[str, str], clone: Path) -> None:
     assert [line.split(":")[0].strip() for line in printed[1:4]] == ["epoch 1", "epoch 2", "epoch 3"]
     assert printed[4].startswith("ended with 0 ")
     assert {path.name for path in (clone / "results").iterdir()} == {f"epoch-{epoch}.json" for epoch in (1, 2, 3)}
+
+
+def test_example_network(environment: dict[str, str], clone: Path) -> None:
+    printed = _run_example("network.py", environment, clone, "allowed.invalid")
+    assert re.search(r"^http +10\.0\.0\.1:80 +refused: no rule allows it$", printed, re.M)
+    assert re.search(r"^dns +other\.allowed\.invalid:0 +refused: no rule allows it$", printed, re.M)
 
 
 def test_every_example_is_run_somewhere() -> None:
