@@ -116,6 +116,21 @@ print(connection.recv(100))
     assert b"ConnectionResetError" in other.stderr or other.stdout == b"b''\n", other
 
 
+async def test_ports_that_no_rule_names_are_refused_at_once(inside: Inside) -> None:
+    inside.allow("allowed.example")
+    code = f"""
+import socket, time
+connection = socket.create_connection(("{NAMES["allowed.example"]}", 5432), 5)
+began = time.monotonic()
+try:
+    print(connection.recv(1))
+except ConnectionResetError:
+    print(time.monotonic() - began < 3)
+"""
+    assert (await inside.python(code)).stdout == b"True\n"
+    assert (await inside.settled()).entries[-1].reason == "no rule allows it"
+
+
 async def test_where_the_server_speaks_first(inside: Inside) -> None:
     inside.allow(f"allowed.example:{GREETING_PORT}")
     code = """

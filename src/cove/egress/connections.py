@@ -106,6 +106,8 @@ class Connection:
         if place.address.is_loopback:
             raise Refused("it came to the capturing socket itself")
         if self.policy.looks_at_names and not self._is_known(place):
+            if not self.policy.a_name_may_open(place.port):
+                self._unnamed(place)
             self._opening = await self._first_bytes()
             if isinstance(self._opening, Http):
                 place.kind = "http"

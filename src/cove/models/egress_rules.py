@@ -70,7 +70,7 @@ class EgressRule:
 
     def matches_name(self, name: str, port: int) -> bool:
         """Whether the rule means the host `name` (in its one spelling) on `port`."""
-        if self.network is not None or not self._has_port(port):
+        if self.network is not None or not self.has_port(port):
             return False
         if self.name is None:
             return True
@@ -78,7 +78,7 @@ class EgressRule:
 
     def matches_address(self, address: IpAddress, port: int) -> bool:
         """Whether the rule means `address` on `port` without any name; an embedded IPv4 address counts as itself."""
-        if self.name is not None or not self._has_port(port):
+        if self.name is not None or not self.has_port(port):
             return False
         return self.network is None or any(one in self.network for one in (address, embedded(address)))
 
@@ -89,7 +89,8 @@ class EgressRule:
         ports = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in self.ports)
         return f"{place}:{ports}" if self.named_ports else place
 
-    def _has_port(self, port: int) -> bool:
+    def has_port(self, port: int) -> bool:
+        """Whether the rule is about `port`."""
         return any(first <= port <= last for first, last in self.ports)
 
     @classmethod
