@@ -84,7 +84,7 @@ def _handshake(data: bytes) -> bytes | None:
         if kind != _HANDSHAKE or major != 3 or not 0 < length <= 16384:
             raise ValueError("not a record of a handshake")
         message += data[5 : 5 + length]
-        if message[0] != _CLIENT_HELLO:
+        if message[:1] not in (b"", bytes([_CLIENT_HELLO])):
             raise ValueError("not a client hello")
         if len(message) >= 4:
             wanted = int.from_bytes(message[1:4])
