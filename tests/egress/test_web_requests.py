@@ -1,0 +1,99 @@
+"""Plain HTTP requests that try to name one host and reach another."""
+
+import json
+
+import pytest
+from tests.egress.conftest import Inside
+from tests.internet_servers import NAMES
+
+pytestmark = pytest.mark.anyio
+
+_SEND = """
+import socket, sys
+received = b""
+try:
+    connection = socket.create_connection(("{address}", {port}), 5)
+    connection.sendall(bytes.fromhex("{data}"))
+    connection.settimeout(5)
+    while data := connection.recv(65536):
+        received += data
+        if b"\\r\\n\\r\\n" in received and {enough}:
+            break
+except (ConnectionResetError, TimeoutError) as problem:
+    received += type(problem).__name__.encode()
+sys.stdout.buffer.write(received)
+"""
+
+
+async def _sent(inside: Inside, data: bytes, *, port: int = 80, answers: int = 1) -> bytes:
+    enough = f'received.count(b"HTTP/1.1 ") >= {answers} and received.endswith((b"}}", b".\\n"))'
+    code = _SEND.format(address=NAMES["allowed.example"], port=port, data=data.hex(), enough=enough)
+    done = await inside.python(code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET / HTTP/1.1\r\nHost: other.example\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example\r\nHost: other.example\r\n",
+        "GET / HTTP/1.1\r\nHost: other.example\r\nHost: allowed.example\r\n",
+        "GET / HTTP/1.1\r\n",
+        "GET http://other.example/ HTTP/1.1\r\nHost: allowed.example\r\n",
+        "GET http://allowed.example/ HTTP/1.1\r\nHost: other.example\r\n",
+        "GET http://allowed.example@other.example/ HTTP/1.1\r\nHost: allowed.example@other.example\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example@other.example\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example:8080\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example:x\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example.other.example\r\n",
+        "GET / HTTP/1.1\r\nHost: evil-allowed.example\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example\0.other.example\r\n",
+        "GET / HTTP/1.1\r\nHost: 2130706433\r\n",
+        "GET / HTTP/1.1\r\nHost: 0x7f.1\r\n",
+        "GET / HTTP/1.1\r\nHost: 93.184.216.36\r\n",
+        "GET / HTTP/1.1\r\nHost: [::1]\r\n",
+        "CONNECT allowed.example:443 HTTP/1.1\r\nHost: allowed.example\r\n",
+        "GET / HTTP/1.1\r\nHost : allowed.example\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example\r\n Host: other.example\r\n",
+        "GET other HTTP/1.1\r\nHost: allowed.example\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example\r\nContent-Length: 4\r\nContent-Length: 40\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example\r\nContent-Length: x\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example\r\nTransfer-Encoding: gzip, chunked\r\n",
+    ],
+)
+async def test_requests_that_are_refused(inside: Inside, head: str) -> None:
+    inside.allow("allowed.example")
+    answer = await _sent(inside, f"{head}\r\n".encode())
+    assert answer.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 400 ", b"HTTP/1.1 501 ")), answer
+    assert b"x-cove-egress: refused" in answer.lower()
+    assert not (await inside.settled()).entries[-1].allowed
+
+
+@pytest.mark.parametrize("host", ["ALLOWED.Example", "allowed.example.", "allowed.example:80"])
+async def test_other_spellings_of_the_same_host(inside: Inside, host: str) -> None:
+    inside.allow("allowed.example")
+    answer = await _sent(inside, f"GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["address"] == NAMES["allowed.example"]
+
+
+async def test_a_request_hidden_in_a_body_stays_a_body(inside: Inside) -> None:
+    inside.allow("allowed.example")
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: other.example\r\n\r\n"
+    head = b"POST /outer HTTP/1.1\r\nHost: allowed.example\r\n"
+    counted = await _sent(inside, head + b"Content-Length: %d\r\n\r\n" % len(hidden) + hidden)
+    assert json.loads(counted.partition(b"\r\n\r\n")[2])["body"] == hidden.decode()
+    # Both framings at once: what the other side takes for the body is what was taken here (RFC 9112 §6.3).
+    both = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    smuggled = await _sent(inside, head + both + hidden, answers=2)
+    assert b"/hidden" not in smuggled
+    entries = (await inside.settled()).entries
+    assert "other.example" not in {entry.name for entry in entries if entry.allowed}
+
+
+async def test_requests_on_other_ports_than_the_rule_says(inside: Inside) -> None:
+    inside.allow("allowed.example:8080")
+    fine = await _sent(inside, b"GET / HTTP/1.1\r\nHost: allowed.example:8080\r\n\r\n", port=8080)
+    assert fine.startswith(b"HTTP/1.1 200 ")
+    assert await _sent(inside, b"GET / HTTP/1.1\r\nHost: allowed.example\r\n\r\n") == b"ConnectionResetError"
