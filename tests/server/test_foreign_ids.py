@@ -21,6 +21,7 @@ BUILD = {
 }
 BODIES: dict[str, Any] = {
     "/v1/sandboxes/{sandbox_id}/timeout": {"timeout_seconds": 5},
+    "/v1/sandboxes/{sandbox_id}/network": {"allow": ["a.example"]},
     "/v1/sandboxes/{sandbox_id}/volumes": {"host_path": "/srv/one", "path": "/workspace/one"},
     "/sandboxes/{sandbox_id}/execute/async": {"code": "1", "callback_url": "http://127.0.0.1:9/"},
 }

@@ -58,8 +58,8 @@ async def test_commands_run_beside_each_other(sandbox: Sandbox) -> None:
 async def test_programs_see_no_descriptors_of_this_process(sandbox: Sandbox) -> None:
     listing = "import os\nfor fd in range(256):\n    try: os.fstat(fd)\n    except OSError: pass\n    else: print(fd)"
     assert (await sandbox.command("python3", args=("-c", listing))).stdout == "0\n1\n2\n"
-    # 3 is the channel; one more is /dev/null.
-    assert len((await sandbox.python(listing)).stdout.split()) <= 5
+    # 3 is the channel; one more is /dev/null, and two are spare ones, for when its user holds all others.
+    assert len((await sandbox.python(listing)).stdout.split()) <= 7
 
 
 async def test_unknown_language(sandbox: Sandbox) -> None:

@@ -454,7 +454,7 @@ async def test_many_small_files_are_quick(agent: "RunningAgent") -> None:
     began = time.perf_counter()
     packed = (await agent.client.get("/files/archive?path=src")).content
     assert (await extract(agent, packed)).json()["entries"] == 600
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 5
 
 
 async def test_100_mb_take_little_memory(agent: "RunningAgent") -> None:

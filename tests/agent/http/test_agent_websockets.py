@@ -255,9 +255,9 @@ async def test_who_does_not_answer_pings_is_gone(tmp_path: Path) -> None:
 async def test_who_takes_nothing_is_gone_after_a_while(tmp_path: Path) -> None:
     liveness = Liveness(ping_seconds=0.1, stall_seconds=0.5)
     async with listening(tmp_path, liveness) as (address, state):
+        began = time.monotonic()
         client = await asyncio.to_thread(RawClient, address, "/terminal?command=yes")
         with client:
-            began = time.monotonic()
             await eventually(lambda: state.sockets.count == 0)
             assert time.monotonic() - began >= 0.5
 
