@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.egress.conftest import Inside
-from tests.internet_servers import NAMES
+from tests.internet_servers import GREETING_PORT, NAMES
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +46,9 @@ async def _sent(inside: Inside, data: bytes, *, port: int = 80, answers: int = 1
         "GET / HTTP/1.1\r\nHost: allowed.example@other.example\r\n",
         "GET / HTTP/1.1\r\nHost: allowed.example:8080\r\n",
         "GET / HTTP/1.1\r\nHost: allowed.example:x\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example:8_0\r\n",
+        "GET / HTTP/1.1\r\nHost: allowed.example:+80\r\n",
+        "POST / HTTP/1.1\r\nHost: allowed.example\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n",
         "GET / HTTP/1.1\r\nHost: allowed.example.other.example\r\n",
         "GET / HTTP/1.1\r\nHost: evil-allowed.example\r\n",
         "GET / HTTP/1.1\r\nHost: allowed.example\0.other.example\r\n",
@@ -56,7 +59,6 @@ async def _sent(inside: Inside, data: bytes, *, port: int = 80, answers: int = 1
         "CONNECT allowed.example:443 HTTP/1.1\r\nHost: allowed.example\r\n",
         "GET / HTTP/1.1\r\nHost : allowed.example\r\n",
         "GET / HTTP/1.1\r\nHost: allowed.example\r\n Host: other.example\r\n",
-        "GET other HTTP/1.1\r\nHost: allowed.example\r\n",
         "GET / HTTP/1.1\r\nHost: allowed.example\r\nContent-Length: 4\r\nContent-Length: 40\r\n",
         "GET / HTTP/1.1\r\nHost: allowed.example\r\nContent-Length: x\r\n",
         "GET / HTTP/1.1\r\nHost: allowed.example\r\nTransfer-Encoding: gzip, chunked\r\n",
@@ -84,12 +86,28 @@ async def test_a_request_hidden_in_a_body_stays_a_body(inside: Inside) -> None:
     head = b"POST /outer HTTP/1.1\r\nHost: allowed.example\r\n"
     counted = await _sent(inside, head + b"Content-Length: %d\r\n\r\n" % len(hidden) + hidden)
     assert json.loads(counted.partition(b"\r\n\r\n")[2])["body"] == hidden.decode()
-    # Both framings at once: what the other side takes for the body is what was taken here (RFC 9112 §6.3).
-    both = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-    smuggled = await _sent(inside, head + both + hidden, answers=2)
-    assert b"/hidden" not in smuggled
+    chunked = await _sent(
+        inside, head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(hidden), hidden)
+    )
+    assert b"/hidden" not in chunked.partition(b"\r\n\r\n")[0]
     entries = (await inside.settled()).entries
     assert "other.example" not in {entry.name for entry in entries if entry.allowed}
+
+
+async def test_an_answer_that_cannot_be_read(inside: Inside) -> None:
+    inside.allow(f"allowed.example:{GREETING_PORT}")
+    request = f"GET / HTTP/1.1\r\nHost: allowed.example:{GREETING_PORT}\r\n\r\n"
+    answer = await _sent(inside, request.encode(), port=GREETING_PORT)
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert "answer cannot be read" in (await inside.settled()).entries[-1].reason
+
+
+async def test_where_names_are_denied_a_name_is_needed(inside: Inside) -> None:
+    inside.allow("*", deny=("other.example",))
+    for data in (b"\r\nGET / HTTP/1.1\r\nHost: other.example\r\n\r\n", b"anything else\r\n"):
+        assert await _sent(inside, data) == b"ConnectionResetError"
+    assert "cannot be told" in (await inside.settled()).entries[-1].reason
+    assert b" 403 " in await _sent(inside, b"PROPFIND / HTTP/1.1\r\nHost: other.example\r\n\r\n")
 
 
 async def test_requests_on_other_ports_than_the_rule_says(inside: Inside) -> None:

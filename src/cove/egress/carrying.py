@@ -90,8 +90,8 @@ class Direction:
             self._release()
 
     def _readable(self) -> None:
-        pipe = self._pipe = self._pipe or self._pipes.borrow()
         try:
+            pipe = self._pipe = self._pipe or self._pipes.borrow()
             taken = os.splice(self._source, pipe[1], PIPE_BYTES, flags=_SPLICE)
         except BlockingIOError:
             self._release()

@@ -23,6 +23,9 @@ FIRST_BYTES_SECONDS: Final = 30.0
 _ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"
 """A TLS alert, fatal, access_denied (RFC 8446 §6.2): clients show it."""
 _KEEPALIVE_SECONDS: Final = 60
+_WEB_PORTS: Final = (80, 443)
+_MOST_LOOKS: Final = 64
+"""At a greeting that comes in pieces: each look reads all of it again."""
 
 
 class Refused(Exception):
@@ -113,6 +116,8 @@ class Connection:
                 place.kind = "http"
                 await self._web(place)
                 return
+            if place.port in _WEB_PORTS and self.policy.denies_names and not _is_named(self._opening):
+                raise Refused("without a host's name it cannot be told from one that is denied")
             addresses = await self._named(place) if isinstance(self._opening, Tls) else self._unnamed(place)
         else:
             addresses = self._unnamed(place) if not place.name else await self._addresses(place)
@@ -122,7 +127,7 @@ class Connection:
         """Whether the rule for this port names the host that our resolver led the program here for: then nothing has
         to be read first, and a protocol where the server speaks first works.
         """
-        if place.port in (80, 443):
+        if place.port in _WEB_PORTS:
             return False
         for name in self.names.of(place.address):
             if self.policy.on_name(name, place.port).allowed:
@@ -224,7 +229,7 @@ class Connection:
         seen = 0
         try:
             async with asyncio.timeout(FIRST_BYTES_SECONDS):
-                while True:
+                for _ in range(_MOST_LOOKS):
                     # Readable only when there is more than was looked at: looking takes nothing away.
                     self.inside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
                     await _readable(loop, self.inside)
@@ -236,6 +241,7 @@ class Connection:
                     if len(data) <= seen:
                         raise Refused("it ended before it said where it goes")
                     seen = len(data)
+                raise Refused("its greeting comes in too many pieces")
         except TimeoutError:
             raise Refused(f"it said nothing in {FIRST_BYTES_SECONDS:.0f} s: only a host's name opens the way") from None
 
@@ -260,6 +266,10 @@ class Connection:
     def _reset(self) -> None:
         with contextlib.suppress(OSError):
             self.inside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _is_named(opening: Opening) -> bool:
+    return isinstance(opening, Tls) and opening.name is not None
 
 
 def _wanted(inside: socket.socket) -> Place:

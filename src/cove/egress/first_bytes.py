@@ -4,6 +4,7 @@ Only looked at, never taken: whoever carries the connection sends all of it on. 
 `Unreadable`; nothing is guessed.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -15,8 +16,9 @@ MAX_HELLO: Final = 64 * 1024
 
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _SERVER_NAME, _HOST_NAME = 0, 0
-_METHODS: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT ")
-_LONGEST_METHOD: Final = max(map(len, _METHODS))
+_MOST_RECORDS: Final = 64
+_REQUEST: Final = re.compile(rb"[A-Z]{1,20} (?:/|\*|[Hh][Tt][Tt][Pp])|CONNECT ")
+_MAYBE_REQUEST: Final = re.compile(rb"[A-Z]{1,20}(?: (?:[Hh](?:[Tt][Tt]?)?)?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,9 @@ def opening(data: bytes) -> Opening:
         return Incomplete()
     if data[0] == _HANDSHAKE:
         return _hello(data)
-    if any(data.startswith(method) for method in _METHODS):
+    if _REQUEST.match(data):
         return Http()
-    if len(data) < _LONGEST_METHOD and any(method.startswith(data) for method in _METHODS):
-        return Incomplete()
-    return Other()
+    return Incomplete() if _MAYBE_REQUEST.fullmatch(data) else Other()
 
 
 def _hello(data: bytes) -> Opening:
@@ -76,25 +76,27 @@ def _hello(data: bytes) -> Opening:
 
 def _handshake(data: bytes) -> bytes | None:
     """The client hello, put together from as many records as it takes; None when some are missing (RFC 8446 §5.1)."""
-    message = b""
-    while True:
-        if len(data) < 5:
+    message = bytearray()
+    at = 0
+    for _ in range(_MOST_RECORDS):
+        if len(data) < at + 5:
             return None
-        kind, major, _, length = struct.unpack_from("!BBBH", data)
+        kind, major, _, length = struct.unpack_from("!BBBH", data, at)
         if kind != _HANDSHAKE or major != 3 or not 0 < length <= 16384:
             raise ValueError("not a record of a handshake")
-        message += data[5 : 5 + length]
-        if message[:1] not in (b"", bytes([_CLIENT_HELLO])):
+        message += data[at + 5 : at + 5 + length]
+        if message and message[0] != _CLIENT_HELLO:
             raise ValueError("not a client hello")
         if len(message) >= 4:
             wanted = int.from_bytes(message[1:4])
             if wanted > MAX_HELLO:
                 raise ValueError("too long")
             if len(message) >= 4 + wanted:
-                return message[4 : 4 + wanted]
-        if len(data) < 5 + length:
+                return bytes(message[4 : 4 + wanted])
+        at += 5 + length
+        if len(data) < at:
             return None
-        data = data[5 + length :]
+    raise ValueError("too many records")
 
 
 def _server_name(hello: bytes) -> Opening:

@@ -47,6 +47,11 @@ class Policy:
         """Whether the host name of a connection can change the verdict; otherwise its address says all."""
         return any(rule.name is not None for rule in (*self.allow, *self.deny))
 
+    @property
+    def denies_names(self) -> bool:
+        """Whether there are hosts that are denied by name."""
+        return any(rule.name is not None for rule in self.deny)
+
     def a_name_may_open(self, port: int) -> bool:
         """Whether there is a host that may be connected to on `port`."""
         return any(rule.network is None and rule.has_port(port) for rule in self.allow)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, cast
@@ -15,6 +16,7 @@ _CHUNK: Final = 64 * 1024
 _MAX_HEAD: Final = 64 * 1024
 _IDLE_SECONDS: Final = 120.0
 _LINGER_SECONDS: Final = 2.0
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOP_BY_HOP: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive"})
 
 Host = str | IpAddress
@@ -88,6 +90,9 @@ class WebRequests:
             raise self._refused("its target is neither a path nor an http:// URL")
         if len(names) != 1:
             raise self._refused("it names no host, or more than one")
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+            # The other side could take another part of it for the next request (RFC 9112 §6.1).
+            raise self._refused("it says in two ways how long its body is")
         host, port = _authority(names[0], self._refused)
         if port != self._port:
             raise self._refused(f"it names port {port} on a connection to port {self._port}")
@@ -114,6 +119,9 @@ class WebRequests:
         body = asyncio.create_task(self._pass_body(server, outside))
         try:
             final = await self._pass_response(server, outside)
+        except h11.RemoteProtocolError as problem:
+            await self._answer(502, "the host's answer cannot be read")
+            raise self._refused(f"the host's answer cannot be read: {problem}") from None
         finally:
             body.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError, h11.ProtocolError):
@@ -224,9 +232,10 @@ def _authority(value: bytes, refused: type[Exception]) -> tuple[Host, int]:
     """Host and port that a `Host` field names."""
     try:
         text = value.decode("ascii")
-        place, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+        place, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "80")
         host = canonical_host(place if colon else text)
-        number = int(port) if colon else 80
     except ValueError as problem:
         raise refused(f"the host that it names cannot be read: {problem}") from None
-    return host, number
+    if colon and not _PORT.fullmatch(port):
+        raise refused(f"{port[:20]!r} is no port")
+    return host, int(port) if colon else 80
