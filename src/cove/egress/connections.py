@@ -17,6 +17,7 @@ from cove.egress.names_seen import NamesSeen
 from cove.egress.policy import Policy
 from cove.egress.resolving import LookupFailed, NoSuchName, Upstream
 from cove.egress.web_requests import Host, WebRequests
+from cove.linux.readiness import readable
 from cove.models.addresses import IpAddress
 
 FIRST_BYTES_SECONDS: Final = 30.0
@@ -225,14 +226,13 @@ class Connection:
         Raises:
             Refused: it says nothing for too long, or ends.
         """
-        loop = asyncio.get_running_loop()
         seen = 0
         try:
             async with asyncio.timeout(FIRST_BYTES_SECONDS):
                 for _ in range(_MOST_LOOKS):
                     # Readable only when there is more than was looked at: looking takes nothing away.
                     self.inside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
-                    await _readable(loop, self.inside)
+                    await readable(self.inside.fileno())
                     data = self.inside.recv(MAX_HELLO, socket.MSG_PEEK)
                     found = opening(data)
                     if not isinstance(found, Incomplete):
@@ -281,12 +281,3 @@ def _wanted(inside: socket.socket) -> Place:
 def _keep_alive(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
-
-
-async def _readable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-    ready = loop.create_future()
-    loop.add_reader(sock.fileno(), lambda: ready.done() or ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_reader(sock.fileno())

@@ -4,14 +4,14 @@ One JSON object a packet; each request has one answer. Requests: {"call": name, 
 {"ok": value} or {"error": text}. `open` comes with the sandbox's captured sockets.
 """
 
-import asyncio
 import json
 import socket
-from array import array
 from collections.abc import Sequence
 from typing import Any, Final
 
 import pydantic
+
+from cove.linux.readiness import readable, writable
 
 SOCKET_NAME: Final = "egress.sock"
 """In the directory `run` of the data directory."""
@@ -49,7 +49,7 @@ async def send(sock: socket.socket, message: dict[str, Any], descriptors: Sequen
         try:
             socket.send_fds(sock, [data], list(descriptors), socket.MSG_NOSIGNAL)
         except BlockingIOError:
-            await _ready(sock, write=True)
+            await writable(sock.fileno())
         else:
             return
 
@@ -63,33 +63,16 @@ async def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """
     while True:
         try:
-            data, ancillary, _, _ = sock.recvmsg(
-                MAX_PACKET, socket.CMSG_SPACE(MAX_SOCKETS * 4), socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors, _, _ = socket.recv_fds(sock, MAX_PACKET, MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
-            await _ready(sock, write=False)
+            await readable(sock.fileno())
         else:
             break
-    descriptors = array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
     if not data:
         raise EOFError
     try:
-        return _OBJECT.validate_json(data), list(descriptors)
+        return _OBJECT.validate_json(data), descriptors
     except ValueError:
         for descriptor in descriptors:
             socket.close(descriptor)
         raise
-
-
-async def _ready(sock: socket.socket, *, write: bool) -> None:
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
-    add(sock.fileno(), lambda: future.done() or future.set_result(None))
-    try:
-        await future
-    finally:
-        remove(sock.fileno())

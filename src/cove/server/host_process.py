@@ -12,6 +12,7 @@ from typing import Final
 from cove.host.claims import claimed_by
 from cove.hostd.names import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
 from cove.linux.clone import signal_process
+from cove.linux.readiness import readable
 from cove.models.errors import error
 
 _READY_SECONDS: Final = 60.0
@@ -127,7 +128,7 @@ class HostProcess:
             # Not SIGTERM: at a graceful end it would take its sandboxes with it.
             signal_process(leftover, signal.SIGKILL)
             async with asyncio.timeout(_END_SECONDS):
-                await _exited(leftover)
+                await readable(leftover)
         except TimeoutError as problem:
             raise error("HOST_UNAVAILABLE", "The host daemon of a dead server does not end.") from problem
         finally:
@@ -175,13 +176,7 @@ class HostProcess:
 
     async def _said_ready(self, descriptor: int) -> None:
         """Wait for the byte; plain readiness, since a transport would close the descriptor at a time of its own."""
-        loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(descriptor, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(descriptor)
+        await readable(descriptor)
         if os.read(descriptor, 1) != b"!":
             raise EOFError
 
@@ -209,14 +204,3 @@ class HostProcess:
 
 def _option(name: str) -> str:
     return f"--max-{name.replace('_', '-')}"
-
-
-async def _exited(pidfd: int) -> None:
-    """A pidfd is readable when its process has ended (pidfd_open(2))."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(pidfd)

@@ -319,16 +319,12 @@ class _Supervisor:
             await keep_short(Path(self._plan.log))
 
     async def _ended(self) -> int:
-        import asyncio
+        from cove.linux.readiness import readable
 
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
         descriptor = os.pidfd_open(self._child)
-        loop.add_reader(descriptor, ended.set)
         try:
-            await ended.wait()
+            await readable(descriptor)
         finally:
-            loop.remove_reader(descriptor)
             os.close(descriptor)
         return os.waitpid(self._child, 0)[1]  # noqa: ASYNC222 (it has ended)
 

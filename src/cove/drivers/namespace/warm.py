@@ -13,6 +13,7 @@ from cove.drivers.guests import guest_environment, launcher_environment, start_f
 from cove.drivers.namespace.forkserver import protocol
 from cove.drivers.namespace.launcher import Launch
 from cove.host.identities import WARM_USER
+from cove.linux.readiness import readable
 from cove.models.errors import CoveError, error
 from cove.models.templates import TemplateManifest
 
@@ -195,7 +196,7 @@ async def receive_packet(channel: socket.socket) -> tuple[dict[str, Any] | None,
             data, descriptors = protocol.receive_raw(channel, protocol.MAX_PACKET)
             break
         except BlockingIOError:
-            await _readable(channel)
+            await readable(channel.fileno())
     try:
         if not data:
             return None, descriptors
@@ -212,18 +213,3 @@ def close_all(descriptors: Iterable[int]) -> None:
     """Descriptors come whether they are wanted or not; nobody else closes them."""
     for descriptor in descriptors:
         os.close(descriptor)
-
-
-async def _readable(channel: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(channel.fileno(), _wake, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(channel.fileno())
-
-
-def _wake(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)

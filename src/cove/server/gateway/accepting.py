@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from cove.linux.readiness import readable
 from cove.server.gateway.certificate import ServerCertificate
 from cove.server.gateway.settings import GatewaySettings
 
@@ -70,7 +71,7 @@ class MixedListener:
         try:
             connection.setblocking(False)
             async with asyncio.timeout(seconds):
-                first = await _first_byte(loop, connection)
+                first = await _first_byte(connection)
         except OSError:  # TimeoutError is one
             connection.close()
             return
@@ -92,16 +93,11 @@ class MixedListener:
             await loop.connect_accepted_socket(self._protocol, connection)
 
 
-async def _first_byte(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> bytes:
+async def _first_byte(connection: socket.socket) -> bytes:
     """The first byte, which stays to be read; nothing if the client has closed."""
     while True:
         try:
             return connection.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             pass
-        readable = asyncio.Event()
-        loop.add_reader(connection.fileno(), readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(connection.fileno())
+        await readable(connection.fileno())

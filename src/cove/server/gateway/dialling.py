@@ -19,6 +19,7 @@ import struct
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Protocol
 
+from cove.linux.readiness import readable
 from cove.models.errors import error
 
 DIAL_SECONDS: Final = 2.0
@@ -70,7 +71,7 @@ class AgentDialer:
             async with asyncio.timeout(DIAL_SECONDS):
                 await connect_unix(channel, agent)
                 await loop.sock_sendall(channel, _question(port))
-                await _readable(loop, channel)
+                await readable(channel.fileno())
         except BaseException:
             self._threads.submit(channel.close)
             raise
@@ -105,15 +106,6 @@ async def connect_unix(sock: socket.socket, path: str) -> None:
 def _question(port: int) -> bytes:
     fields = b"Host: localhost\r\nConnection: Upgrade\r\nUpgrade: cove-socket\r\n"
     return b"GET /ports/%d/socket HTTP/1.1\r\n%b\r\n" % (port, fields)
-
-
-async def _readable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-    ready = asyncio.Event()
-    loop.add_reader(sock.fileno(), ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(sock.fileno())
 
 
 def _received(channel: socket.socket, port: int) -> socket.socket:
