@@ -108,6 +108,13 @@ class WebRequests:
         return self._outside
 
     async def _exchange(self, request: h11.Request, outside: socket.socket) -> bool:
+        try:
+            return await self._exchanged(request, outside)
+        except h11.RemoteProtocolError as problem:
+            await self._answer(502, "the host's answer cannot be read")
+            raise self._refused(f"the host's answer cannot be read: {problem}") from None
+
+    async def _exchanged(self, request: h11.Request, outside: socket.socket) -> bool:
         server = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         headers = [(name, value) for name, value in request.headers if name not in _HOP_BY_HOP]
         upgrade = [(b"connection", b"upgrade")] if any(name == b"upgrade" for name, _ in headers) else []
@@ -119,9 +126,6 @@ class WebRequests:
         body = asyncio.create_task(self._pass_body(server, outside))
         try:
             final = await self._pass_response(server, outside)
-        except h11.RemoteProtocolError as problem:
-            await self._answer(502, "the host's answer cannot be read")
-            raise self._refused(f"the host's answer cannot be read: {problem}") from None
         finally:
             body.cancel()
             with contextlib.suppress(asyncio.CancelledError, OSError, h11.ProtocolError):
@@ -181,7 +185,10 @@ class WebRequests:
             event = server.next_event()
             if event is not h11.NEED_DATA:
                 return cast(h11.Event, event)
-            server.receive_data(await self._received_from(outside))
+            try:
+                server.receive_data(await self._received_from(outside))
+            except OSError as problem:
+                raise _broke(problem) from None
 
     async def _received_from(self, sock: socket.socket) -> bytes:
         try:
@@ -200,7 +207,10 @@ class WebRequests:
         data = server.send(event)
         if data:
             self.sent_bytes += len(data)
-            await self._loop.sock_sendall(outside, data)
+            try:
+                await self._loop.sock_sendall(outside, data)
+            except OSError as problem:
+                raise _broke(problem) from None
 
     async def _answer(self, status: int, text: str) -> None:
         """Say why not, in a way that a program shows."""
@@ -226,6 +236,11 @@ class WebRequests:
             async with asyncio.timeout(_LINGER_SECONDS):
                 while await self._loop.sock_recv(self._inside, _CHUNK):
                     pass
+
+
+def _broke(problem: OSError) -> h11.RemoteProtocolError:
+    """The host's side of the connection did: for the program that is an answer that cannot be read."""
+    return h11.RemoteProtocolError(problem.strerror or "the connection broke")
 
 
 def _authority(value: bytes, refused: type[Exception]) -> tuple[Host, int]:
