@@ -16,7 +16,7 @@ from tests.e2e.running_server import data_directory, running_server
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ROOT / "docs" / "openapi"
-RUN_SECONDS = 100.0
+RUN_SECONDS = 400.0
 MAX_EXAMPLES = 4
 CHECKS = (
     "not_a_server_error",
