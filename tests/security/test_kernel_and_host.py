@@ -389,12 +389,9 @@ os.setsid()
 server.serve_forever()
 """
     attacker.write("/tmp/fake.py", fake)
-    assert (
-        "serving"
-        in attacker.command("timeout 20 python3 /tmp/fake.py > /tmp/fake.log 2>&1 & sleep 0.5; cat /tmp/fake.log")[
-            "stdout"
-        ]
-    )
+    wait = "for _ in $(seq 200); do grep -q serving /tmp/fake.log && break; sleep 0.1; done; cat /tmp/fake.log"
+    started = attacker.command(f"timeout 60 python3 /tmp/fake.py > /tmp/fake.log 2>&1 & {wait}")
+    assert "serving" in started["stdout"]
     info = attacker.http.get("/info")
     assert info.json()["vm_id"] == attacker.sandbox_id
     assert b"fake" not in attacker.http.get("/ports/7777/health").content
@@ -410,7 +407,7 @@ def _signals_from_inside(ground: Ground) -> None:
     )
     if ground.own_kernel:
         doomed.kill()
-        until(lambda: ground.server.record(doomed.sandbox_id) is None, seconds=10, what="it is gone")
+        until(lambda: ground.server.record(doomed.sandbox_id) is None, seconds=60, what="it is gone")
 
 
 @attack(
