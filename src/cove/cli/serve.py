@@ -150,6 +150,7 @@ def serve(
 def _supervised_base(settings: Any, supervised: Any, keep_sandboxes: bool) -> Any:
     from functools import partial
 
+    from cove.server.host_options import HostOptions
     from cove.server.supervised import become
     from cove.server.supervising import Plan
 
@@ -159,13 +160,8 @@ def _supervised_base(settings: Any, supervised: Any, keep_sandboxes: bool) -> An
             data_dir=str(settings.data_dir),
             host=settings.host,
             port=settings.port,
-            isolation=str(settings.isolation),
-            max_sandboxes=settings.max_sandboxes,
-            keep_sandboxes=keep_sandboxes,
+            daemon=HostOptions.of(settings, keep_sandboxes=keep_sandboxes),
             certificate=[str(path) for path in certificate],
-            ceilings=settings.host_ceilings,
-            allow_internal=list(settings.allow_internal),
-            nameservers=list(settings.nameservers),
         )
     )
     become(supervised, settings.data_dir)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from cove.hostd.names import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
 from cove.linux.clone import signal_process
 from cove.linux.readiness import readable
 from cove.models.errors import error
+from cove.server.host_options import HostOptions
 
 _READY_SECONDS: Final = 60.0
 _END_SECONDS: Final = 30.0
@@ -39,40 +40,19 @@ class HostProcess:
     """
 
     def __init__(
-        self,
-        data_dir: Path,
-        *,
-        isolation: str,
-        max_sandboxes: int,
-        keep_sandboxes: bool,
-        ends_with_server: bool = False,
-        ceilings: Mapping[str, int] | None = None,
-        allow_internal: Sequence[str] = (),
-        nameservers: Sequence[str] = (),
-        server_uid: int | None = None,
-        report: Report = to_log,
+        self, data_dir: Path, options: HostOptions, *, server_uid: int | None = None, report: Report = to_log
     ) -> None:
         """
         Args:
-            ceilings: the most that the daemon gives a sandbox, whatever the server asks.
-            allow_internal, nameservers: as in the settings.
             server_uid: the user that the server is, if that is not this process'.
-            ends_with_server: when this process dies without a chance to end the daemon, the daemon ends by itself, and
-                its sandboxes with it; otherwise it waits for the next server.
         """
         self.socket_path = data_dir / "run" / SOCKET_NAME
         self._lock_path = data_dir / "run" / LOCK_NAME
-        self._arguments = [
-            *("--data-dir", str(data_dir), "--isolation", isolation, "--max-sandboxes", str(max_sandboxes)),
-            *(["--keep-sandboxes"] if keep_sandboxes else []),
-            *(["--server-uid", str(server_uid)] if server_uid is not None else []),
-            *(word for rule in allow_internal for word in ("--allow-internal", rule)),
-            *(word for address in nameservers for word in ("--nameserver", address)),
-            *(word for name, most in (ceilings or {}).items() for word in (_option(name), str(most))),
-        ]
+        user = ["--server-uid", str(server_uid)] if server_uid is not None else []
+        self._arguments = ["--data-dir", str(data_dir), *options.words(), *user]
         self._server_uid = server_uid
         self._report = report
-        self._ends_with_server = ends_with_server
+        self._ends_with_server = options.ends_with_server
         self._tether: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -200,7 +180,3 @@ class HostProcess:
             return
         while await self._answers():  # noqa: ASYNC110 (another program's daemon: there is nothing to wait on)
             await asyncio.sleep(1.0)
-
-
-def _option(name: str) -> str:
-    return f"--max-{name.replace('_', '-')}"

@@ -88,6 +88,7 @@ def _granted(supervised: "Supervised", settings: "Settings") -> "Grant | None":
     """
     from cove.models.errors import CoveError
     from cove.server.claiming import ON_DEMAND
+    from cove.server.host_options import HostOptions
     from cove.server.local_address import living_server, log_path
     from cove.server.supervised import become
     from cove.server.supervising import Plan
@@ -96,14 +97,8 @@ def _granted(supervised: "Supervised", settings: "Settings") -> "Grant | None":
         data_dir=str(settings.data_dir),
         host=settings.host,
         port=settings.port,
-        isolation=str(settings.isolation),
-        max_sandboxes=settings.max_sandboxes,
-        keep_sandboxes=False,
-        ceilings=settings.host_ceilings,
-        allow_internal=list(settings.allow_internal),
-        nameservers=list(settings.nameservers),
+        daemon=HostOptions.of(settings, ends_with_server=True),
         role=ON_DEMAND,
-        ends_with_server=True,
         log=str(log_path(settings.data_dir)),
     )
     last = time.monotonic() + _CLAIM_SECONDS
@@ -154,19 +149,14 @@ async def serve_on_demand(settings: "Settings", *, on_ready: Callable[[], None])
     Raises:
         CoveError: the host daemon does not start, the store cannot be opened, the data directory stays taken.
     """
+    from cove.server.host_options import HostOptions
     from cove.server.host_process import HostProcess
 
     async with contextlib.AsyncExitStack() as stack:
         if not await _claimed(stack, settings.data_dir):
             on_ready()
             return
-        daemon = HostProcess(
-            settings.data_dir,
-            isolation=str(settings.isolation),
-            max_sandboxes=settings.max_sandboxes,
-            keep_sandboxes=False,
-            ends_with_server=True,
-        )
+        daemon = HostProcess(settings.data_dir, HostOptions.of(settings, ends_with_server=True))
         stack.push_async_callback(daemon.close)
         await _side_by_side(stack, daemon, settings.pool_templates)
         from cove.server.bounded_log import keep_short

@@ -24,6 +24,7 @@ from cove.server.claiming import claim_server
 from cove.server.gateway.certificate import ServerCertificate
 from cove.server.gateway.gateway import Gateway
 from cove.server.gateway.settings import GatewaySettings
+from cove.server.host_options import HostOptions
 from cove.server.host_process import HostProcess
 from cove.server.listening import bind
 from cove.server.local_address import server_directory
@@ -107,15 +108,7 @@ def standing_alone(settings: Settings, keep_sandboxes: bool) -> Generator[Footin
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(bind(settings.host, settings.port)))
         stack.enter_context(claim_server(settings.data_dir))
-        daemon = HostProcess(
-            settings.data_dir,
-            isolation=str(settings.isolation),
-            max_sandboxes=settings.max_sandboxes,
-            keep_sandboxes=keep_sandboxes,
-            ceilings=settings.host_ceilings,
-            allow_internal=list(settings.allow_internal),
-            nameservers=list(settings.nameservers),
-        )
+        daemon = HostProcess(settings.data_dir, HostOptions.of(settings, keep_sandboxes=keep_sandboxes))
         yield Footing(listener=listener, daemon=daemon, certificate=certificate)
 
 

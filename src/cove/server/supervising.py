@@ -17,11 +17,12 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cove.models.errors import CoveError, error
+from cove.server.host_options import HostOptions
 from cove.server.server_user import ServerUser
 
 if TYPE_CHECKING:
@@ -39,27 +40,18 @@ class Plan:
     """What the server needs of its supervisor.
 
     Attributes:
-        data_dir, host, port, isolation, max_sandboxes, keep_sandboxes: as in the settings.
+        data_dir, host, port: as in the settings.
         certificate: the files of certificate and key, or nothing.
-        ceilings: the most that the host daemon gives a sandbox.
-        allow_internal, nameservers: as in the settings.
         role: noted in the claim on the data directory.
-        ends_with_server: see `HostProcess`.
         log: a file of root's that is kept short meanwhile; empty for none.
     """
 
     data_dir: str
     host: str
     port: int
-    isolation: str
-    max_sandboxes: int
-    keep_sandboxes: bool
+    daemon: HostOptions
     certificate: Sequence[str] = ()
-    ceilings: Mapping[str, int] = field(default_factory=dict[str, int])
-    allow_internal: Sequence[str] = ()
-    nameservers: Sequence[str] = ()
     role: str = ""
-    ends_with_server: bool = False
     log: str = ""
 
 
@@ -175,18 +167,7 @@ def _supervise(user: ServerUser, link: socket.socket, child: int) -> int:
         except (EOFError, ConnectionError):
             return _code(os.waitpid(child, 0)[1])
         supervisor = _Supervisor(plan, link, child)
-        daemon = HostProcess(
-            Path(plan.data_dir),
-            isolation=plan.isolation,
-            max_sandboxes=plan.max_sandboxes,
-            keep_sandboxes=plan.keep_sandboxes,
-            ends_with_server=plan.ends_with_server,
-            ceilings=plan.ceilings,
-            allow_internal=plan.allow_internal,
-            nameservers=plan.nameservers,
-            server_uid=user.uid,
-            report=supervisor.report,
-        )
+        daemon = HostProcess(Path(plan.data_dir), plan.daemon, server_uid=user.uid, report=supervisor.report)
         return asyncio.run(supervisor.run(daemon))
 
 
@@ -197,7 +178,8 @@ def _agreed(held: contextlib.ExitStack, user: ServerUser, link: socket.socket) -
         EOFError, ConnectionError: the child has given up.
     """
     while True:
-        plan = Plan(**receive(link)[0])
+        asked = receive(link)[0]
+        plan = Plan(daemon=HostOptions(**asked.pop("daemon")), **asked)
         try:
             descriptors = _granted(held, plan, user)
         except CoveError as problem:
