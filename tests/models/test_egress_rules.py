@@ -106,13 +106,13 @@ def test_a_policy_is_refused_for_whatever_it_does_not_know() -> None:
 
 def test_what_a_policy_comes_to() -> None:
     registries = ("packages.example",)
-    in_force = NetworkPolicy(deny=("bad.example",)).in_force(registries=registries)
+    in_force = NetworkPolicy(deny=("bad.example",)).in_force(registries=lambda: registries)
     assert (in_force.allow, in_force.deny) == (("*",), ("bad.example",))
-    assert NetworkPolicy(allow=("A.example",)).in_force(registries=registries).allow == ("a.example",)
+    assert NetworkPolicy(allow=("A.example",)).in_force(registries=lambda: registries).allow == ("a.example",)
     both = NetworkPolicy(preset=NetworkPreset.PACKAGE_REGISTRIES, allow=("a.example",))
-    assert both.in_force(registries=registries).allow == ("packages.example", "a.example")
+    assert both.in_force(registries=lambda: registries).allow == ("packages.example", "a.example")
     for said in ("{}", '{"allow": []}', '{"allow": [], "deny": ["a.example"]}', '{"preset": null, "allow": []}'):
-        assert NetworkPolicy.model_validate_json(said).in_force(registries=registries).is_closed, said
+        assert NetworkPolicy.model_validate_json(said).in_force(registries=lambda: registries).is_closed, said
     passed_on = NetworkPolicy.model_validate_json(NetworkPolicy(deny=("bad.example",)).model_dump_json())
-    assert passed_on.in_force(registries=registries) == in_force
-    assert NetworkPolicy(preset=NetworkPreset.NONE).in_force(registries=registries).is_closed
+    assert passed_on.in_force(registries=lambda: registries) == in_force
+    assert NetworkPolicy(preset=NetworkPreset.NONE).in_force(registries=lambda: registries).is_closed

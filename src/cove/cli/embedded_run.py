@@ -96,9 +96,9 @@ class Program:
     def _network(self, settings: "Settings | None") -> "EgressPolicy | None":
         if self.network is None or settings is None:
             return None
-        from cove.server.package_registries import own_registries
+        from cove.server.package_registries import registries_of
 
-        policy = self.network.in_force(registries=settings.package_registries or own_registries())
+        policy = self.network.in_force(registries=lambda: registries_of(settings.package_registries))
         return None if policy.is_closed else policy
 
     @property

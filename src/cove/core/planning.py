@@ -1,6 +1,6 @@
 """From a request to a plan: every refusal happens here, before anything is touched."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cove.core.catalog import CatalogEntry
@@ -29,7 +29,7 @@ class CreationPolicy:
         must_hold: names of limits without which no sandbox is started, also where they are defaults.
         create_seconds: a start that takes longer counts as failed.
         network: for requests that say nothing of a network; None is none.
-        registries: rules that the preset `package-registries` stands for.
+        registries: answers the rules that the preset `package-registries` stands for.
     """
 
     isolation: Isolation | None = None
@@ -40,7 +40,7 @@ class CreationPolicy:
     must_hold: frozenset[str] = frozenset()
     create_seconds: float = 60.0
     network: NetworkPolicy | None = None
-    registries: tuple[str, ...] = ()
+    registries: Callable[[], tuple[str, ...]] = tuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

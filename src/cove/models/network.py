@@ -1,5 +1,6 @@
 """What a sandbox may reach: the policy as it is asked for, stored and shown."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, cast
 
@@ -63,15 +64,18 @@ class NetworkPolicy(Contract):
         public = fields.get("allow") is None and fields.get("deny")
         return {**fields, "preset": NetworkPreset.PUBLIC if public else NetworkPreset.NONE}
 
-    def in_force(self, *, registries: tuple[str, ...], internal: tuple[str, ...] = ()) -> "EgressPolicy":
+    def in_force(self, *, registries: Callable[[], tuple[str, ...]], internal: tuple[str, ...] = ()) -> "EgressPolicy":
         """What it comes to on a server: presets replaced by their rules.
 
         Args:
-            registries: rules that `package-registries` stands for.
+            registries: answers the rules that `package-registries` stands for; asked only for that preset.
             internal: what the operator has opened of the addresses that are not public.
         """
-        rules = {NetworkPreset.PUBLIC: ("*",), NetworkPreset.PACKAGE_REGISTRIES: registries}
-        preset = rules.get(self.preset, ()) if self.preset else ()
+        preset: tuple[str, ...] = ()
+        if self.preset is NetworkPreset.PUBLIC:
+            preset = ("*",)
+        elif self.preset is NetworkPreset.PACKAGE_REGISTRIES:
+            preset = registries()
         return EgressPolicy(allow=preset + self.allow, deny=self.deny, internal=internal)
 
 

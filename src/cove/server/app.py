@@ -54,7 +54,7 @@ from cove.server.mcp.issuer_keys import IssuerKeys
 from cove.server.mcp.resource_metadata import metadata_routes, metadata_url
 from cove.server.mcp.resource_server import ResourceServer
 from cove.server.metrics import Metrics
-from cove.server.package_registries import own_registries
+from cove.server.package_registries import registries_of
 from cove.server.settings import Settings
 from cove.server.store_access import open_keys as open_keys
 from cove.server.store_access import open_store
@@ -136,12 +136,13 @@ def build_control_plane(
     signing_key = load_signing_key(token_key_path(settings.data_dir))
     tokens, sessions = AgentTokens(signing_key, clock=clock), Sessions(signing_key, clock=clock)
     keys, namespaces, metrics = ApiKeys(store, clock=clock), NamespaceAccess(store, clock=clock), Metrics()
+    policy = _policy(settings)
     engine = SandboxEngine(
         host,
         store,
         tokens=tokens,
         guests=guests or AgentEnvironment(),
-        policy=_policy(settings),
+        policy=policy,
         pool_targets=dict.fromkeys(settings.pool_templates, settings.pool_size),
         namespace_quota=settings.namespace_quota,
         reconcile_seconds=settings.reconcile_seconds,
@@ -149,11 +150,11 @@ def build_control_plane(
         clock=clock,
     )
     asynchronous = build_executions(settings, store, engine.directory, count=metrics.webhook, clock=clock)
-    building = build_building(settings, store, host, engine, _policy(settings), clock=clock)
+    building = build_building(settings, store, host, engine, policy, clock=clock)
     callers = HttpCallers(engine.delegated_keys, local_socket_path(settings.data_dir))
     mcp = McpEndpoint(callers, toolset=settings.mcp_toolset)
     app = _application(
-        settings, store, engine, keys, namespaces, sessions, metrics, clock,
+        settings, store, engine, policy, keys, namespaces, sessions, metrics, clock,
         execution_routes(asynchronous.executions, tokens), microsandbox_routes(callers), building, mcp,
     )  # fmt: skip
     plane = ControlPlane(
@@ -177,6 +178,7 @@ def _application(
     settings: Settings,
     store: Database,
     engine: SandboxEngine,
+    policy: CreationPolicy,
     keys: ApiKeys,
     namespaces: NamespaceAccess,
     sessions: Sessions,
@@ -197,7 +199,7 @@ def _application(
                 store, engine.pool, metrics, audit=engine.audit, host_answers=lambda: engine.reconciler.host_answers
             ),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
-            network_routes(engine.lifecycle, _policy(settings)),
+            network_routes(engine.lifecycle, policy),
             lease_routes(engine.leases),
             volume_routes(
                 engine.lifecycle, engine.directory, HostDirectories(settings.allowed_volumes), engine.audit, clock=clock
@@ -294,5 +296,5 @@ def _policy(settings: Settings) -> CreationPolicy:
         must_hold=settings.must_hold,
         create_seconds=settings.create_timeout_seconds,
         network=NetworkPolicy(preset=settings.network),
-        registries=tuple(settings.package_registries) or own_registries(),
+        registries=lambda: registries_of(settings.package_registries),
     )
