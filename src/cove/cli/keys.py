@@ -26,7 +26,8 @@ from cove.cli.limit_options import (
     MaxTotalVcpu,
     MaxVcpu,
 )
-from cove.cli.locations import DataDir, data_directory
+from cove.cli.locations import DataDir
+from cove.cli.own_store import with_store
 from cove.models.scopes import Scope
 
 if TYPE_CHECKING:
@@ -183,20 +184,9 @@ def revoke(
 
 
 def _with_keys(data_dir: Path | None, action: Callable[[ApiKeys], Awaitable[_T]]) -> _T:
-    import asyncio
-
-    from cove.server.ownership import become_owner_of_store
-    from cove.server.settings import Settings
     from cove.server.store_access import open_keys
 
-    async def act() -> _T:
-        async with open_keys(settings) as keys:
-            return await action(keys)
-
-    settings = Settings(data_dir=data_directory(data_dir))
-    settings.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    become_owner_of_store(settings.data_dir)
-    return asyncio.run(act())
+    return with_store(data_dir, open_keys, action)
 
 
 def _as_listed(reference: str) -> str:

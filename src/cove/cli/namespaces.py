@@ -24,7 +24,8 @@ from cove.cli.limit_options import (
     MaxTotalVcpu,
     MaxVcpu,
 )
-from cove.cli.locations import DataDir, data_directory
+from cove.cli.locations import DataDir
+from cove.cli.own_store import with_store
 
 if TYPE_CHECKING:
     from cove.core.namespaces import Namespaces
@@ -127,18 +128,7 @@ def _title(name: str) -> str:
 
 
 def _with_namespaces(data_dir: Path | None, action: Callable[[Namespaces], Awaitable[_T]]) -> _T:
-    import asyncio
-
     from cove.core.namespaces import Namespaces
-    from cove.server.ownership import become_owner_of_store
-    from cove.server.settings import Settings
     from cove.server.store_access import open_store
 
-    async def act() -> _T:
-        async with open_store(settings) as store:
-            return await action(Namespaces(store))
-
-    settings = Settings(data_dir=data_directory(data_dir))
-    settings.data_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    become_owner_of_store(settings.data_dir)
-    return asyncio.run(act())
+    return with_store(data_dir, open_store, lambda store: action(Namespaces(store)))
