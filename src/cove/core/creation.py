@@ -331,7 +331,7 @@ class Creator:
         except BaseException:
             await self._discard(sandbox.id)
             raise
-        self._directory.add(record)
+        self._directory.add(record, sandbox.preview_terms)
         self._deadlines.schedule(sandbox.id, sandbox.deadline)
         return token
 
@@ -366,6 +366,7 @@ def _row(principal: Principal, planned: CreationPlan, record: SandboxRecord) -> 
         unenforced=record.unenforced,
         internet_access=record.network is not None and record.network.is_public,
         network=record.network,
+        preview_access=planned.preview_access,
     )
 
 

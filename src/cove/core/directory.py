@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cove.models.hosts import HostState, SandboxRecord
+from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus
 
 STATUS = {
@@ -23,6 +24,7 @@ _ENDS_REMEMBERED: Final = 256
 class _Entry(NamedTuple):
     socket: Path
     status: SandboxStatus
+    previews: PreviewTerms
 
 
 class LiveDirectory:
@@ -36,15 +38,21 @@ class LiveDirectory:
         self._limits: OrderedDict[str, str] = OrderedDict()
         self._awaited: dict[str, asyncio.Event] = {}
 
-    def add(self, record: SandboxRecord) -> None:
-        """Note a sandbox as the host describes it. Idempotent."""
-        self._entries[record.sandbox_id] = _entry(record)
+    def add(self, record: SandboxRecord, previews: PreviewTerms) -> None:
+        """Note a sandbox as the host describes it, and what holds for its previews. Idempotent."""
+        self._entries[record.sandbox_id] = _entry(record, previews)
 
     def set_status(self, sandbox_id: str, status: SandboxStatus) -> None:
         """Note that a sandbox changes its state; unknown ones stay unknown."""
         entry = self._entries.get(sandbox_id)
         if entry is not None:
             self._entries[sandbox_id] = entry._replace(status=status)
+
+    def set_previews(self, sandbox_id: str, previews: PreviewTerms) -> None:
+        """Note what holds for a sandbox's previews from now on; unknown ones stay unknown."""
+        entry = self._entries.get(sandbox_id)
+        if entry is not None:
+            self._entries[sandbox_id] = entry._replace(previews=previews)
 
     def remove(self, sandbox_id: str) -> None:
         """Forget a sandbox: from now on nobody is let through to it. Idempotent."""
@@ -86,9 +94,14 @@ class LiveDirectory:
         entry = self._entries.get(sandbox_id)
         return None if entry is None else entry.status
 
-    def agrees(self, record: SandboxRecord) -> bool:
-        """Whether the sandbox is noted exactly as the host describes it."""
-        return self._entries.get(record.sandbox_id) == _entry(record)
+    def previews_of(self, sandbox_id: str) -> PreviewTerms | None:
+        """What holds for the previews of a sandbox, or None when there is no such sandbox (any more)."""
+        entry = self._entries.get(sandbox_id)
+        return None if entry is None else entry.previews
+
+    def agrees(self, record: SandboxRecord, previews: PreviewTerms) -> bool:
+        """Whether the sandbox is noted exactly as the host and the store describe it."""
+        return self._entries.get(record.sandbox_id) == _entry(record, previews)
 
     def ids(self) -> frozenset[str]:
         """Every sandbox that is noted."""
@@ -98,5 +111,5 @@ class LiveDirectory:
         return len(self._entries)
 
 
-def _entry(record: SandboxRecord) -> _Entry:
-    return _Entry(Path(record.socket_path), STATUS[record.state])
+def _entry(record: SandboxRecord, previews: PreviewTerms) -> _Entry:
+    return _Entry(Path(record.socket_path), STATUS[record.state], previews)

@@ -9,6 +9,7 @@ from cove.models.errors import error
 from cove.models.isolation import Isolation, level_for, refuse_weaker, strongest
 from cove.models.limits import Limits
 from cove.models.network import NO_NETWORK, PUBLIC_INTERNET, EgressPolicy, NetworkPolicy
+from cove.models.previews import PreviewAccess
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredTemplate
@@ -54,6 +55,7 @@ class CreationPlan:
         timeout_seconds, deadline: None for a sandbox without end.
         network: None for a sandbox without one.
         network_required: whether it is refused where there are no networks.
+        preview_access: None leaves it to the server's setting.
     """
 
     template: StoredTemplate
@@ -69,6 +71,7 @@ class CreationPlan:
     env_vars: Mapping[str, str] = field(default_factory=dict[str, str])
     network: EgressPolicy | None = None
     network_required: bool = False
+    preview_access: PreviewAccess | None = None
 
 
 def reference_of(request: CreateSandbox) -> str:
@@ -122,6 +125,7 @@ def plan(
         env_vars=request.env_vars or {},
         network=_network(request, policy),
         network_required=request.network is not None,
+        preview_access=request.preview_access,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
 from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
@@ -140,6 +141,10 @@ class AgentDirectory(Protocol):
 
     def state_of(self, sandbox_id: str) -> SandboxStatus | None:
         """The state of a sandbox, or None when there is no such sandbox (any more)."""
+        ...
+
+    def previews_of(self, sandbox_id: str) -> PreviewTerms | None:
+        """What holds for the previews of a sandbox, or None when there is no such sandbox (any more)."""
         ...
 
 

@@ -174,7 +174,7 @@ class Reconciler:
             # A request may have changed the row since this pass read it; its word counts.
             if row != await self._store.read(lambda work: work.sandboxes.get(row.id)):
                 return
-            self._directory.add(record)
+            self._directory.add(record, row.preview_terms)
             self._deadlines.schedule(row.id, row.deadline)
             if _differ(row.deadline, record.deadline):
                 await self._set_deadline(row)
@@ -184,7 +184,7 @@ class Reconciler:
 
     def _agrees(self, row: StoredSandbox, record: SandboxRecord) -> bool:
         return (
-            self._directory.agrees(record)
+            self._directory.agrees(record, row.preview_terms)
             and STATUS[record.state] is row.status
             and not _differ(row.deadline, record.deadline)
         )

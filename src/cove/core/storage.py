@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from cove.models.async_executions import DeliveryState, ExecutionStatus
 from cove.models.network import EgressPolicy
+from cove.models.previews import PreviewTerms
 from cove.models.quotas import Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
 from cove.models.stored import (
@@ -93,6 +94,10 @@ class SandboxRepository(Protocol):
 
     def set_network(self, sandbox_id: str, network: EgressPolicy | None) -> StoredSandbox | None:
         """Change what a live row says of its network; the row after the change, or None."""
+        ...
+
+    def set_previews(self, sandbox_id: str, terms: PreviewTerms) -> StoredSandbox | None:
+        """Change what holds for the previews of a live row; the row after the change, or None."""
         ...
 
     def prune(self, *, ended_before: float) -> int:

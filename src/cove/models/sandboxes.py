@@ -12,6 +12,7 @@ from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
 from cove.models.limits import MAX_CPU_SHARE, Limits
 from cove.models.network import EgressPolicy, NetworkPolicy
+from cove.models.previews import PreviewAccess
 
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -95,6 +96,7 @@ class CreateSandbox(Contract):
         internet_access: whether the public internet should be reachable; the answer says what is in force. Where the
             isolation has no networks it is not, and that is no error.
         network: what should be reachable instead; refused where that cannot be enforced.
+        preview_access: who may reach programs inside; absent means the server's default.
         env_vars: environment of everything that runs inside.
         isolation: a driver to insist on; absent means the server's choice.
         name: finds it again; no two sandboxes of a namespace that have not ended have the same.
@@ -106,6 +108,7 @@ class CreateSandbox(Contract):
     timeout_seconds: int | None = Field(default=None, ge=0, le=MAX_TIMEOUT_SECONDS, strict=True)
     internet_access: bool | None = None
     network: NetworkPolicy | None = None
+    preview_access: PreviewAccess | None = None
     env_vars: EnvVars | None = None
     resources: ResourcesRequest | None = None
     isolation: Isolation | None = None
@@ -135,6 +138,7 @@ class SandboxInfo(Contract):
     Attributes:
         public_host, direct_url: base URL of the agent.
         preview_url: URL of a port of the sandbox, with `{port}` (RFC 6570) in place of its number.
+        preview_access: who may use it.
         internet_access: whether the whole public internet is allowed.
         network: the policy in force; None without a network.
         limits: all that are in force, those of `resources` among them.
@@ -154,6 +158,7 @@ class SandboxInfo(Contract):
     public_host: str
     direct_url: str
     preview_url: str | None = None
+    preview_access: PreviewAccess | None = None
     resources: Resources | None = None
     internet_access: bool = False
     network: EgressPolicy | None = None

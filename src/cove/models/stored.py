@@ -11,6 +11,7 @@ from cove.models.async_executions import DeliveryState, ExecutionStatus
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.network import EgressPolicy
+from cove.models.previews import PreviewAccess, PreviewTerms
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
 from cove.models.scopes import ALL_SCOPES, Scope
@@ -37,6 +38,7 @@ class StoredSandbox:
         client_lease: of the client that it may not outlive; empty for one that may.
         unenforced: names of the limits that its host does not enforce.
         network: what it may reach; None without a network.
+        preview_access, preview_epoch: see `PreviewTerms`.
     """
 
     id: str
@@ -63,6 +65,13 @@ class StoredSandbox:
     client_lease: str = ""
     unenforced: tuple[str, ...] = ()
     network: EgressPolicy | None = None
+    preview_access: PreviewAccess | None = None
+    preview_epoch: int = 0
+
+    @property
+    def preview_terms(self) -> PreviewTerms:
+        """What holds for its previews."""
+        return PreviewTerms(self.preview_access, self.preview_epoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

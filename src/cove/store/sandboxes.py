@@ -13,6 +13,7 @@ from cove.models.errors import error
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
 from cove.models.network import EgressPolicy
+from cove.models.previews import PreviewAccess, PreviewTerms
 from cove.models.sandboxes import EndReason, SandboxStatus, name_taken
 from cove.models.scopes import EVERY_NAMESPACE
 from cove.models.stored import SandboxQuery, StoredSandbox
@@ -166,6 +167,12 @@ class SqlSandboxRepository:
         )
         return self._change(change.returning(*SANDBOXES.c))
 
+    def set_previews(self, sandbox_id: str, terms: PreviewTerms) -> StoredSandbox | None:
+        """Change what holds for the previews of a live row; the row after the change, or None."""
+        change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, _LIVE)
+        change = change.values(preview_access=terms.access and terms.access.value, preview_epoch=terms.epoch)
+        return self._change(change.returning(*SANDBOXES.c))
+
     def prune(self, *, ended_before: float) -> int:
         """Drop tombstones that are older; how many."""
         old = and_(SANDBOXES.c.status == SandboxStatus.DELETED, SANDBOXES.c.ended_at < ended_before)
@@ -191,6 +198,8 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
         "unenforced": list(sandbox.unenforced) or None,
         "internet_access": sandbox.internet_access,
         "network": None if sandbox.network is None else sandbox.network.model_dump(mode="json"),
+        "preview_access": sandbox.preview_access and sandbox.preview_access.value,
+        "preview_epoch": sandbox.preview_epoch,
         "region": sandbox.region,
         "timeout_seconds": sandbox.timeout_seconds,
         "created_at": sandbox.created_at,
@@ -231,6 +240,8 @@ def _sandbox(row: RowMapping) -> StoredSandbox:
         unenforced=tuple(row["unenforced"] or ()),
         internet_access=row["internet_access"],
         network=None if row["network"] is None else EgressPolicy.model_validate(row["network"]),
+        preview_access=None if row["preview_access"] is None else PreviewAccess(row["preview_access"]),
+        preview_epoch=row["preview_epoch"],
         region=row["region"],
         timeout_seconds=row["timeout_seconds"],
         created_at=row["created_at"],

@@ -62,6 +62,8 @@ SANDBOXES = Table(
     Column("more_limits", JSON(none_as_null=True)),
     Column("unenforced", JSON(none_as_null=True)),
     Column("network", JSON(none_as_null=True)),
+    Column("preview_access", String(16)),
+    Column("preview_epoch", Integer, nullable=False, server_default="0"),
     Index(None, "namespace", "created_at", "id"),
     Index(None, "status", "ended_at"),
     Index(
