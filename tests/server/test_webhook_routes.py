@@ -9,6 +9,7 @@ from tests.server.conftest import Plane, Running
 from cove.core.sealing import Sealer
 from cove.core.tokens import AgentTokens
 from cove.models.errors import CoveError
+from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus
 from cove.server.gateway.heads import RequestHead, parse_request
 from cove.server.gateway.refusals import Refuse
@@ -152,6 +153,9 @@ class _Directory:
 
     def state_of(self, sandbox_id: str) -> SandboxStatus | None:
         return SandboxStatus.RUNNING if sandbox_id == self._sandbox_id else None
+
+    def previews_of(self, sandbox_id: str) -> PreviewTerms | None:
+        return PreviewTerms() if sandbox_id == self._sandbox_id else None
 
 
 async def test_every_address_of_the_agent_leads_to_the_control_plane(plane: Plane) -> None:

@@ -1,10 +1,9 @@
-"""Tokens for the agents of sandboxes: JWT (RFC 7519) signed with Ed25519 (RFC 8037)."""
+"""Tokens for sandboxes: those that open a sandbox's agent, and those of links to a port of it."""
 
-from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -15,17 +14,15 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cove.core.clock import Clock, utc
 from cove.core.key_files import make_once
+from cove.core.signed_tokens import SignedTokens
 from cove.models.errors import CoveError, error
 from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import AgentToken
 
 AUDIENCE = "cove-agent"
+PREVIEW_AUDIENCE = "cove-preview"
 LIFETIME_SECONDS = 24 * 3600
 """Clients refresh when less than an hour is left, so it has to be well above that."""
-
-_ALGORITHM = "EdDSA"
-_MAX_TOKEN_CHARACTERS = 2048
-_CACHED = 4096
 
 
 class AgentClaims(NamedTuple):
@@ -39,14 +36,36 @@ class AgentClaims(NamedTuple):
     actor: str = ""
 
 
+class PreviewClaims(NamedTuple):
+    """What the token of a link says.
+
+    Attributes:
+        epoch: of the sandbox's previews when it was made (see `PreviewTerms`).
+        expires_at: unix seconds.
+    """
+
+    sandbox_id: str
+    port: int
+    epoch: int
+    expires_at: int
+
+
 class AgentTokens:
-    """Issues and verifies them. What has been verified is remembered (bounded), because each request brings one."""
+    """Issues and verifies both kinds. Neither is ever taken for the other: they have different audiences."""
 
     def __init__(self, key: Ed25519PrivateKey, *, clock: Clock) -> None:
-        self._key = key
-        self._public = key.public_key()
         self._clock = clock
-        self._verified: OrderedDict[str, tuple[AgentClaims, float]] = OrderedDict()
+        self._agents = SignedTokens(
+            key, audience=AUDIENCE, required=("sandbox_id",), read=_agent_claims, noun="agent token", clock=clock
+        )
+        self._previews = SignedTokens(
+            key,
+            audience=PREVIEW_AUDIENCE,
+            required=("sandbox_id", "port", "epoch"),
+            read=_preview_claims,
+            noun="link",
+            clock=clock,
+        )
 
     @classmethod
     def load(cls, path: Path, *, clock: Clock) -> Self:
@@ -61,11 +80,15 @@ class AgentTokens:
         """
         now = int(self._clock())
         expires = now + LIFETIME_SECONDS
-        claims: dict[str, str | int] = {"aud": AUDIENCE, "sandbox_id": sandbox_id, "iat": now, "exp": expires}
+        claims: dict[str, str | int] = {"sandbox_id": sandbox_id}
         if actor:
             claims["sub"] = actor
-        token = jwt.encode(claims, self._key, algorithm=_ALGORITHM)
-        return AgentToken(auth_token=token, token_expires_at=utc(expires))
+        return AgentToken(auth_token=self._agents.sign(claims, now=now, expires=expires), token_expires_at=utc(expires))
+
+    def issue_preview(self, sandbox_id: str, port: int, *, epoch: int, expires_at: int) -> str:
+        """A token for one port of one sandbox, until `expires_at` (unix seconds) or a later epoch."""
+        claims: dict[str, str | int] = {"sandbox_id": sandbox_id, "port": port, "epoch": epoch}
+        return self._previews.sign(claims, now=int(self._clock()), expires=expires_at)
 
     def verify(self, token: str) -> str:
         """The id of the sandbox that the token is for; see `claims`.
@@ -81,32 +104,27 @@ class AgentTokens:
         Raises:
             CoveError: TOKEN_EXPIRED; UNAUTHORIZED for anything else that this server did not sign for an agent.
         """
-        known = self._verified.get(token)
-        if known is None:
-            known = self._check(token)
-            self._verified[token] = known
-            if len(self._verified) > _CACHED:
-                self._verified.popitem(last=False)
-        claims, expires = known
-        if self._clock() >= expires:
-            self._verified.pop(token, None)
-            raise error("TOKEN_EXPIRED", "The agent token has expired.")
-        return claims
+        return self._agents.claims(token)
 
-    def _check(self, token: str) -> tuple[AgentClaims, float]:
-        if len(token) > _MAX_TOKEN_CHARACTERS:
-            raise error("UNAUTHORIZED", "The agent token is not valid.")
-        # Times are checked against our own clock by the caller, so that there is one rule.
-        options: Any = {"require": ["aud", "exp", "sandbox_id"], "verify_exp": False, "verify_iat": False}
-        try:
-            claims = jwt.decode(token, self._public, algorithms=[_ALGORITHM], audience=AUDIENCE, options=options)
-        except (jwt.InvalidTokenError, ValueError) as failure:
-            raise error("UNAUTHORIZED", "The agent token is not valid.") from failure
-        sandbox_id, expires, actor = claims["sandbox_id"], claims["exp"], claims.get("sub", "")
-        shaped = isinstance(sandbox_id, str) and isinstance(expires, int) and isinstance(actor, str)
-        if not shaped or not is_sandbox_id(sandbox_id):
-            raise error("UNAUTHORIZED", "The agent token is not valid.")
-        return AgentClaims(sandbox_id, actor), float(expires)
+    def preview_claims(self, token: str) -> PreviewClaims:
+        """What the token of a link says; nothing about whether its epoch is over.
+
+        Raises:
+            CoveError: TOKEN_EXPIRED; UNAUTHORIZED for anything else that this server did not sign for a link.
+        """
+        return self._previews.claims(token)
+
+
+def _agent_claims(claims: Mapping[str, Any]) -> AgentClaims | None:
+    sandbox_id, actor = claims["sandbox_id"], claims.get("sub", "")
+    shaped = isinstance(sandbox_id, str) and isinstance(actor, str) and is_sandbox_id(sandbox_id)
+    return AgentClaims(sandbox_id, actor) if shaped else None
+
+
+def _preview_claims(claims: Mapping[str, Any]) -> PreviewClaims | None:
+    sandbox_id, port, epoch, expires = claims["sandbox_id"], claims["port"], claims["epoch"], claims["exp"]
+    shaped = isinstance(sandbox_id, str) and is_sandbox_id(sandbox_id) and type(port) is int and type(epoch) is int
+    return PreviewClaims(sandbox_id, port, epoch, expires) if shaped else None
 
 
 def load_signing_key(path: Path) -> Ed25519PrivateKey:

@@ -16,8 +16,9 @@ from tests.server.prompt_server import PromptServer
 
 from cove.core.ports import SandboxEnds
 from cove.core.principal import Origin
-from cove.core.tokens import AgentClaims
+from cove.core.tokens import AgentClaims, PreviewClaims
 from cove.models.errors import error
+from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus
 from cove.server.gateway import Gateway, GatewaySettings, ServerCertificate
 
@@ -39,9 +40,13 @@ class Directory(dict[str, Path]):
         """See `AgentDirectory`."""
         return SandboxStatus.RUNNING if sandbox_id in self else None
 
+    def previews_of(self, sandbox_id: str) -> PreviewTerms | None:
+        """See `AgentDirectory`."""
+        return PreviewTerms() if sandbox_id in self else None
+
 
 class Tokens:
-    """Tokens of the form `ok.<sandbox id>.sig`, `old.<sandbox id>.sig`."""
+    """Tokens of the form `ok.<sandbox id>.sig`, `old.<sandbox id>.sig`; of links: `link.<sandbox id>-<port>.sig`."""
 
     def claims(self, token: str) -> AgentClaims:
         """See `TokenVerifier`."""
@@ -51,6 +56,14 @@ class Tokens:
         if kind == "old":
             raise error("TOKEN_EXPIRED", "The token has expired.")
         raise error("UNAUTHORIZED", "The token is not valid.")
+
+    def preview_claims(self, token: str) -> PreviewClaims:
+        """See `TokenVerifier`."""
+        kind, _, subject = token.removesuffix(".sig").partition(".")
+        if kind != "link":
+            raise error("UNAUTHORIZED", "The link is not valid.")
+        sandbox_id, _, port = subject.partition("-")
+        return PreviewClaims(sandbox_id, int(port), 0, 2_000_000_000)
 
 
 @dataclass

@@ -34,7 +34,7 @@ RECORD = SandboxRecord(
 @pytest.mark.parametrize("limit", ["memory 512 MiB", ""])
 async def test_the_end_is_told_though_its_news_come_late(start: Start, limit: str) -> None:
     live = LiveDirectory()
-    live.add(RECORD)
+    live.add(RECORD, PreviewTerms())
     gw = await start(ends=live)
     path = gw.agent(SANDBOX_A)
 
@@ -60,7 +60,7 @@ async def test_the_end_is_told_though_its_news_come_late(start: Start, limit: st
 
 async def test_an_agent_that_only_breaks_off_is_told_after_a_bounded_wait(start: Start) -> None:
     live = LiveDirectory()
-    live.add(RECORD)
+    live.add(RECORD, PreviewTerms())
     gw = await start(ends=live)
 
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cove.core.tokens import AgentClaims
+from cove.core.tokens import AgentClaims, PreviewClaims
 from cove.models.errors import error
+from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus
 from cove.server.gateway.heads import parse_request
 from cove.server.gateway.refusals import Refuse, new_request_id, render
@@ -27,6 +28,9 @@ class _Directory:
         running = SandboxStatus.RUNNING if sandbox_id in (A, B) else None
         return SandboxStatus.PAUSED if sandbox_id == PAUSED else running
 
+    def previews_of(self, sandbox_id: str) -> PreviewTerms | None:
+        return PreviewTerms() if sandbox_id in (A, B, PAUSED) else None
+
 
 class _Tokens:
     def claims(self, token: str) -> AgentClaims:
@@ -34,6 +38,9 @@ class _Tokens:
         if kind == "ok":
             return AgentClaims(sandbox_id)
         raise error("TOKEN_EXPIRED" if kind == "old" else "UNAUTHORIZED", "No.")
+
+    def preview_claims(self, token: str) -> PreviewClaims:
+        raise error("UNAUTHORIZED", "No.")
 
 
 def route(

@@ -46,6 +46,7 @@ def web_application() -> Starlette:
         answer.raw_headers += [
             (b"set-cookie", b"a=1; Domain=boxes.test; Path=/"),
             (b"set-cookie", b"b=2; domain=.boxes.test"),
+            (b"set-cookie", b"__Host-cove-preview=of-the-program; Secure; Path=/"),
             (b"content-security-policy", b"default-src 'self'"),
             (b"clear-site-data", b'"cookies"'),
             (b"service-worker-allowed", b"/"),
@@ -146,6 +147,24 @@ async def test_a_program_below_a_path(world: Harness, app: int) -> None:
     assert "sandbox allow-scripts" in policies[1]
     assert "allow-same-origin" not in policies[1]
     assert reply.headers["location"] == f"/sandboxes/{A}/ports/{app}/login"
+
+
+async def test_a_link_opens_a_preview_and_never_reaches_the_program(world: Harness, app: int) -> None:
+    for request in (by_host, by_path):
+        token = f"link.{A}-{app}.sig"
+        opened = await world.ask(request(app, f"/x?cove_preview_token={token}", "Accept: text/html"))
+        assert opened.status == 303
+        cookie = opened.headers["set-cookie"].partition(";")[0]
+        assert cookie == f"cove-preview={token}"
+        referer = f"Referer: http://h/?cove_preview_token={token}"
+        for fields in ((f"Cookie: c=1; {cookie}",), (f"X-Cove-Preview-Token: {token}", referer)):
+            reply = await world.ask(request(app, f"/x?cove_preview_token={token}", *fields))
+            assert reply.status == 200
+            assert b"link." not in reply.body
+            assert b"of-the-program" not in reply.head
+        seen = json.loads((await world.ask(request(app, "/", f"Cookie: {cookie}; c=1"))).body)
+        kept = [value for name, value in seen["headers"] if name == "cookie"]
+        assert kept == (["c=1"] if request is by_host else [])
 
 
 async def test_credentials_of_the_program_reach_it(world: Harness, app: int) -> None:

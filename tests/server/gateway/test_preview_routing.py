@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from cove.core.tokens import AgentClaims
+from cove.core.tokens import AgentClaims, PreviewClaims
 from cove.models.errors import error
+from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus
 from cove.server.gateway.heads import parse_request
 from cove.server.gateway.passage import below, without_domain
@@ -31,6 +32,9 @@ class _Directory:
     def state_of(self, sandbox_id: str) -> SandboxStatus | None:
         return {A: SandboxStatus.RUNNING, PAUSED: SandboxStatus.PAUSED}.get(sandbox_id)
 
+    def previews_of(self, sandbox_id: str) -> PreviewTerms | None:
+        return PreviewTerms() if sandbox_id in (A, PAUSED) else None
+
 
 class _Tokens:
     def claims(self, token: str) -> AgentClaims:
@@ -38,6 +42,9 @@ class _Tokens:
         if kind == "ok":
             return AgentClaims(sandbox_id)
         raise error("TOKEN_EXPIRED" if kind == "old" else "UNAUTHORIZED", "No.")
+
+    def preview_claims(self, token: str) -> PreviewClaims:
+        raise error("UNAUTHORIZED", "No.")
 
 
 def route(target: str, *fields: str, host: str = "127.0.0.1:5555", method: str = "GET", **settings: Any) -> Route:

@@ -18,6 +18,7 @@ class ClientSide:
     Attributes:
         peer: what upstreams are told of the client.
         encrypted: it speaks TLS.
+        secure: it speaks TLS, to this server or to something in front of it.
         full: the client reads too slowly; nothing more should be written for now.
     """
 
@@ -32,6 +33,7 @@ class ClientSide:
         self.full = False
         self.encrypted = transport.get_extra_info("sslcontext") is not None
         scheme = "https" if self.encrypted else settings.public_scheme
+        self.secure = scheme == "https"
         self.peer = Peer(_address_of(transport), scheme.encode("ascii"))
 
     def write(self, data: bytes) -> None:
@@ -44,7 +46,7 @@ class ClientSide:
         """Sends an answer of the gateway's own; `head` is the request, if one was understood."""
         self._counters.refused(refusal.code)
         head_only = head is not None and head.method == b"HEAD"
-        as_page = head is not None and refusal.plane is Plane.PREVIEW and _takes_pages(head)
+        as_page = head is not None and refusal.plane is Plane.PREVIEW and head.takes_pages
         self.write(render(refusal, request_id, close=close, head_only=head_only, as_page=as_page))
 
     def read(self, reading: bool) -> None:
@@ -97,8 +99,3 @@ def _address_of(transport: asyncio.BaseTransport) -> bytes:
     return (
         str(cast(tuple[object, ...], name)[0]).encode("ascii", "replace") if isinstance(name, tuple) and name else b""
     )
-
-
-def _takes_pages(head: RequestHead) -> bool:
-    """Whether a person will look at the answer."""
-    return any(b"text/html" in value.lower() for value in head.values.get(b"accept", ()))

@@ -169,7 +169,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, head: RequestHead) -> None:
         self._counters.requests += 1
         request_id = request_id_of(head.first(b"x-request-id"))
-        route = decide(head, self._settings, self._shared.tokens, self._shared.directory)
+        route = decide(head, self._settings, self._shared.tokens, self._shared.directory, secure=self._client.secure)
         if isinstance(route, Refuse):
             note_refusal(self._shared.audit, head, route, request_id, self._client.peer.address)
             self._refuse(head, route, request_id)

@@ -14,9 +14,10 @@ from cove.server.gateway.counters import GatewayCounters
 from cove.server.gateway.dialling import PortDialer
 from cove.server.gateway.refusals import Plane, Refuse, refuse, refuse_error
 from cove.server.gateway.relay import RequestRelay, ResponseRelay
-from cove.server.gateway.routing import CARRYING_CODE, UPLOADS, ToAgent, ToControlPlane, TokenVerifier, ToPort
+from cove.server.gateway.routing import CARRYING_CODE, UPLOADS, ToAgent, ToControlPlane, ToPort
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.gateway.upstreams import Upstream
+from cove.server.gateway.visitors import TokenVerifier
 
 END_NEWS_SECONDS: Final = 1.0
 """The host tells of the end of a sandbox some milliseconds after its agent breaks off."""

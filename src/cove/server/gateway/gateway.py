@@ -14,8 +14,8 @@ from cove.server.gateway.connection import ClientConnection
 from cove.server.gateway.counters import GatewayCounters
 from cove.server.gateway.dialling import AgentDialer, PortDialer
 from cove.server.gateway.exchange import Surroundings
-from cove.server.gateway.routing import TokenVerifier
 from cove.server.gateway.settings import GatewaySettings
+from cove.server.gateway.visitors import TokenVerifier
 from cove.server.listening import BACKLOG
 
 _ABORT_SECONDS = 2.0

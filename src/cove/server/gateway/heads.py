@@ -138,6 +138,11 @@ class RequestHead(Head):
         return self.method == b"GET" and self.upgrade == WEBSOCKET
 
     @property
+    def takes_pages(self) -> bool:
+        """Whether a person will look at the answer."""
+        return any(b"text/html" in value.lower() for value in self.values.get(b"accept", ()))
+
+    @property
     def expects_continue(self) -> bool:
         """Whether the client waits for `100 Continue` before it sends the body."""
         return self.minor == 1 and b"100-continue" in self.tokens(b"expect")

@@ -35,6 +35,7 @@ class Refuse:
         code: from the error table.
         path: for the agent form's `path`.
         location: where to go instead.
+        cookie: that the client shall keep.
         details: facts for programs.
     """
 
@@ -45,6 +46,7 @@ class Refuse:
     plane: Plane
     path: str = ""
     location: str = ""
+    cookie: str = ""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -70,6 +72,12 @@ def too_large(limit: int, plane: Plane) -> Refuse:
 def redirect(location: str) -> Refuse:
     """Sends the client to another path of this server."""
     return Refuse(308, "MOVED", f"This is at {location}.", "Follow the Location field.", Plane.PREVIEW, "", location)
+
+
+def exchange(location: str, cookie: str) -> Refuse:
+    """Sends the client to the address without the credential that it came with."""
+    message, remedy = f"This is at {location}.", "Follow the Location field."
+    return Refuse(303, "MOVED", message, remedy, Plane.PREVIEW, "", location, cookie)
 
 
 def request_id_of(sent: bytes | None) -> bytes:
@@ -117,6 +125,9 @@ def _fields(refusal: Refuse, *, as_page: bool, close: bool) -> Iterator[str]:
         yield f"Content-Security-Policy: {PAGE_POLICY}"
     if refusal.location:
         yield f"Location: {refusal.location}"
+        yield "Referrer-Policy: no-referrer"
+    if refusal.cookie:
+        yield f"Set-Cookie: {refusal.cookie}"
     if refusal.status == HTTPStatus.UNAUTHORIZED:
         yield "WWW-Authenticate: Bearer"
     if refusal.status == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -9,6 +9,7 @@ from cove.server.gateway.framing import BodyReader, BodyWriter, request_body, re
 from cove.server.gateway.heads import FramingError, Head, HeadBuffer, RequestHead, ResponseHead, parse_response
 from cove.server.gateway.passage import Passage, below, without_domain
 from cove.server.gateway.routing import Onward
+from cove.server.gateway.visitors import sets_token
 
 MAX_INTERIM_RESPONSES = 100
 
@@ -67,6 +68,7 @@ class RequestRelay:
         if self._route.withheld:
             dropped |= self._route.withheld
         lines += [b"%b: %b" % (name, value) for lower, name, value in head.fields if lower not in dropped]
+        lines += self._route.added
         lines.append(b"X-Request-ID: " + self._request_id)
         if head.framing.chunked:
             lines.append(b"Transfer-Encoding: chunked")
@@ -232,7 +234,7 @@ class ResponseRelay:
             lines += [
                 b"%b: %b" % (name, self._edited(lower, value))
                 for lower, name, value in head.fields
-                if lower not in dropped
+                if lower not in dropped and not (lower == b"set-cookie" and sets_token(value))
             ]
         lines += framing
         if passage.numbered or (passage.numbered is None and b"x-request-id" not in head.values):

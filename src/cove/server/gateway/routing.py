@@ -5,7 +5,7 @@ some WebSocket clients keep only scheme and host of an address. Whatever the add
 with a token for that very sandbox.
 
 Programs are addressed by host name (`<port>-<id>.<domain>`) or by path (`/sandboxes/<id>/ports/<port>/...`), and answer
-whoever knows the id, unless the settings ask for the token there too.
+whoever knows the id, unless the sandbox or the settings ask for a link or the token there too.
 """
 
 import re
@@ -18,12 +18,14 @@ from cove.core.states import not_running
 from cove.core.tokens import AgentClaims
 from cove.models.agent import AGENT_PORT
 from cove.models.errors import CoveError
+from cove.models.previews import PreviewAccess
 from cove.server.gateway.addresses import in_host, in_path, looks_like_port, without_vendor_path
 from cove.server.gateway.heads import RequestHead
 from cove.server.gateway.passage import AGENT, CONTROL_PLANE, PORT_BY_HOST, PORT_BY_PATH, Passage
-from cove.server.gateway.refusals import Plane, Refuse, redirect, refuse, refuse_error
+from cove.server.gateway.refusals import Plane, Refuse, exchange, redirect, refuse, refuse_error
 from cove.server.gateway.settings import GatewaySettings
 from cove.server.gateway.upstreams import Destination
+from cove.server.gateway.visitors import HOW_TO_GET_IN, LetIn, TokenVerifier, Visitor, cookie_for
 
 AGENT_PREFIXES = (
     b"/execute",
@@ -59,18 +61,6 @@ _NOTHING = frozenset[bytes]()
 _REFUSED_METHODS = (b"CONNECT", b"TRACE")
 
 
-class TokenVerifier(Protocol):
-    """Knows the tokens that open agents."""
-
-    def claims(self, token: str) -> AgentClaims:
-        """Which sandbox `token` is for, and who has it.
-
-        Raises:
-            CoveError: TOKEN_EXPIRED, UNAUTHORIZED.
-        """
-        ...
-
-
 class Onward(Protocol):
     """A request that goes on to an upstream.
 
@@ -98,6 +88,11 @@ class Onward(Protocol):
         """Further fields of this very request that do not pass."""
         ...
 
+    @property
+    def added(self) -> tuple[bytes, ...]:
+        """Field lines that the upstream gets instead."""
+        ...
+
 
 # Routes are made for each request, and never changed; frozen ones would take three times as long to make.
 @dataclass(slots=True)
@@ -113,6 +108,7 @@ class ToControlPlane:
     passage = CONTROL_PLANE
     prefix = b""
     withheld = _NOTHING
+    added = ()
 
 
 @dataclass(slots=True)
@@ -130,6 +126,7 @@ class ToAgent:
     passage = AGENT
     prefix = b""
     withheld = _NOTHING
+    added = ()
 
     @property
     def destination(self) -> Destination:
@@ -145,6 +142,7 @@ class ToPort:
         socket_path: of the sandbox's agent, which knows the way.
         prefix: the path that is the address, if it is one.
         withheld: names of fields that hold a credential of this server.
+        added: field lines that it gets in their place.
     """
 
     sandbox_id: str
@@ -153,6 +151,7 @@ class ToPort:
     target: bytes
     prefix: bytes = b""
     withheld: frozenset[bytes] = _NOTHING
+    added: tuple[bytes, ...] = ()
 
     @property
     def passage(self) -> Passage:
@@ -168,8 +167,19 @@ class ToPort:
 Route = ToControlPlane | ToAgent | ToPort | Refuse
 
 
-def decide(head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, directory: AgentDirectory) -> Route:
-    """The one place a request is routed."""
+def decide(
+    head: RequestHead,
+    settings: GatewaySettings,
+    tokens: TokenVerifier,
+    directory: AgentDirectory,
+    *,
+    secure: bool = False,
+) -> Route:
+    """The one place a request is routed.
+
+    Args:
+        secure: the client speaks TLS, to this server or to something in front of it.
+    """
     if head.method in _REFUSED_METHODS:
         return refuse(
             "METHOD_NOT_ALLOWED",
@@ -177,7 +187,7 @@ def decide(head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, 
             Plane.CONTROL,
             remedy="Send GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS.",
         )
-    router = _Router(head, settings, tokens, directory)
+    router = _Router(head, settings, tokens, directory, secure=secure)
     address = in_host(head.hostname, settings.domain)
     if address is not None:
         return router.by_host(address.port, address.sandbox_id)
@@ -212,8 +222,15 @@ class _Router:
     """One request that may be for a sandbox."""
 
     def __init__(
-        self, head: RequestHead, settings: GatewaySettings, tokens: TokenVerifier, directory: AgentDirectory
+        self,
+        head: RequestHead,
+        settings: GatewaySettings,
+        tokens: TokenVerifier,
+        directory: AgentDirectory,
+        *,
+        secure: bool,
     ) -> None:
+        self._secure = secure
         self._head = head
         self._settings = settings
         self._tokens = tokens
@@ -262,12 +279,45 @@ class _Router:
 
     def _to_port(self, sandbox_id: str, port: int, target: bytes, *, prefix: bytes = b"") -> Route:
         self._plane = Plane.PREVIEW
-        if self._settings.previews_need_token and isinstance(refusal := self._authorised(sandbox_id), Refuse):
+        visitor = Visitor(self._head, target, self._tokens)
+        refusal = self._seen_off(visitor, sandbox_id, port, prefix)
+        if refusal is not None:
             return refusal
         socket_path = self._directory.socket_of(sandbox_id)
         if socket_path is None:
             return self._not_running(sandbox_id)
-        return ToPort(sandbox_id, socket_path, port, target, prefix, self._own_credentials())
+        withheld = visitor.withheld | self._own_credentials()
+        added = () if prefix else visitor.added  # no cookie passes at a path
+        return ToPort(sandbox_id, socket_path, port, visitor.target, prefix, withheld, added)
+
+    def _seen_off(self, visitor: Visitor, sandbox_id: str, port: int, prefix: bytes) -> Refuse | None:
+        """What a visitor is told instead of being let through to the program: to go, or where to."""
+        terms = self._directory.previews_of(sandbox_id)
+        closed = self._settings.previews_need_token
+        if terms is not None and terms.access is not None:
+            closed = terms.access is PreviewAccess.TOKEN
+        found = visitor.look(sandbox_id, port, terms) if closed or visitor.opens_link else None
+        let_in = found if isinstance(found, LetIn) else None
+        if visitor.opens_link and terms is not None and (let_in or not closed):
+            return self._exchange(visitor, let_in, prefix)
+        if let_in or not closed:
+            return None
+        refusal = self._authorised(sandbox_id)
+        if not isinstance(refusal, Refuse):
+            return None
+        if refusal.code != "UNAUTHORIZED":
+            return refusal
+        if isinstance(found, CoveError):
+            return refuse_error(found, self._plane, path=self._shown_path())
+        return self.refuse("UNAUTHORIZED", "Not everybody may see this preview.", remedy=HOW_TO_GET_IN)
+
+    def _exchange(self, visitor: Visitor, found: LetIn | None, prefix: bytes) -> Refuse:
+        """To the same address without the token. At a host name the path must not begin like another host's address."""
+        location = prefix + visitor.target if prefix else b"/" + visitor.target.lstrip(b"/\\")
+        cookie = b""
+        if found is not None and found.by_target:
+            cookie = cookie_for(found, prefix=prefix, secure=self._secure)
+        return exchange(location.decode("ascii"), cookie.decode("ascii"))
 
     def _to_agent_of(self, sandbox_id: str, target: bytes) -> Route:
         claimed = self._authorised(sandbox_id)

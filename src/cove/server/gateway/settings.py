@@ -20,7 +20,8 @@ class GatewaySettings:
             the check is what stops DNS rebinding.
         domain: names `{port}-{id}.<domain>` are addresses of sandboxes' ports. None: there are none, but for the
             agents' own port, which a token protects under any name.
-        previews_need_token: programs answer only requests with their sandbox's token.
+        previews_need_token: programs of sandboxes whose terms leave it open answer only those who have a link or the
+            sandbox's token.
         public_scheme: what clients speak to this port; sent to the control plane as `X-Forwarded-Proto`.
         max_connections: client connections; one more is answered 503 and closed.
         max_agent_body_bytes: request body towards an agent; programs get bodies of any size.
