@@ -11,6 +11,7 @@ from cove.core.directory import LiveDirectory
 from cove.models.hosts import HostState, SandboxRecord
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
+from cove.models.previews import PreviewTerms
 
 pytestmark = pytest.mark.anyio
 
