@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tests.server.conftest import Plane, Running
 
-from cove.core.sealing import Sealer
 from cove.core.tokens import AgentTokens
+from cove.keys.sealing import Sealer
 from cove.models.errors import CoveError
 from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus

@@ -7,10 +7,10 @@ from cove.core.execution_loop import ExecutionLoop
 from cove.core.pages import MAX_PAGE, cursor_after, read_cursor
 from cove.core.principal import NO_REQUEST, SYSTEM_ACTOR, Origin, Principal
 from cove.core.program_ends import MAX_OUTPUT_BYTES
-from cove.core.sealing import Sealer
 from cove.core.storage import Store, UnitOfWork
 from cove.core.webhook_targets import WebhookTargets
 from cove.core.webhooks import Callback
+from cove.keys.sealing import Sealer
 from cove.models.async_executions import (
     AsyncExecutionAccepted,
     DeliveryState,

@@ -15,8 +15,8 @@ from cove.core.clock import Clock
 from cove.core.directory import LiveDirectory
 from cove.core.principal import SYSTEM_ACTOR
 from cove.core.program_ends import Ending, failed, of_process
-from cove.core.sealing import Sealer
 from cove.core.storage import Store, UnitOfWork
+from cove.keys.sealing import Sealer
 from cove.models.async_executions import ExecutionStatus
 from cove.models.errors import CoveError
 from cove.models.processes import BackgroundProcess, ProcessStatus

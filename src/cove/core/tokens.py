@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cove.core.clock import Clock, utc
-from cove.core.key_files import make_once
 from cove.core.signed_tokens import SignedTokens
+from cove.keys.files import make_once
 from cove.models.errors import CoveError, error
 from cove.models.identifiers import is_sandbox_id
 from cove.models.sandboxes import AgentToken

@@ -9,10 +9,10 @@ import structlog
 from cove.core.background import Background
 from cove.core.clock import Clock
 from cove.core.principal import SYSTEM_ACTOR
-from cove.core.sealing import Sealer
 from cove.core.slots import KeyedSlots
 from cove.core.storage import Store, UnitOfWork
 from cove.core.webhooks import Callback, WebhookOutcome, WebhookSender, compose, pause_after
+from cove.keys.sealing import Sealer
 from cove.models.async_executions import CallbackBody, DeliveryState
 from cove.models.errors import CoveError
 from cove.models.stored import ExecutionPart, StoredEvent, StoredExecution

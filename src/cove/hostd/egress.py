@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,11 +96,8 @@ class Egress:
         """
         self._hang_up()
         self._channel = await self._connect()
-        if self._channel is None:
-            for sandbox_id, policy in policies.items():
-                await self._adopt_one(sandbox_id, policy)
-            return
-        for sandbox_id in await self._call({"call": "list"}):
+        served: list[str] = await self._call({"call": "list"}) if self._channel else []
+        for sandbox_id in served:
             if sandbox_id in policies:
                 self._policies[sandbox_id] = policies[sandbox_id]
             else:
@@ -130,12 +127,8 @@ class Egress:
             _log.warning("not_captured", sandbox=sandbox_id, problem=str(problem))
 
     async def _open(self, sandbox_id: str, policy: EgressPolicy) -> None:
-        sockets = await self._capture(sandbox_id)
-        try:
-            await self._call(_opening(sandbox_id, policy), [sock.fileno() for sock in sockets])
-        finally:
-            for sock in sockets:
-                sock.close()
+        async with self._captured(sandbox_id) as descriptors:
+            await self._call(_opening(sandbox_id, policy), descriptors)
 
     async def _call(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> Any:
         async with self._turn:
@@ -245,16 +238,22 @@ class Egress:
         """To a new program: everything that the one before it served."""
         for sandbox_id, policy in list(self._policies.items()):
             try:
-                sockets = await self._capture(sandbox_id)
+                async with self._captured(sandbox_id) as descriptors:
+                    await wire.send(channel, _opening(sandbox_id, policy), descriptors)
+                    await wire.receive(channel)
             except CoveError as problem:
                 _log.warning("not_captured", sandbox=sandbox_id, problem=str(problem))
                 self._policies.pop(sandbox_id)
-                continue
-            with contextlib.ExitStack() as held:
-                for sock in sockets:
-                    held.callback(sock.close)
-                await wire.send(channel, _opening(sandbox_id, policy), [sock.fileno() for sock in sockets])
-                await wire.receive(channel)
+
+    @contextlib.asynccontextmanager
+    async def _captured(self, sandbox_id: str) -> AsyncGenerator[list[int]]:
+        """Descriptors to be sent along."""
+        sockets = await self._capture(sandbox_id)
+        try:
+            yield [sock.fileno() for sock in sockets]
+        finally:
+            for sock in sockets:
+                sock.close()
 
 
 def _opening(sandbox_id: str, policy: EgressPolicy) -> dict[str, Any]:

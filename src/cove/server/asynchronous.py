@@ -10,11 +10,11 @@ from cove.core.directory import LiveDirectory
 from cove.core.execution_loop import ExecutionLoop, PacedStore
 from cove.core.executions import Executions
 from cove.core.program_steps import GuestPrograms, ProgramSteps
-from cove.core.sealing import Sealer
 from cove.core.storage import Store
 from cove.core.webhook_deliveries import WebhookDeliveries
 from cove.core.webhook_targets import AllowList, WebhookTargets
 from cove.core.webhooks import WebhookSender
+from cove.keys.sealing import Sealer
 from cove.server.guest_programs import AgentPrograms
 from cove.server.name_resolution import SystemResolver
 from cove.server.settings import Settings

@@ -1,6 +1,6 @@
-"""Keeping what users confide to the store unreadable without a key that lies beside it, not in it.
+"""Keeping what users confide to rows and files unreadable without a key that lies beside them, not in them.
 
-Programs, their variables, callback headers and secrets, and output are in rows; a copy of the database alone (a
+Programs, their variables, callback headers and output are in rows, secrets in rows and files; a copy of these alone (a
 backup, a database on another machine) shows none of them.
 """
 
@@ -11,7 +11,7 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cove.core.key_files import make_once
+from cove.keys.files import make_once
 from cove.models.errors import error
 
 _KEY_BYTES = 32
@@ -38,7 +38,7 @@ class Sealer:
             raise error(
                 "INTERNAL_ERROR",
                 f"{path} does not hold a key of {_KEY_BYTES} bytes.",
-                remedy="Restore it from a backup; without it, stored asynchronous executions cannot be read.",
+                remedy="Restore it from a backup; what was stored with it cannot be read without it.",
             )
         return cls(key)
 
@@ -60,6 +60,6 @@ class Sealer:
         except (InvalidTag, ValueError) as failure:
             raise error(
                 "INTERNAL_ERROR",
-                "A stored execution cannot be read: it was sealed with another key, or was changed.",
-                remedy="Restore the key file in the data directory's `keys/` that belongs to the store.",
+                "What was stored cannot be read: it was sealed with another key, or was changed.",
+                remedy="Restore the key file in the data directory that belongs to it.",
             ) from failure
