@@ -82,6 +82,16 @@ class EgressRule:
             return False
         return self.network is None or any(one in self.network for one in (address, embedded(address)))
 
+    def covers(self, other: Self) -> bool:
+        """Whether all that `other`, which names hosts, means is meant by this rule too."""
+        if other.name is None or self.network is not None:
+            return False
+        if not all(any(first <= low and high <= last for first, last in self.ports) for low, high in other.ports):
+            return False
+        if self.name is None or (self.name, self.below) == (other.name, other.below):
+            return True
+        return self.below and other.name.endswith("." + self.name)
+
     def __str__(self) -> str:
         place = ("*." if self.below else "") + self.name if self.name else str(self.network or "*")
         if isinstance(self.network, IPv6Network) and self.named_ports:
