@@ -17,6 +17,7 @@ from cove.cli.limit_options import (
     MaxExecutionSeconds,
     MaxInodes,
     MaxMemory,
+    MaxNetworkMbps,
     MaxOpenFiles,
     MaxOutputBytes,
     MaxPids,
@@ -90,6 +91,7 @@ def create(
     max_cpu_share: MaxCpuShare = None,
     max_execution_seconds: MaxExecutionSeconds = None,
     max_output_bytes: MaxOutputBytes = None,
+    max_network_mbps: MaxNetworkMbps = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the key.")] = False,
 ) -> None:
     """Make a key. It is shown once, now; only its hash is kept.
@@ -120,6 +122,7 @@ def create(
         max_cpu_share=max_cpu_share,
         max_execution_seconds=max_execution_seconds,
         max_output_bytes=max_output_bytes,
+        max_network_mbps=max_network_mbps,
     )
     made = _with_keys(
         data_dir,

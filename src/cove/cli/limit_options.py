@@ -38,6 +38,9 @@ MaxExecutionSeconds = Annotated[
 MaxOutputBytes = Annotated[
     int | None, typer.Option(min=1024, help="Output kept of an execution in any one sandbox.", show_default=False)
 ]
+MaxNetworkMbps = Annotated[
+    int | None, typer.Option(min=1, help="Million bits a second, each way, of any one sandbox.", show_default=False)
+]
 
 LimitsAsked = Annotated[
     list[str] | None,
@@ -45,7 +48,7 @@ LimitsAsked = Annotated[
         "--limit",
         metavar="NAME=VALUE",
         help="A limit of the sandbox, e.g. memory_mb=512; may be repeated. Also vcpu, disk_mb, pids, open_files,"
-        " inodes, cpu_share, max_execution_seconds, max_output_bytes.",
+        " inodes, cpu_share, max_execution_seconds, max_output_bytes, network_mbps.",
         show_default=False,
     ),
 ]

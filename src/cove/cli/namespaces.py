@@ -15,6 +15,7 @@ from cove.cli.limit_options import (
     MaxExecutionSeconds,
     MaxInodes,
     MaxMemory,
+    MaxNetworkMbps,
     MaxOpenFiles,
     MaxOutputBytes,
     MaxPids,
@@ -74,6 +75,7 @@ def limits(
     max_cpu_share: MaxCpuShare = None,
     max_execution_seconds: MaxExecutionSeconds = None,
     max_output_bytes: MaxOutputBytes = None,
+    max_network_mbps: MaxNetworkMbps = None,
     clear: Annotated[bool, typer.Option("--clear", help="First drop all limits that were set.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -98,6 +100,7 @@ def limits(
         max_cpu_share=max_cpu_share,
         max_execution_seconds=max_execution_seconds,
         max_output_bytes=max_output_bytes,
+        max_network_mbps=max_network_mbps,
     )
 
     async def act(known: Namespaces) -> StoredNamespace:

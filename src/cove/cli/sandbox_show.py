@@ -49,6 +49,7 @@ def _facts(info: "SandboxInfo") -> list[tuple[str, object]]:
         "cpu share": f"{limits.cpu_share} (100 is normal)",
         "longest execution": limits.max_execution_seconds and f"{limits.max_execution_seconds} s",
         "output kept": limits.max_output_bytes and f"{limits.max_output_bytes} bytes",
+        "bandwidth": limits.network_mbps and f"{limits.network_mbps} Mbit/s each way",
     }
     return [("name", info.name or "-"), *rows, *((name, value) for name, value in more.items() if value)]
 

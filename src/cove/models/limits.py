@@ -14,6 +14,9 @@ MUST_HOLD = frozenset({"vcpu", "memory_mb", "disk_mb", "pids", "open_files"})
 them starts no sandboxes, unless its operator says that it may be missing."""
 ENFORCED_BY_AGENT = frozenset({"max_execution_seconds", "max_output_bytes"})
 """Those that need nothing of the host. They bound what is asked of the agent, not what a program does."""
+ENFORCED_BY_EGRESS = frozenset({"network_mbps"})
+"""Those that hold wherever a sandbox has a network at all: it has no other way out."""
+MAX_NETWORK_MBPS = 1_000_000
 
 
 class Limits(Contract):
@@ -29,6 +32,8 @@ class Limits(Contract):
         cpu_share: its weight among all sandboxes of the host when there are not enough processors; 100 is normal.
         max_execution_seconds: the longest that one execution in it may take; None means the agent's own maximum.
         max_output_bytes: the most that the agent keeps of one execution's output; None means the agent's own maximum.
+        network_mbps: what its connections to the outside may carry each way, all together, in million bits a second;
+            None means as much as there is. Not what comes in by preview URLs and the API.
     """
 
     vcpu: int = Field(default=2, ge=1, le=256)
@@ -40,3 +45,4 @@ class Limits(Contract):
     cpu_share: int = Field(default=NORMAL_CPU_SHARE, ge=1, le=MAX_CPU_SHARE)
     max_execution_seconds: int | None = Field(default=None, ge=1, le=30 * 24 * 3600)
     max_output_bytes: int | None = Field(default=None, ge=1024, le=2**40)
+    network_mbps: int | None = Field(default=None, ge=1, le=MAX_NETWORK_MBPS)

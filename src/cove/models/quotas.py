@@ -19,7 +19,7 @@ class Quota(Contract):
         max_sandboxes: that exist at the same time.
         max_total_vcpu, max_total_memory_mb, max_total_disk_mb: limits of all of them together.
         max_vcpu, max_memory_mb, max_disk_mb, max_pids, max_open_files, max_inodes, max_cpu_share,
-        max_execution_seconds, max_output_bytes: limits of any one of them; see `Limits`.
+        max_execution_seconds, max_output_bytes, max_network_mbps: limits of any one of them; see `Limits`.
     """
 
     max_sandboxes: Ceiling = None
@@ -35,6 +35,7 @@ class Quota(Contract):
     max_cpu_share: Ceiling = None
     max_execution_seconds: Ceiling = None
     max_output_bytes: Ceiling = None
+    max_network_mbps: Ceiling = None
 
     @property
     def is_open(self) -> bool:
@@ -62,5 +63,6 @@ PER_SANDBOX = {
     "max_cpu_share": "cpu_share",
     "max_execution_seconds": "max_execution_seconds",
     "max_output_bytes": "max_output_bytes",
+    "max_network_mbps": "network_mbps",
 }
 """Ceiling of any one sandbox -> name of its limit."""

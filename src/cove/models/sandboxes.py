@@ -10,7 +10,7 @@ from cove.models.base import Contract
 from cove.models.environment import EnvVars
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
-from cove.models.limits import MAX_CPU_SHARE, Limits
+from cove.models.limits import MAX_CPU_SHARE, MAX_NETWORK_MBPS, Limits
 from cove.models.network import EgressPolicy, NetworkPolicy
 from cove.models.previews import PreviewAccess
 
@@ -73,6 +73,7 @@ class ResourcesRequest(Contract):
     cpu_share: int | None = Field(default=None, ge=1, le=MAX_CPU_SHARE)
     max_execution_seconds: int | None = Field(default=None, ge=1, le=MAX_TIMEOUT_SECONDS)
     max_output_bytes: int | None = Field(default=None, ge=1024, le=2**40)
+    network_mbps: int | None = Field(default=None, ge=1, le=MAX_NETWORK_MBPS)
 
     @model_validator(mode="before")
     @classmethod

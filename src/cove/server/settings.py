@@ -16,8 +16,9 @@ from cove.core.webhook_targets import AllowList
 from cove.models.directories import default_data_dir as default_data_dir
 from cove.models.host_names import nameserver_place
 from cove.models.isolation import Isolation
-from cove.models.limits import MAX_CPU_SHARE, MUST_HOLD, NORMAL_CPU_SHARE, Limits
+from cove.models.limits import MAX_CPU_SHARE, MAX_NETWORK_MBPS, MUST_HOLD, NORMAL_CPU_SHARE, Limits
 from cove.models.network import NetworkPreset, Rule
+from cove.models.previews import PreviewAccess
 from cove.models.quotas import Quota
 from cove.models.sandboxes import MAX_TIMEOUT_SECONDS
 
@@ -48,7 +49,8 @@ class Settings(BaseSettings):
         tls_cert, tls_key: PEM files; with them the port speaks TLS besides plain HTTP. SIGHUP reads them again.
         allowed_hosts: names by which clients may address this server, besides those that follow from the other
             settings.
-        preview_access: who may reach programs in sandboxes: everybody who knows the sandbox's id, or with its token.
+        preview_access: who may reach programs in sandboxes that do not say so themselves: everybody who knows the
+            sandbox's id (`public`), or who has a link or the sandbox's token (`token`).
         allowed_origins: web pages that may call the API from a browser (scheme://host:port).
         pool_size: warm sandboxes kept for each of `pool_templates`.
         default_timeout_seconds: for creates that name none; 0 means never.
@@ -62,6 +64,7 @@ class Settings(BaseSettings):
         max_inodes, max_cpu_share: the most that may be asked for; None is no maximum.
         max_execution_seconds, max_output_bytes: in force for every execution, and nothing above can be asked for; None
             leaves it to the agent.
+        max_network_mbps: what any sandbox may send, and what it may get, in million bits a second; None is no maximum.
         allow_unenforced: names of limits without which sandboxes are started all the same where the host cannot enforce
             them; with `dev`, all.
         create_timeout_seconds: a start that takes longer counts as failed.
@@ -100,7 +103,7 @@ class Settings(BaseSettings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
-    preview_access: Literal["public", "token"] = "public"
+    preview_access: PreviewAccess = PreviewAccess.PUBLIC
     allowed_origins: tuple[str, ...] = ()
     pool_size: int = Field(default=4, ge=0, le=1000)
     pool_templates: tuple[str, ...] = ("code-interpreter",)
@@ -126,6 +129,7 @@ class Settings(BaseSettings):
     max_cpu_share: int = Field(default=NORMAL_CPU_SHARE, ge=1, le=MAX_CPU_SHARE)
     max_execution_seconds: int | None = Field(default=None, ge=1, le=MAX_TIMEOUT_SECONDS)
     max_output_bytes: int | None = Field(default=None, ge=1024, le=2**40)
+    max_network_mbps: int | None = Field(default=None, ge=1, le=MAX_NETWORK_MBPS)
     allow_unenforced: Annotated[tuple[str, ...], NoDecode] = ()
     create_timeout_seconds: float = Field(default=60.0, gt=0, le=600, allow_inf_nan=False)
     reconcile_seconds: float = Field(default=3.0, gt=0, le=60, allow_inf_nan=False)
@@ -342,6 +346,7 @@ class Settings(BaseSettings):
             cpu_share=min(NORMAL_CPU_SHARE, self.max_cpu_share),
             max_execution_seconds=self.max_execution_seconds,
             max_output_bytes=self.max_output_bytes,
+            network_mbps=self.max_network_mbps,
         )
 
     @property
@@ -357,6 +362,7 @@ class Settings(BaseSettings):
             cpu_share=self.max_cpu_share,
             max_execution_seconds=self.max_execution_seconds,
             max_output_bytes=self.max_output_bytes,
+            network_mbps=self.max_network_mbps,
         )
 
     @property

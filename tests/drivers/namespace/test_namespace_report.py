@@ -17,7 +17,7 @@ from tests.contract.driver_fixtures import (
 from cove.drivers.namespace.driver import NamespaceDriver
 from cove.host.cgroups import Cgroups, Hierarchies
 from cove.models.errors import CoveError
-from cove.models.limits import ENFORCED_BY_AGENT
+from cove.models.limits import ENFORCED_BY_AGENT, ENFORCED_BY_EGRESS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("as_root")]
 
@@ -47,7 +47,7 @@ async def test_without_cgroups_and_disks_it_works_and_says_what_is_lost(subject:
         report = await driver.check()
         assert report.available, report.problems
         assert not report.capabilities.pause
-        assert report.capabilities.limits == {"disk_mb", "pids", "open_files"} | ENFORCED_BY_AGENT
+        assert report.capabilities.limits == {"disk_mb", "pids", "open_files"} | ENFORCED_BY_AGENT | ENFORCED_BY_EGRESS
         assert "memory_mb" in " ".join(report.lost)
         assert "disk is memory" in " ".join(report.lost)
         record = await driver.create(spec_of(subject, SMALL), subject.template)

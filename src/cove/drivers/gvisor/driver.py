@@ -35,7 +35,7 @@ from cove.linux.clone import pid_of_pidfd
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import Capabilities, DriverReport, Isolation
-from cove.models.limits import ENFORCED_BY_AGENT, Limits
+from cove.models.limits import ENFORCED_BY_AGENT, ENFORCED_BY_EGRESS, Limits
 from cove.models.templates import TemplateManifest
 
 _READY_MEMBERS: Final = 2
@@ -100,7 +100,8 @@ class GvisorDriver:
     @property
     def capabilities(self) -> Capabilities:
         """What this driver can do on this host."""
-        limits = self._cgroups.enforceable | ENFORCED_BY_AGENT | {"disk_mb", "pids", "open_files"}
+        limits = self._cgroups.enforceable | ENFORCED_BY_AGENT | ENFORCED_BY_EGRESS
+        limits |= {"disk_mb", "pids", "open_files"}
         if self._has_disks:
             limits |= {"inodes"}
         return Capabilities(pause=self._cgroups.can_freeze, stop_start=self._has_disks, limits=frozenset(limits))

@@ -107,7 +107,8 @@ class Sandbox(Code, Condition):
                 `public`, `package-registries`), `allow`, `deny`. One that cannot be enforced is refused.
             env_vars: environment of everything that runs inside.
             resources: limits: `vcpu`, `memory_mb`, `disk_mb`, `pids`, `open_files`, `inodes`, `cpu_share` (100 is
-                normal), `max_execution_seconds`, `max_output_bytes`; absent ones take the template's default.
+                normal), `max_execution_seconds`, `max_output_bytes`, `network_mbps` (each way, to the outside); absent
+                ones take the template's default.
             isolation: `namespace`, `gvisor`, ... to insist on; absent means the server's choice.
             name: finds it again; no two of a namespace that have not ended have the same.
             api_key: else `COVE_API_KEY`.
