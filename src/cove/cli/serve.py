@@ -38,7 +38,10 @@ def serve(
     ] = None,
     preview_access: Annotated[
         str | None,
-        typer.Option(help="Programs in sandboxes answer everybody (public), or with a token.", show_default="public"),
+        typer.Option(
+            help="Programs in sandboxes answer everybody (public), or with a link or token (token).",
+            show_default="public",
+        ),
     ] = None,
     allow_webhook: Annotated[
         list[str] | None,

@@ -24,6 +24,7 @@ from cove.core.locks import KeyedLocks
 from cove.core.planning import CreationPolicy
 from cove.core.pool import WarmPool
 from cove.core.ports import Host
+from cove.core.previews import Previews
 from cove.core.quotas import Quotas
 from cove.core.reconciler import Reconciler
 from cove.core.retention import DEFAULT_AUDIT_DAYS, Retention
@@ -41,7 +42,8 @@ class SandboxEngine:
 
     Attributes:
         directory: where the agents of running sandboxes are.
-        catalog, pool, creator, creates, lifecycle, reconciler, deadlines, quotas: the parts, each for its own purpose.
+        catalog, pool, creator, creates, lifecycle, previews, reconciler, deadlines, quotas: the parts, each for its own
+            purpose.
         audit: the audit log.
         leases: of clients whose sandboxes end with them.
         delegated_keys: those of leases, and of whatever else in this server speaks its own API.
@@ -117,6 +119,16 @@ class SandboxEngine:
             locks=locks,
             clock=clock,
             audit=self.audit,
+        )
+        self.previews = Previews(
+            lifecycle=self.lifecycle,
+            store=store,
+            directory=self.directory,
+            tokens=tokens,
+            audit=self.audit,
+            background=self._background,
+            locks=locks,
+            clock=clock,
         )
         self.reconciler = Reconciler(
             host=host,

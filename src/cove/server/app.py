@@ -37,6 +37,7 @@ from cove.server.api.microsandbox import microsandbox_routes
 from cove.server.api.networks import network_routes
 from cove.server.api.operations import operation_routes
 from cove.server.api.presentation import Presentation
+from cove.server.api.previews import preview_routes
 from cove.server.api.sandboxes import sandbox_routes
 from cove.server.api.template_builds import build_routes
 from cove.server.api.templates import template_routes
@@ -190,7 +191,12 @@ def _application(
     mcp: McpEndpoint,
 ) -> FastAPI:
     accounts, attempts = Accounts(store, keys, clock=clock), FailedAttempts()
-    presentation = Presentation(base_url=settings.base_url, limits=settings.limits, port_origin=settings.port_origin)
+    presentation = Presentation(
+        base_url=settings.base_url,
+        limits=settings.limits,
+        port_origin=settings.port_origin,
+        preview_access=settings.preview_access,
+    )
     return build_application(
         settings,
         routers=(
@@ -200,6 +206,7 @@ def _application(
             ),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
             network_routes(engine.lifecycle, policy),
+            preview_routes(engine.previews, presentation),
             lease_routes(engine.leases),
             volume_routes(
                 engine.lifecycle, engine.directory, HostDirectories(settings.allowed_volumes), engine.audit, clock=clock

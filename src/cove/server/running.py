@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from cove.core.enforcement import require
 from cove.hostd.client import RemoteHost
 from cove.models.errors import error
+from cove.models.previews import PreviewAccess
 from cove.server.app import ControlPlane, build_control_plane
 from cove.server.claiming import claim_server
 from cove.server.gateway.certificate import ServerCertificate
@@ -271,7 +272,7 @@ def _gateway(plane: ControlPlane, control_plane: Path, certificate: ServerCertif
         settings=GatewaySettings(
             allowed_hosts=settings.served_hosts,
             domain=settings.domain,
-            previews_need_token=settings.preview_access == "token",
+            previews_need_token=settings.preview_access is PreviewAccess.TOKEN,
             # Of connections that are not encrypted here, as something in front may have done that.
             public_scheme=settings.public_scheme if settings.public_url else "http",
             max_control_body_bytes=settings.max_body_bytes,

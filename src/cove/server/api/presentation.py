@@ -5,6 +5,7 @@ from cove.core.clock import utc
 from cove.models.agent import AGENT_PORT
 from cove.models.isolation import ISOLATION_SUMMARY
 from cove.models.limits import Limits
+from cove.models.previews import PREVIEW_PARAMETER, PreviewAccess
 from cove.models.sandboxes import AgentToken, CreatedSandbox, Resources, SandboxInfo
 from cove.models.stored import StoredSandbox, StoredTemplate
 from cove.models.template_builds import BuildStatus
@@ -22,11 +23,20 @@ class Presentation:
         base_url: of the server.
         port_origin: URL of a sandbox's port, with `{port}` and `{id}` to be filled in; None where ports have no host
             names of their own, and are reached by path.
+        preview_access: of sandboxes that have none of their own.
     """
 
-    def __init__(self, *, base_url: str, limits: Limits, port_origin: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        limits: Limits,
+        port_origin: str | None = None,
+        preview_access: PreviewAccess = PreviewAccess.PUBLIC,
+    ) -> None:
         self._base_url = base_url
         self._port_origin = port_origin
+        self._preview_access = preview_access
         self._default_resources = TemplateResources(
             vcpu=limits.vcpu, memory_mb=limits.memory_mb, disk_gb=max(1, limits.disk_mb // 1024)
         )
@@ -68,6 +78,15 @@ class Presentation:
             request_id=request_id,
         )
 
+    def access(self, row: StoredSandbox) -> PreviewAccess:
+        """Who may reach programs in a sandbox."""
+        return row.preview_access or self._preview_access
+
+    def link(self, sandbox_id: str, port: int, token: str) -> str:
+        """The URL of a port, with a link's token."""
+        _, preview = self._addresses(sandbox_id)
+        return f"{preview.replace('{port}', str(port))}?{PREVIEW_PARAMETER}={token}"
+
     def _resources_of(self, template: StoredTemplate) -> TemplateResources:
         if template.build is None:
             return self._default_resources
@@ -92,6 +111,7 @@ class Presentation:
             "public_host": address,
             "direct_url": address,
             "preview_url": preview,
+            "preview_access": self.access(row),
             "resources": Resources.model_construct(
                 None, vcpu=row.limits.vcpu, memory_mb=row.limits.memory_mb, disk_mb=row.limits.disk_mb
             ),
