@@ -1,5 +1,6 @@
 """Answering a sandbox's DNS questions, within its policy (RFC 1035)."""
 
+import struct
 from typing import Final
 
 import dns.edns
@@ -18,6 +19,10 @@ from cove.egress.policy import Policy
 from cove.egress.resolving import LookupFailed, NoSuchName, Upstream, addresses_in
 from cove.models.host_names import canonical_name
 
+LONGEST_QUESTION: Final = 1232
+"""One name, and what EDNS adds (RFC 6891), padding included (RFC 8467)."""
+_MOST_ADDITIONAL: Final = 2
+"""OPT, and a signature (RFC 8945)."""
 _LONGEST_TTL: Final = 300
 _ADDRESS_KINDS: Final = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _PASSED_KINDS: Final = (
@@ -35,12 +40,15 @@ class Answerer:
         self._names = names
         self._journal = journal
 
-    async def answer(self, question: bytes, policy: Policy, *, size: int) -> bytes | None:
-        """The answer to a message, at most `size` bytes long; None when it deserves none.
+    async def answer(self, question: bytes, policy: Policy, *, size: int | None) -> bytes | None:
+        """The answer to a message; None when it deserves none.
 
         Args:
-            size: of a datagram that the asker surely takes; what does not fit is marked as cut (RFC 2181 §9).
+            size: of the longest datagram that arrives in one piece; what fits neither there nor with the asker is
+                marked as cut (RFC 2181 §9). None for a stream.
         """
+        if not _is_plain(question):
+            return None
         try:
             query = dns.message.from_wire(question)
         except (dns.exception.DNSException, ValueError):
@@ -50,6 +58,8 @@ class Answerer:
         self._journal.lookups += 1
         response = await self._respond(query, policy)
         response.flags |= dns.flags.RA
+        if size is None:
+            return response.to_wire()
         try:
             return response.to_wire(max_size=max(512, min(size, query.payload if query.edns >= 0 else 512)))
         except dns.exception.TooBig:
@@ -116,3 +126,13 @@ class Answerer:
 
     def _note(self, name: str, kind: dns.rdatatype.RdataType, refusal: str | None) -> None:
         self._journal.add("dns", dns.rdatatype.to_text(kind), name=name, refusal=refusal)
+
+
+def _is_plain(message: bytes) -> bool:
+    """Whether it has the shape of a question: told from its head (RFC 1035 §4.1.1), because taking a long message apart
+    holds everybody up.
+    """
+    if not 12 < len(message) <= LONGEST_QUESTION:
+        return False
+    _, _, questions, answers, authorities, additional = struct.unpack_from("!6H", message)
+    return questions == 1 and not answers and not authorities and additional <= _MOST_ADDITIONAL

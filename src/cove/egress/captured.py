@@ -168,7 +168,7 @@ class CapturedSandbox:
             while True:
                 async with asyncio.timeout(_TCP_DNS_SECONDS):
                     question = await self._exactly(inside, int.from_bytes(await self._exactly(inside, 2)))
-                    response = await self._answerer.answer(question, self._policy, size=65535)
+                    response = await self._answerer.answer(question, self._policy, size=None)
                     if response is None:
                         return
                     await self._loop.sock_sendall(inside, len(response).to_bytes(2) + response)
