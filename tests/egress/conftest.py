@@ -17,7 +17,7 @@ from tests.internet_servers import NAMESERVER
 from cove.egress.captured import CapturedSandbox
 from cove.egress.carrying import Pipes
 from cove.egress.resolving import Upstream
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EnforcedPolicy, NetworkReport
 
 SECONDS = 20.0
 
@@ -36,9 +36,11 @@ class Inside:
     authority: Path
     directory: Path
 
-    def allow(self, *allow: str, deny: tuple[str, ...] = (), internal: tuple[str, ...] = ()) -> None:
+    def allow(
+        self, *allow: str, deny: tuple[str, ...] = (), internal: tuple[str, ...] = (), mbps: int | None = None
+    ) -> None:
         """Put a policy in force."""
-        self.served.apply(EgressPolicy(allow=allow, deny=deny, internal=internal))
+        self.served.apply(EnforcedPolicy(allow=allow, deny=deny, internal=internal, network_mbps=mbps))
 
     async def settled(self) -> NetworkReport:
         """The report once all connections are noted: a program is gone a moment before that."""

@@ -10,6 +10,7 @@ import structlog
 
 from cove.egress import datagrams
 from cove.egress.answering import Answerer
+from cove.egress.bandwidth import Bandwidth
 from cove.egress.carrying import Pipes
 from cove.egress.connections import Connection
 from cove.egress.journal import Journal
@@ -17,7 +18,7 @@ from cove.egress.names_seen import NamesSeen
 from cove.egress.policy import Policy
 from cove.egress.resolving import Upstream
 from cove.linux.redirection import DNS_PORT, close_datagrams, close_streams, open_datagrams, open_streams
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EnforcedPolicy, NetworkReport
 
 MAX_CONNECTIONS: Final = 512
 """Of one sandbox at the same time; more wait, at most as many as the kernel lets wait."""
@@ -41,19 +42,21 @@ class CapturedSandbox:
         self._datagrams = [sock for sock in sockets if sock.type == socket.SOCK_DGRAM]
         self._upstream = upstream
         self._pipes = pipes
+        self._bandwidth = Bandwidth()
         self._names = NamesSeen()
         self._journal = Journal()
         self._answerer = Answerer(upstream, self._names, self._journal)
-        self._asked_for = EgressPolicy()
+        self._asked_for = EnforcedPolicy()
         self._policy = Policy.of(self._asked_for)
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._lookups: set[asyncio.Task[None]] = set()
         self._waiting = False
         self._ended = False
 
-    def apply(self, policy: EgressPolicy) -> None:
+    def apply(self, policy: EnforcedPolicy) -> None:
         """Put `policy` in force, now; connections that it does not allow are cut."""
         self._asked_for, self._policy = policy, Policy.of(policy)
+        self._bandwidth.limit(policy.network_mbps)
         for task, connection in list(self._connections.items()):
             connection.policy = self._policy
             if not connection.is_still_allowed():
@@ -123,6 +126,7 @@ class CapturedSandbox:
             names=self._names,
             journal=self._journal,
             pipes=self._pipes,
+            bandwidth=self._bandwidth,
         )
         is_dns = inside.getsockname()[1] == DNS_PORT
         task = asyncio.create_task(self._answer_stream(inside) if is_dns else connection.handle())

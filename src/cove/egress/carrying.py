@@ -13,7 +13,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-PIPE_BYTES: Final = 256 * 1024
+from cove.egress.bandwidth import MOST_AT_ONCE, Bandwidth, Budget
+
+PIPE_BYTES: Final = MOST_AT_ONCE
 _SPLICE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if hasattr(os, "SPLICE_F_MOVE") else 0
 _IDLE_PIPES: Final = 64
 
@@ -56,12 +58,14 @@ class Direction:
         target: socket.socket,
         pipes: Pipes,
         *,
-        count: Callable[[int], float],
+        budget: Budget,
+        count: Callable[[int], None],
         ended: Callable[[OSError | None], None],
     ) -> None:
         """
         Args:
-            count: told of the bytes that were read; answers for how many seconds to read no more.
+            budget: of the sandbox, for this direction.
+            count: told of the bytes that were read.
             ended: called once: with None when all was passed on and `target` was told of the end.
         """
         self._loop = asyncio.get_running_loop()
@@ -70,70 +74,81 @@ class Direction:
         self._pipes = pipes
         self._pipe: tuple[int, int] | None = None
         self._inside = 0
+        self._budget = budget
         self._count = count
         self._ended = ended
-        self._resting: asyncio.TimerHandle | None = None
+        self._reading = False
         self._over = False
 
     def start(self) -> None:
         """Begin; to be called once."""
-        self._loop.add_reader(self._source, self._readable)
+        self._read_on()
 
     def stop(self) -> None:
         """End without a word."""
         if not self._over:
             self._over = True
-            self._loop.remove_reader(self._source)
+            self._read_no_more()
             self._loop.remove_writer(self._target)
-            if self._resting:
-                self._resting.cancel()
+            if self._budget.is_limited:
+                self._budget.leave(self._take)
             self._release()
 
+    def _read_on(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._loop.add_reader(self._source, self._readable)
+
+    def _read_no_more(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._source)
+
     def _readable(self) -> None:
+        if self._budget.has_turn():
+            self._take()
+        else:
+            self._read_no_more()
+            self._budget.stand_in_line(self._take)
+
+    def _take(self) -> None:
         try:
             pipe = self._pipe = self._pipe or self._pipes.borrow()
-            taken = os.splice(self._source, pipe[1], PIPE_BYTES, flags=_SPLICE)
+            taken = os.splice(self._source, pipe[1], self._budget.piece, flags=_SPLICE)
         except BlockingIOError:
             self._release()
+            self._read_on()
             return
         except OSError as problem:
             self._finish(problem)
             return
         if taken == 0:
             self._release()
-            self._loop.remove_reader(self._source)
+            self._read_no_more()
             self._end_target()
             return
         self._inside += taken
-        rest = self._count(taken)
+        self._budget.spend(taken)
+        self._count(taken)
         self._write(pipe)
-        if rest > 0 and not self._over:
-            self._loop.remove_reader(self._source)
-            self._resting = self._loop.call_later(rest, self._go_on)
 
     def _write(self, pipe: tuple[int, int]) -> None:
         try:
             while self._inside:
                 self._inside -= os.splice(pipe[0], self._target, self._inside, flags=_SPLICE)
         except BlockingIOError:
-            self._loop.remove_reader(self._source)
+            self._read_no_more()
             self._loop.add_writer(self._target, self._writable)
         except OSError as problem:
             self._finish(problem)
         else:
             self._release()
+            self._read_on()
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._target)
         if self._pipe:
             self._write(self._pipe)
-        if not self._inside and not self._over and self._resting is None:
-            self._loop.add_reader(self._source, self._readable)
-
-    def _go_on(self) -> None:
-        self._resting = None
-        if not self._inside:
-            self._loop.add_reader(self._source, self._readable)
 
     def _release(self) -> None:
         if self._pipe:
@@ -159,12 +174,14 @@ async def carry(
     outside: socket.socket,
     pipes: Pipes,
     *,
-    sent: Callable[[int], float],
-    received: Callable[[int], float],
+    bandwidth: Bandwidth,
+    sent: Callable[[int], None],
+    received: Callable[[int], None],
 ) -> None:
     """Carry both directions until both have ended, or one has broken.
 
     Args:
+        bandwidth: of the sandbox.
         sent, received: told of the bytes that the program in the sandbox has sent, and gets; see `Direction`.
 
     Raises:
@@ -185,8 +202,8 @@ async def carry(
             done.set_result(None)
 
     directions = (
-        Direction(inside, outside, pipes, count=sent, ended=ended),
-        Direction(outside, inside, pipes, count=received, ended=ended),
+        Direction(inside, outside, pipes, budget=bandwidth.sent, count=sent, ended=ended),
+        Direction(outside, inside, pipes, budget=bandwidth.received, count=received, ended=ended),
     )
     try:
         for direction in directions:

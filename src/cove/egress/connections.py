@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
+from cove.egress.bandwidth import Bandwidth
 from cove.egress.carrying import Pipes, carry
 from cove.egress.dialling import Unreachable, dial, on_machine
 from cove.egress.first_bytes import MAX_HELLO, Http, Incomplete, Opening, Other, Tls, Unreadable, opening
@@ -59,6 +60,7 @@ class Connection:
     names: NamesSeen
     journal: Journal
     pipes: Pipes
+    bandwidth: Bandwidth
     sent_bytes: int = 0
     received_bytes: int = 0
     _opening: Opening = field(default_factory=Other)
@@ -212,7 +214,12 @@ class Connection:
         with await self._dial(place, addresses) as outside:
             for sock in (self.inside, outside):
                 _keep_alive(sock)
-            await carry(self.inside, outside, self.pipes, sent=self._sent, received=self._received)
+            await carry(
+                *(self.inside, outside, self.pipes),
+                bandwidth=self.bandwidth,
+                sent=self._sent,
+                received=self._received,
+            )
 
     async def _dial(self, place: Place, addresses: tuple[IpAddress, ...]) -> socket.socket:
         try:
@@ -245,15 +252,13 @@ class Connection:
         except TimeoutError:
             raise Refused(f"it said nothing in {FIRST_BYTES_SECONDS:.0f} s: only a host's name opens the way") from None
 
-    def _sent(self, count: int) -> float:
+    def _sent(self, count: int) -> None:
         self.sent_bytes += count
         self.journal.sent_bytes += count
-        return 0.0
 
-    def _received(self, count: int) -> float:
+    def _received(self, count: int) -> None:
         self.received_bytes += count
         self.journal.received_bytes += count
-        return 0.0
 
     def _tell(self) -> None:
         """Let the program see at once that it was refused: an alert to TLS, a reset to everything else."""

@@ -14,7 +14,7 @@ from cove.egress import wire
 from cove.egress.captured import CapturedSandbox
 from cove.egress.carrying import Pipes
 from cove.egress.resolving import Upstream
-from cove.models.network import EgressPolicy
+from cove.models.network import EnforcedPolicy
 
 LONELY_SECONDS: Final = 30.0
 """Without a sandbox and without a host daemon it ends after so long."""
@@ -100,9 +100,9 @@ class EgressProgram:
     async def _call(self, message: dict[str, Any], sockets: list[socket.socket]) -> Any:
         match message["call"]:
             case "open":
-                await self._open(str(message["sandbox"]), EgressPolicy.model_validate(message["policy"]), sockets)
+                await self._open(str(message["sandbox"]), EnforcedPolicy.model_validate(message["policy"]), sockets)
             case "apply":
-                self._sandboxes[str(message["sandbox"])].apply(EgressPolicy.model_validate(message["policy"]))
+                self._sandboxes[str(message["sandbox"])].apply(EnforcedPolicy.model_validate(message["policy"]))
             case "close":
                 await self._close(str(message["sandbox"]))
             case "report":
@@ -116,7 +116,7 @@ class EgressProgram:
                 raise KeyError(message["call"])
         return None
 
-    async def _open(self, sandbox_id: str, policy: EgressPolicy, sockets: list[socket.socket]) -> None:
+    async def _open(self, sandbox_id: str, policy: EnforcedPolicy, sockets: list[socket.socket]) -> None:
         await self._close(sandbox_id)
         sandbox = CapturedSandbox([sock.dup() for sock in sockets], self._upstream, self._pipes)
         try:

@@ -9,7 +9,7 @@ from cove.hostd.egress import Egress
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, SandboxRecord
 from cove.models.isolation import Isolation
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EgressPolicy, EnforcedPolicy, NetworkReport
 
 
 class SandboxNetworks:
@@ -58,7 +58,7 @@ class SandboxNetworks:
         policy = policy or EgressPolicy()
         self.refuse_unless_possible(self._drivers[record.isolation], policy)
         self._records[record.sandbox_id] = record
-        await self._egress.apply(record.sandbox_id, policy.model_copy(update={"internal": self._internal}))
+        await self._egress.apply(record.sandbox_id, self._enforced(record, policy))
 
     async def report(self, record: SandboxRecord, *, after: int) -> NetworkReport:
         """What the sandbox did since it runs.
@@ -78,7 +78,7 @@ class SandboxNetworks:
         """Go on where an earlier daemon was; what it had opened and is not open any more is opened again."""
         records = tuple(records)
         wanted = {
-            record.sandbox_id: record.network.model_copy(update={"internal": self._internal})
+            record.sandbox_id: self._enforced(record, record.network)
             for record in records
             if record.network is not None and record.state is not HostState.STOPPED
         }
@@ -88,6 +88,10 @@ class SandboxNetworks:
     async def close(self, *, end: bool) -> None:
         """Let go; with `end`, no sandbox has a network any more."""
         await self._egress.close(end=end)
+
+    def _enforced(self, record: SandboxRecord, policy: EgressPolicy) -> EnforcedPolicy:
+        mbps = record.limits.network_mbps
+        return EnforcedPolicy(allow=policy.allow, deny=policy.deny, internal=self._internal, network_mbps=mbps)
 
     async def _capture(self, sandbox_id: str) -> Sequence[socket.socket]:
         record = self._records.get(sandbox_id)

@@ -105,6 +105,16 @@ class EgressPolicy(Contract):
         return "*" in self.allow
 
 
+class EnforcedPolicy(EgressPolicy):
+    """All that the egress program is told of one sandbox.
+
+    Attributes:
+        network_mbps: as in `Limits`.
+    """
+
+    network_mbps: int | None = Field(default=None, ge=1)
+
+
 NO_NETWORK = NetworkPolicy(preset=NetworkPreset.NONE)
 PUBLIC_INTERNET = NetworkPolicy(preset=NetworkPreset.PUBLIC)
 
