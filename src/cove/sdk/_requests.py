@@ -16,6 +16,7 @@ from cove.models.errors import CoveError, error
 from cove.models.files import MAX_WRITE_BYTES, MakeDirectory, WriteFile
 from cove.models.identifiers import is_sandbox_id
 from cove.models.network import NetworkPolicy
+from cove.models.previews import CreatePreviewLink, SetPreviewAccess
 from cove.models.sandboxes import CreateSandbox, SetTimeout
 from cove.models.volumes import CopyVolume
 from cove.sdk._retry import Retry
@@ -140,6 +141,20 @@ def set_network(sandbox_id: str, policy: NetworkPolicy | Mapping[str, Any]) -> C
     except ValidationError as problem:
         raise _invalid(problem) from None
     path = sandbox_path(sandbox_id, "/network")
+    return Call(method="PUT", path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
+
+
+def preview_link(sandbox_id: str, *, port: int, expires_in: int) -> Call:
+    """`POST .../previews`; a link too many does no harm."""
+    body = checked(CreatePreviewLink, port=port, expires_in_seconds=expires_in)
+    path = sandbox_path(sandbox_id, "/previews")
+    return Call(method="POST", path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
+
+
+def set_preview_access(sandbox_id: str, access: str) -> Call:
+    """`PUT .../previews`."""
+    body = checked(SetPreviewAccess, access=access)
+    path = sandbox_path(sandbox_id, "/previews")
     return Call(method="PUT", path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
 
 

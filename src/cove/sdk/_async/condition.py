@@ -8,7 +8,6 @@ from cove.models.agent import AgentInfo, ProcessEntry, ProcessList
 from cove.models.errors import CoveError, error
 from cove.models.sandboxes import SandboxInfo, SandboxStatus, SandboxUsage
 from cove.sdk import _requests as requests
-from cove.sdk._addresses import preview_url
 from cove.sdk._async.agent import AsyncAgentLink
 from cove.sdk._async.control import AsyncControlPlane
 from cove.sdk._async.primitives import wait
@@ -47,17 +46,6 @@ class AsyncCondition:
     async def get_usage(self) -> SandboxUsage:
         """What it uses now, each with its limit. The host counts this; it works on a paused one too."""
         return await self._control.usage(self.info.id)
-
-    async def get_preview_url(self, port: int = 7777) -> str:
-        """The address at which a program inside that listens on `port` is reached from outside.
-
-        Whoever knows it can use it, unless the server is configured otherwise; the agent's own port 7777 wants the
-        token.
-
-        Raises:
-            InvalidRequest: `port` is not from 1 to 65535.
-        """
-        return preview_url(self.info, port)
 
     async def get_time_to_expiry(self) -> int | None:
         """Seconds until the deadline, negative once it is over; None without one."""

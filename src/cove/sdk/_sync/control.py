@@ -14,6 +14,7 @@ import httpx2
 from cove.models.errors import error
 from cove.models.isolation import Isolation
 from cove.models.network import NetworkPolicy, SandboxNetwork
+from cove.models.previews import DEFAULT_LINK_SECONDS, PreviewAccess, PreviewLink, SandboxPreviews
 from cove.models.sandboxes import (
     AgentToken,
     CreatedSandbox,
@@ -110,6 +111,7 @@ class ControlPlane:
         timeout_seconds: int | None = None,
         internet_access: bool | None = None,
         network: NetworkPolicy | Mapping[str, Any] | None = None,
+        preview_access: PreviewAccess | str | None = None,
         env_vars: Mapping[str, str] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
@@ -123,6 +125,7 @@ class ControlPlane:
             timeout_seconds=timeout_seconds,
             internet_access=internet_access,
             network=network,
+            preview_access=preview_access,
             env_vars=None if env_vars is None else dict(env_vars),
             resources=resources,
             isolation=isolation,
@@ -225,6 +228,24 @@ class ControlPlane:
     def set_timeout(self, sandbox_id: str, seconds: int) -> TimeoutAnswer:
         """Move the deadline to `seconds` from now; 0 removes it."""
         return parse(TimeoutAnswer, self._send(requests.set_timeout(sandbox_id, seconds)))
+
+    def preview_link(self, sandbox_id: str, port: int, *, expires_in: int = DEFAULT_LINK_SECONDS) -> PreviewLink:
+        """A link to a program in a sandbox that listens on `port`, for whoever has it; see `Sandbox.preview_link`.
+
+        Raises:
+            NotFound: there is none with this id that the key may see.
+        """
+        return parse(PreviewLink, self._send(requests.preview_link(sandbox_id, port=port, expires_in=expires_in)))
+
+    def set_preview_access(self, sandbox_id: str, access: PreviewAccess | str) -> SandboxPreviews:
+        """Change who may reach programs in a sandbox, from the next request on: `public`, or `token`."""
+        return parse(SandboxPreviews, self._send(requests.set_preview_access(sandbox_id, access)))
+
+    def revoke_preview_links(self, sandbox_id: str) -> SandboxPreviews:
+        """End all links that were made for a sandbox, from the next request on."""
+        path = requests.sandbox_path(sandbox_id, "/previews")
+        call = requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT)
+        return parse(SandboxPreviews, self._send(call))
 
     def copy_volume(self, sandbox_id: str, host_path: str, path: str) -> VolumeCopied:
         """Copy a directory of the server's machine into the directory `path` of a sandbox. Changes do not come back.

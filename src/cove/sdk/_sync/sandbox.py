@@ -13,6 +13,7 @@ import httpx2
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
 from cove.models.network import EgressPolicy, NetworkPolicy
+from cove.models.previews import PreviewAccess
 from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, StatusAnswer, TimeoutAnswer
 from cove.models.templates import TemplateInfo
 from cove.sdk._sync.agent import AgentLink
@@ -24,6 +25,7 @@ from cove.sdk._sync.control import ControlPlane
 from cove.sdk._sync.environment import Environment
 from cove.sdk._sync.files import Files
 from cove.sdk._sync.network import Network
+from cove.sdk._sync.previews import Previews
 from cove.sdk._sync.primitives import Creation, begin
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 _GONE = ("SANDBOX_NOT_FOUND", "SANDBOX_EXPIRED", "SANDBOX_DIED")
 
 
-class Sandbox(Code, Condition):
+class Sandbox(Code, Previews, Condition):
     """An isolated place where untrusted code runs.
 
     Made by `create` or `connect`. As a context manager it is killed at the end of the block; otherwise it lives until
@@ -86,6 +88,7 @@ class Sandbox(Code, Condition):
         timeout_seconds: int | None = None,
         internet_access: bool | None = None,
         network: NetworkPolicy | Mapping[str, Any] | None = None,
+        preview_access: PreviewAccess | str | None = None,
         env_vars: Mapping[str, str] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
@@ -105,6 +108,8 @@ class Sandbox(Code, Condition):
             internet_access: whether the public internet should be reachable; `info` says what is in force.
             network: what should be reachable instead, for example `{"allow": ["api.example.com"]}`: `preset` (`none`,
                 `public`, `package-registries`), `allow`, `deny`. One that cannot be enforced is refused.
+            preview_access: who may reach programs inside: `public`, or `token` for those with a link (`preview_link`);
+                absent means the server's default.
             env_vars: environment of everything that runs inside.
             resources: limits: `vcpu`, `memory_mb`, `disk_mb`, `pids`, `open_files`, `inodes`, `cpu_share` (100 is
                 normal), `max_execution_seconds`, `max_output_bytes`, `network_mbps` (each way, to the outside); absent
@@ -133,6 +138,7 @@ class Sandbox(Code, Condition):
                     timeout_seconds=timeout_seconds,
                     internet_access=internet_access,
                     network=network,
+                    preview_access=preview_access,
                     env_vars=env_vars,
                     resources=resources,
                     isolation=isolation,
