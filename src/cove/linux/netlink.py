@@ -6,6 +6,9 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+NETLINK_ROUTE: Final = 0
+NETLINK_NETFILTER: Final = 12
+
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
 NLM_F_EXCL: Final = 0x200

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cove.linux.netlink import (
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
     NLM_F_ACK,
     NLM_F_APPEND,
     NLM_F_CREATE,
@@ -35,7 +37,6 @@ DNS_PORT: Final = 53
 """Of the sockets. Only root may take them, so no program of the sandbox has them already. Answers to datagrams come
 from the port that the socket has, and so does DNS; that is why no other datagrams are captured."""
 
-_NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _LOOPBACK_INDEX: Final = 1
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _IP_RECVORIGDSTADDR, _IPV6_RECVORIGDSTADDR = 20, 74
@@ -67,17 +68,14 @@ class Captured:
 
 def redirect_everything() -> Captured:
     """Set it up in this network namespace, whose loopback interface is up; needs CAP_NET_ADMIN over it. It may be set
-    up already, by somebody whose sockets are closed: then these are new ones.
+    up already, by `refuse_everything` or by somebody whose sockets are closed: then these are new ones.
 
     Raises:
         OSError: the kernel has no transparent proxying.
     """
-    families = _families()
     with contextlib.suppress(FileExistsError):
-        for family in families:
-            request(_NETLINK_ROUTE, [_local_route(family)], acknowledged=1)
-        rules = _ruleset()
-        request(_NETLINK_NETFILTER, rules, acknowledged=len(rules) - 2)
+        refuse_everything()
+    families = _families()
     with contextlib.ExitStack() as undo:
         streams = tuple(undo.enter_context(_bound(family, socket.SOCK_STREAM, STREAM_PORT)) for family in families)
         datagrams = tuple(undo.enter_context(_bound(family, socket.SOCK_DGRAM, DNS_PORT)) for family in families)
@@ -85,6 +83,21 @@ def redirect_everything() -> Captured:
             close_datagrams(receiver)
         undo.pop_all()
     return Captured(streams, datagrams)
+
+
+def refuse_everything(*, ignored: str | None = None) -> None:
+    """Set it up without the sockets: what arrives is refused at once, until `redirect_everything` makes them.
+
+    Args:
+        ignored: an interface whose packets somebody else takes: this kernel sees none of them.
+
+    Raises:
+        OSError: EEXIST: it is set up already; the kernel has no transparent proxying.
+    """
+    for family in _families():
+        request(NETLINK_ROUTE, [_local_route(family)], acknowledged=1)
+    rules = _ruleset(None if ignored is None else socket.if_nametoindex(ignored))
+    request(NETLINK_NETFILTER, rules, acknowledged=len(rules) - 2)
 
 
 def _families() -> list[socket.AddressFamily]:
@@ -164,7 +177,7 @@ def _local_route(family: socket.AddressFamily) -> bytes:
 # --- nftables (linux/netfilter/nf_tables.h): table, chain and rules in one batch
 
 
-def _ruleset() -> list[bytes]:
+def _ruleset(ignored: int | None) -> list[bytes]:
     begin, end, res_id = 0x10, 0x11, struct.pack("!BBH", 0, 0, 10)
     # The first byte of an IPv4 destination, and the whole of an IPv6 one: loopback stays what it is.
     elsewhere_v4 = (_payload(_NETWORK, 16, 1), _differs_from(b"\x7f"))
@@ -174,6 +187,7 @@ def _ruleset() -> list[bytes]:
     parts = [
         _table(),
         _chain(),
+        *([] if ignored is None else [_drop_from(ignored)]),
         _rule(_V4, *elsewhere_v4, *tcp, to=STREAM_PORT),
         _rule(_V4, *elsewhere_v4, *dns, to=DNS_PORT),
         _rule(_V6, *elsewhere_v6, *tcp, to=STREAM_PORT),
@@ -201,15 +215,34 @@ def _chain() -> tuple[int, bytes]:
 
 
 def _rule(family: int, *conditions: bytes, to: int) -> tuple[int, bytes]:
-    """`meta nfproto FAMILY CONDITIONS tproxy to :TO`."""
-    port = nested(2, [attribute(1, struct.pack("!H", to))])
-    expressions = (
+    """`meta nfproto FAMILY CONDITIONS tproxy to LOOPBACK:TO`."""
+    # The address is named: else it would be one of the interface by which a packet came, which may have none.
+    address = socket.inet_pton(socket.AF_INET, "127.0.0.1") if family == _V4 else bytes(15) + b"\x01"
+    return _to_chain(
         _meta(15) + _equals(bytes([family])),
         *conditions,
-        _expression("immediate", attribute(1, _be32(2)), port),
-        _expression("tproxy", attribute(1, _be32(family)), attribute(3, _be32(2))),
+        _immediate(2, address),
+        _immediate(3, struct.pack("!H", to)),
+        _expression("tproxy", attribute(1, _be32(family)), attribute(2, _be32(2)), attribute(3, _be32(3))),
     )
+
+
+def _drop_from(interface: int) -> tuple[int, bytes]:
+    """`meta iif INTERFACE drop`."""
+    verdict_register, drop = 0, 0
+    verdict = nested(2, [nested(2, [attribute(1, _be32(drop))])])
+    return _to_chain(
+        _meta(4) + _equals(struct.pack("=I", interface)),
+        _expression("immediate", attribute(1, _be32(verdict_register)), verdict),
+    )
+
+
+def _to_chain(*expressions: bytes) -> tuple[int, bytes]:
     return 6, attribute(1, _NAME) + attribute(2, _NAME) + nested(4, expressions)
+
+
+def _immediate(register: int, value: bytes) -> bytes:
+    return _expression("immediate", attribute(1, _be32(register)), nested(2, [attribute(1, value)]))
 
 
 def _protocol(number: int) -> bytes:
@@ -221,7 +254,8 @@ def _expression(name: str, *attributes: bytes) -> bytes:
 
 
 def _meta(key: int) -> bytes:
-    """Something about the packet into register 1: its family (15), its transport protocol (16)."""
+    """Something about the packet into register 1: the interface that it came by (4), its family (15), its transport
+    protocol (16)."""
     return _expression("meta", attribute(1, _be32(1)), attribute(2, _be32(key)))
 
 

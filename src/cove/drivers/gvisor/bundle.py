@@ -17,7 +17,9 @@ CONTAINER: Final = "sandbox"
 
 _SHARED_MEMORY_MIB: Final = 64
 _OPEN_FILES: Final = 1048576
-_NAMESPACES: Final = ("pid", "network", "ipc", "uts", "mount", "user")
+_NAMESPACES: Final = ("pid", "ipc", "uts", "mount", "user")
+_NETWORK: Final = {"type": "network", "path": "/proc/self/ns/net"}
+"""That of `runsc`, which the launcher has made ready."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def write_bundle(box: Box, template: TemplateManifest, slot: int, program: tuple
             {"destination": protocol.SOCKET_DIRECTORY, "type": "bind", "source": str(box.share), "options": ["rw"]},
         ],
         "linux": {
-            "namespaces": [{"type": name} for name in _NAMESPACES],
+            "namespaces": [*({"type": name} for name in _NAMESPACES), _NETWORK],
             "uidMappings": maps,
             "gidMappings": maps,
         },

@@ -28,6 +28,7 @@ from cove.drivers.kits import KitShelf
 from cove.drivers.probes import BootProbe
 from cove.drivers.records import groups_in, kit_in, record_of, restart_spec, slot_in, stopped_record
 from cove.drivers.stopped import Stopped, StoppedSandboxes
+from cove.host.capturing import capture
 from cove.host.cgroups import Cgroups
 from cove.host.disks import LoopDisks
 from cove.host.identities import SlotAllocator, new_slots
@@ -104,7 +105,9 @@ class GvisorDriver:
         limits |= {"disk_mb", "pids", "open_files"}
         if self._has_disks:
             limits |= {"inodes"}
-        return Capabilities(pause=self._cgroups.can_freeze, stop_start=self._has_disks, limits=frozenset(limits))
+        return Capabilities(
+            pause=self._cgroups.can_freeze, stop_start=self._has_disks, internet=True, limits=frozenset(limits)
+        )
 
     async def check(self, *, fresh: bool = False) -> DriverReport:
         """Boot a kernel with a tiny program, and hear from it."""
@@ -224,8 +227,11 @@ class GvisorDriver:
         return await self._kernels.limit_at_end(record, only_if_killed=False)
 
     async def capture(self, record: SandboxRecord) -> Sequence[socket.socket]:
-        """Not yet: its network is its own kernel's."""
-        raise error("UNSUPPORTED", f"Sandbox {record.sandbox_id} has no network: gvisor has none here.")
+        """At the host's end of its wire, which is in the network namespace of its kernel's process."""
+        kernel = self._kernels.find(record)
+        if kernel is None:
+            raise error("SANDBOX_NOT_FOUND", f"Sandbox {record.sandbox_id} does not run.")
+        return await capture(kernel.pidfd)
 
     async def usage(self, record: SandboxRecord) -> HostUsage:
         """From the cgroups, and the size of the disk image; the sandbox's own kernel is included."""

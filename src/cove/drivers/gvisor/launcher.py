@@ -1,7 +1,8 @@
 """Set the stage for `runsc`, then become it (a program of its own: `python -m ...launcher`).
 
-Enters the sandbox's cgroups, then a mount namespace that nobody else has: in it the sandbox's disk and its root
-filesystem are mounted, so that both go with the last process of the sandbox, however it ends.
+Enters the sandbox's cgroups, then a network namespace and a mount namespace that nobody else has: in the latter the
+sandbox's disk and its root filesystem are mounted, so that both go with the last process of the sandbox, however it
+ends.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from cove.drivers.gvisor.wire import connect
 from cove.linux.clone import CLONE_NEWNS, unshare
 from cove.linux.mounts import MS_NODEV, MS_NOSUID, attach, make_private, mount
 
@@ -75,6 +77,7 @@ def main() -> None:
         _watch_lifeline(launch)
     try:
         _enter_cgroups(launch.groups)
+        connect()
         unshare(CLONE_NEWNS)
         make_private()
         _mount_root(launch)

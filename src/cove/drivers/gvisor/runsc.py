@@ -39,11 +39,12 @@ class Runsc:
     def flags(self) -> tuple[str, ...]:
         """What is the same for every call, and part of what a checkpoint depends on.
 
-        No network but loopback; the root filesystem is the host's overlay, so none of runsc's own; the process that
-        serves files (gofer) is apart from the one that is the kernel; cgroups are the driver's.
+        The network is the sandbox's own kernel's, over the wire that `cove.drivers.gvisor.wire` makes; the root
+        filesystem is the host's overlay, so none of runsc's own; the process that serves files (gofer) is apart from
+        the one that is the kernel; cgroups are the driver's.
         """
         flags = (
-            *("--platform=systrap", "--network=none", "--host-uds=create", "--overlay2=none", "--ignore-cgroups"),
+            *("--platform=systrap", "--network=sandbox", "--host-uds=create", "--overlay2=none", "--ignore-cgroups"),
             *("--directfs=false", "--net-raw=false"),
         )
         return (*flags, "--rootless") if self.rootless else flags
