@@ -12,6 +12,7 @@ from cove.models.network import EgressPolicy
 from cove.models.previews import PreviewTerms
 from cove.models.quotas import Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
+from cove.models.secrets import BoundSecret
 from cove.models.stored import (
     EventQuery,
     EventSlice,
@@ -26,6 +27,7 @@ from cove.models.stored import (
     StoredKey,
     StoredNamespace,
     StoredSandbox,
+    StoredSecret,
     StoredTemplate,
     StoredUsage,
 )
@@ -98,6 +100,14 @@ class SandboxRepository(Protocol):
 
     def set_previews(self, sandbox_id: str, terms: PreviewTerms) -> StoredSandbox | None:
         """Change what holds for the previews of a live row; the row after the change, or None."""
+        ...
+
+    def set_secrets(self, sandbox_id: str, secrets: Mapping[str, BoundSecret]) -> StoredSandbox | None:
+        """Change what a live row says of its secrets; the row after the change, or None."""
+        ...
+
+    def with_secrets(self, namespace: str | None = None) -> tuple[StoredSandbox, ...]:
+        """Live rows that have secrets: of one namespace, or of all."""
         ...
 
     def prune(self, *, ended_before: float) -> int:
@@ -326,6 +336,38 @@ class CreateRepository(Protocol):
         ...
 
 
+class SecretRepository(Protocol):
+    """Secrets of namespaces, their values sealed."""
+
+    def add(self, secret: StoredSecret) -> None:
+        """Insert a row; CONFLICT when the name is taken."""
+        ...
+
+    def replace(self, secret: StoredSecret) -> None:
+        """Change the row of the same name."""
+        ...
+
+    def get(self, namespace: str, name: str) -> StoredSecret | None:
+        """The row."""
+        ...
+
+    def sealed(self, namespace: str, name: str) -> bytes | None:
+        """Its value, sealed, which does not change until the transaction ends; None: there is no such secret."""
+        ...
+
+    def all(self, namespace: str) -> tuple[StoredSecret, ...]:
+        """Those of a namespace, by name."""
+        ...
+
+    def count(self, namespace: str) -> int:
+        """How many a namespace has."""
+        ...
+
+    def remove(self, namespace: str, name: str) -> None:
+        """Drop a row."""
+        ...
+
+
 class UsageRepository(Protocol):
     """What namespaces used, computed from events and sandboxes as far as they are kept."""
 
@@ -369,6 +411,11 @@ class UnitOfWork(Protocol):
     @property
     def creates(self) -> CreateRepository:
         """Creates that can be repeated."""
+        ...
+
+    @property
+    def secrets(self) -> SecretRepository:
+        """The secrets of namespaces."""
         ...
 
     @property

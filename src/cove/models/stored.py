@@ -3,6 +3,7 @@
 They never leave the server; the wire has its own models. Times are unix seconds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,6 +16,7 @@ from cove.models.previews import PreviewAccess, PreviewTerms
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import EndReason, SandboxStatus
 from cove.models.scopes import ALL_SCOPES, Scope
+from cove.models.secrets import BoundSecret, SecretPlace
 from cove.models.template_builds import BuildStatus
 from cove.models.templates import derived_name
 
@@ -39,6 +41,7 @@ class StoredSandbox:
         unenforced: names of the limits that its host does not enforce.
         network: what it may reach; None without a network.
         preview_access, preview_epoch: see `PreviewTerms`.
+        secrets: by the variables that hold their placeholders.
     """
 
     id: str
@@ -67,6 +70,7 @@ class StoredSandbox:
     network: EgressPolicy | None = None
     preview_access: PreviewAccess | None = None
     preview_epoch: int = 0
+    secrets: Mapping[str, BoundSecret] = field(default_factory=dict[str, BoundSecret])
 
     @property
     def preview_terms(self) -> PreviewTerms:
@@ -186,6 +190,24 @@ class StoredNamespace:
     display_name: str
     created_at: float
     quota: Quota = UNLIMITED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSecret:
+    """A secret that is kept for a namespace.
+
+    Attributes:
+        sealed: the value, unreadable without a key that is not in the store; another one after each change.
+        hosts, places: what it may be used for.
+    """
+
+    namespace: str
+    name: str
+    sealed: bytes
+    hosts: tuple[str, ...]
+    places: tuple[SecretPlace, ...]
+    created_at: float
+    updated_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

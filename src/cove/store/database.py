@@ -24,6 +24,7 @@ from cove.store.keys import SqlKeyRepository
 from cove.store.migrate import migrate
 from cove.store.namespaces import SqlNamespaceRepository
 from cove.store.sandboxes import SqlSandboxRepository
+from cove.store.secrets import SqlSecretRepository
 from cove.store.templates import SqlTemplateRepository
 from cove.store.usage import SqlUsageRepository
 
@@ -68,6 +69,11 @@ class SqlUnitOfWork:
     def creates(self) -> SqlCreateRepository:
         """Creates that can be repeated."""
         return SqlCreateRepository(self._connection)
+
+    @cached_property
+    def secrets(self) -> SqlSecretRepository:
+        """The secrets of namespaces."""
+        return SqlSecretRepository(self._connection)
 
     @cached_property
     def usage(self) -> SqlUsageRepository:

@@ -10,7 +10,7 @@ from cove.models.errors import error
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0010"
+HEAD = "0011"
 """The newest revision in `migrations/versions`; a test compares the two."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -16,8 +16,9 @@ from cove.models.network import EgressPolicy
 from cove.models.previews import PreviewAccess, PreviewTerms
 from cove.models.sandboxes import EndReason, SandboxStatus, name_taken
 from cove.models.scopes import EVERY_NAMESPACE
+from cove.models.secrets import BoundSecret
 from cove.models.stored import SandboxQuery, StoredSandbox
-from cove.store.schema import LIVE_AND_NAMED, SANDBOXES
+from cove.store.schema import LIVE_AND_NAMED, LIVE_WITH_SECRETS, SANDBOXES
 
 _LIVE = SANDBOXES.c.status != SandboxStatus.DELETED
 _INSERT = insert(SANDBOXES)
@@ -173,6 +174,18 @@ class SqlSandboxRepository:
         change = change.values(preview_access=terms.access and terms.access.value, preview_epoch=terms.epoch)
         return self._change(change.returning(*SANDBOXES.c))
 
+    def set_secrets(self, sandbox_id: str, secrets: Mapping[str, BoundSecret]) -> StoredSandbox | None:
+        """Change what a live row says of its secrets; the row after the change, or None."""
+        change = update(SANDBOXES).where(SANDBOXES.c.id == sandbox_id, _LIVE)
+        return self._change(change.values(secrets=_secret_values(secrets) or null()).returning(*SANDBOXES.c))
+
+    def with_secrets(self, namespace: str | None = None) -> tuple[StoredSandbox, ...]:
+        """Live rows that have secrets: of one namespace, or of all."""
+        wanted = select(SANDBOXES).where(LIVE_WITH_SECRETS)
+        if namespace is not None:
+            wanted = wanted.where(SANDBOXES.c.namespace == namespace)
+        return tuple(_sandbox(row) for row in self._connection.execute(wanted).mappings())
+
     def prune(self, *, ended_before: float) -> int:
         """Drop tombstones that are older; how many."""
         old = and_(SANDBOXES.c.status == SandboxStatus.DELETED, SANDBOXES.c.ended_at < ended_before)
@@ -200,6 +213,7 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
         "network": None if sandbox.network is None else sandbox.network.model_dump(mode="json"),
         "preview_access": sandbox.preview_access and sandbox.preview_access.value,
         "preview_epoch": sandbox.preview_epoch,
+        "secrets": _secret_values(sandbox.secrets) or None,
         "region": sandbox.region,
         "timeout_seconds": sandbox.timeout_seconds,
         "created_at": sandbox.created_at,
@@ -214,6 +228,14 @@ def _values(sandbox: StoredSandbox) -> dict[str, Any]:
         "name": sandbox.name,
         "client_lease": sandbox.client_lease,
     }
+
+
+def _secret_values(secrets: Mapping[str, BoundSecret]) -> dict[str, Any]:
+    return {name: secret.model_dump(mode="json", exclude_defaults=True) for name, secret in secrets.items()}
+
+
+def _secrets(stored: dict[str, dict[str, Any]] | None) -> Mapping[str, BoundSecret]:
+    return {name: BoundSecret.model_validate(values) for name, values in (stored or {}).items()}
 
 
 def _more_limits(limits: Limits) -> dict[str, int] | None:
@@ -242,6 +264,7 @@ def _sandbox(row: RowMapping) -> StoredSandbox:
         network=None if row["network"] is None else EgressPolicy.model_validate(row["network"]),
         preview_access=None if row["preview_access"] is None else PreviewAccess(row["preview_access"]),
         preview_epoch=row["preview_epoch"],
+        secrets=_secrets(row["secrets"]),
         region=row["region"],
         timeout_seconds=row["timeout_seconds"],
         created_at=row["created_at"],

@@ -27,6 +27,9 @@ METADATA = MetaData(
 LIVE_AND_NAMED = text("name IS NOT NULL AND status <> 'deleted'")
 """A query that says it in these words finds a name by its index."""
 
+LIVE_WITH_SECRETS = text("secrets IS NOT NULL AND status <> 'deleted'")
+"""As above, for sandboxes that have secrets."""
+
 _ABOUT_A_SANDBOX = text("sandbox_id IS NOT NULL")
 _LEASED = text("client_lease <> ''")
 
@@ -64,6 +67,7 @@ SANDBOXES = Table(
     Column("network", JSON(none_as_null=True)),
     Column("preview_access", String(16)),
     Column("preview_epoch", Integer, nullable=False, server_default="0"),
+    Column("secrets", JSON(none_as_null=True)),
     Index(None, "namespace", "created_at", "id"),
     Index(None, "status", "ended_at"),
     Index(
@@ -76,6 +80,7 @@ SANDBOXES = Table(
         postgresql_where=LIVE_AND_NAMED,
     ),
     Index("ix_sandboxes_client_lease", "client_lease", sqlite_where=_LEASED, postgresql_where=_LEASED),
+    Index("ix_sandboxes_with_secrets", "namespace", sqlite_where=LIVE_WITH_SECRETS, postgresql_where=LIVE_WITH_SECRETS),
 )
 
 TEMPLATES = Table(
@@ -122,6 +127,18 @@ NAMESPACES = Table(
     Column("created_at", Double, nullable=False),
     Column("quota", JSON),
     sqlite_autoincrement=True,
+)
+
+SECRETS = Table(
+    "secrets",
+    METADATA,
+    Column("namespace", String(64), primary_key=True),
+    Column("name", String(63), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("hosts", JSON, nullable=False),
+    Column("places", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
 )
 
 IDEMPOTENT_CREATES = Table(
