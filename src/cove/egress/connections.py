@@ -16,8 +16,10 @@ from cove.egress.first_bytes import MAX_HELLO, Http, Incomplete, Opening, Other,
 from cove.egress.journal import Journal
 from cove.egress.names_seen import NamesSeen
 from cove.egress.policy import Policy
+from cove.egress.refusals import BAD_GATEWAY, Refused
 from cove.egress.resolving import LookupFailed, NoSuchName, Upstream
-from cove.egress.web_requests import Host, WebRequests
+from cove.egress.streams import Plain, Stream
+from cove.egress.web_requests import Connect, Host, WebRequests
 from cove.linux.readiness import readable
 from cove.models.addresses import IpAddress
 
@@ -28,10 +30,6 @@ _KEEPALIVE_SECONDS: Final = 60
 _WEB_PORTS: Final = (80, 443)
 _MOST_LOOKS: Final = 64
 """At a greeting that comes in pieces: each look reads all of it again."""
-
-
-class Refused(Exception):
-    """It may not, or cannot; the reason, in words."""
 
 
 @dataclass(slots=True)
@@ -193,22 +191,27 @@ class Connection:
     async def _web(self, place: Place) -> None:
         """Plain HTTP: each request names its host, and each is looked at."""
 
-        async def connect(host: Host) -> socket.socket:
+        async def connect(host: Host) -> Stream:
             if isinstance(host, str):
                 place.name = host
-                return await self._dial(place, await self._addresses(place))
+                return Plain(await self._dial(place, await self._addresses(place)))
             if host != place.address:
                 raise Refused("it names another address than it is connected to")
             place.name = ""
-            return await self._dial(place, self._unnamed(place))
+            return Plain(await self._dial(place, self._unnamed(place)))
 
-        requests = WebRequests(self.inside, port=place.port, connect=connect, refused=Refused)
-        try:
-            await requests.serve()
-        finally:
-            self.sent_bytes, self.received_bytes = requests.sent_bytes, requests.received_bytes
-            self.journal.sent_bytes += self.sent_bytes
-            self.journal.received_bytes += self.received_bytes
+        await self._requests(place, Plain(self.inside), connect)
+
+    async def _requests(self, place: Place, inside: Stream, connect: Connect) -> None:
+        async def sent(count: int) -> None:
+            self._sent(count)
+            await self.bandwidth.sent.pace(count)
+
+        async def received(count: int) -> None:
+            self._received(count)
+            await self.bandwidth.received.pace(count)
+
+        await WebRequests(inside, port=place.port, connect=connect, sent=sent, received=received).serve()
 
     async def _carry(self, place: Place, addresses: tuple[IpAddress, ...]) -> None:
         with await self._dial(place, addresses) as outside:
@@ -225,7 +228,7 @@ class Connection:
         try:
             return await dial(addresses, place.port)
         except Unreachable as problem:
-            raise Refused(str(problem)) from None
+            raise Refused(str(problem), status=BAD_GATEWAY) from None
 
     async def _first_bytes(self) -> Opening:
         """What the program says first; nothing is taken.

@@ -1,0 +1,21 @@
+"""What may not be, or cannot."""
+
+from typing import Final
+
+FORBIDDEN: Final = 403
+UNREADABLE: Final = 400
+BAD_GATEWAY: Final = 502
+
+
+class Refused(Exception):
+    """A connection or a request may not, or cannot, go where it wants; the reason, in words for the program's author
+    and the operator. It never holds a secret's value.
+
+    Attributes:
+        status: with which a web request is answered (RFC 9110 §15): `FORBIDDEN`, or `BAD_GATEWAY` where the host
+            outside is the cause.
+    """
+
+    def __init__(self, reason: str, *, status: int = FORBIDDEN) -> None:
+        super().__init__(reason)
+        self.status = status
