@@ -11,6 +11,7 @@ from cove.models.errors import error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
 from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.secrets import EgressSecret
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 
@@ -35,6 +36,7 @@ class FakeHost:
         refuse_destroy: destroys fail with HOST_UNAVAILABLE.
         created_then_lost: the next creates make a sandbox and fail with HOST_UNAVAILABLE all the same.
         specs: what it was asked to create.
+        secrets: of each sandbox, by name.
         hang: calls that name a sandbox wait until it is set.
     """
 
@@ -48,6 +50,7 @@ class FakeHost:
         self.hang.set()
         self.calls: list[str] = []
         self.specs: list[SandboxSpec] = []
+        self.secrets: dict[str, dict[str, EgressSecret]] = {}
         self.kept: dict[str, dict[str, str]] = {}
         self.log = ChangeLog()
 
@@ -83,6 +86,7 @@ class FakeHost:
         if found is None:
             raise error("TEMPLATE_NOT_FOUND", f"No template {spec.template}.")
         record = await self.driver.create(spec, found)
+        self.secrets[spec.sandbox_id] = {secret.name: secret for secret in spec.secrets}
         if self.created_then_lost:
             self.created_then_lost -= 1
             raise error("HOST_UNAVAILABLE", "The connection to the host broke.")
@@ -107,6 +111,12 @@ class FakeHost:
     async def set_network(self, sandbox_id: str, policy: EgressPolicy | None) -> None:
         await self._enter("set_network")
         self.driver.update(sandbox_id, network=policy)
+
+    async def set_secrets(self, sandbox_id: str, changed: tuple[EgressSecret, ...], removed: tuple[str, ...]) -> None:
+        await self._enter("set_secrets")
+        self.driver.update(sandbox_id)
+        kept = {name: secret for name, secret in self.secrets.get(sandbox_id, {}).items() if name not in removed}
+        self.secrets[sandbox_id] = {**kept, **{secret.name: secret for secret in changed}}
 
     async def network(self, sandbox_id: str, after: int) -> NetworkReport:
         await self._enter("network")

@@ -13,6 +13,7 @@ from cove.host.records import RecordStore
 from cove.host.templates.store import OnProgress, TemplateStore
 from cove.hostd.local_host import LocalHost
 from cove.hostd.networks import SandboxNetworks
+from cove.hostd.secrets import SandboxSecrets
 from cove.hostd.template_versions import TemplateVersions
 from cove.models.errors import error
 from cove.models.hosts import SandboxRecord, SandboxSpec
@@ -125,6 +126,7 @@ class Setting:
         ceilings: Mapping[str, int] | None = None,
     ) -> LocalHost:
         """A started host; by default over the one driver that all share."""
+        secrets = SandboxSecrets(self.directory / "secrets", key=self.directory / "authority/secrets.key")
         host = LocalHost(
             builds=self.directory / "builds",
             versions=TemplateVersions(self.directory / "versions"),
@@ -134,7 +136,10 @@ class Setting:
             records=RecordStore(self.record_dir),
             templates=SteppingTemplates(self.directory, owner=None),
             max_sandboxes=max_sandboxes,
-            networks=SandboxNetworks(self.directory, {}, user=None),
+            secrets=secrets,
+            networks=SandboxNetworks(
+                self.directory, {}, secrets=secrets, authority=self.directory / "authority", user=None
+            ),
             ceilings=ceilings,
         )
         self._hosts.append(host)

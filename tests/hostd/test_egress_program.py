@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from tests.captured_network import captured_network
 from tests.internet import Internet, enter
 from tests.internet_servers import ECHO_PORT, NAMES, NAMESERVER
 
+from cove.host.authority import load_authority
 from cove.host.capturing import capture
 from cove.hostd.egress import Egress
 from cove.models.errors import CoveError, error
@@ -65,10 +67,21 @@ def sandbox(internet: Internet) -> Iterator[Captured]:
         os.close(captured.namespace)
 
 
+def _egress(directory: Path, sandbox: Captured) -> Egress:
+    return Egress(
+        directory,
+        capture=sandbox.capture,
+        secrets_of=lambda _: (),
+        authority=functools.partial(load_authority, directory / "authority"),
+        user=_USER,
+        nameservers=(NAMESERVER,),
+    )
+
+
 @pytest.fixture
 async def egress(sandbox: Captured, short_dir: Path) -> AsyncIterator[Egress]:
     (short_dir / "logs").mkdir()
-    egress = Egress(short_dir, capture=sandbox.capture, user=_USER, nameservers=(NAMESERVER,))
+    egress = _egress(short_dir, sandbox)
     try:
         yield egress
     finally:
@@ -154,7 +167,7 @@ async def test_it_outlives_the_daemon_that_started_it(
     await egress.apply("one", _OPEN)
     await egress.close(end=False)
     assert await _reaches(namespace) == "b'x'"
-    heir = Egress(short_dir, capture=sandbox.capture, user=_USER, nameservers=(NAMESERVER,))
+    heir = _egress(short_dir, sandbox)
     try:
         await heir.adopt({"one": _OPEN})
         assert await _reaches(namespace) == "b'x'"

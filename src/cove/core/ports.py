@@ -9,6 +9,7 @@ from cove.models.isolation import DriverReport
 from cove.models.network import EgressPolicy, NetworkReport
 from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus
+from cove.models.secrets import EgressSecret
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 
@@ -56,6 +57,16 @@ class Host(Protocol):
 
         Raises:
             CoveError: SANDBOX_NOT_FOUND; UNSUPPORTED: its driver has no networks, or this machine cannot.
+        """
+        ...
+
+    async def set_secrets(self, sandbox_id: str, changed: tuple[EgressSecret, ...], removed: tuple[str, ...]) -> None:
+        """Give it secrets, in place of those of the same names, and take those away that are named in `removed`; in
+        force at once, also for what is connected, and kept while it is stopped.
+
+        Raises:
+            CoveError: SANDBOX_NOT_FOUND; INVALID_REQUEST when it would have too many; HOST_UNAVAILABLE or DISK_FULL:
+                then it may be called again.
         """
         ...
 

@@ -11,6 +11,7 @@ from cove.models.hosts import SandboxSpec
 from cove.models.identifiers import SANDBOX_ID
 from cove.models.limits import Limits
 from cove.models.network import MAX_RULES, EgressPolicy, Rule
+from cove.models.secrets import MAX_SECRETS, PLACEHOLDER_PREFIX, EgressSecret, SecretHosts, SecretName, SecretPlace
 from cove.models.templates import CapturedDirectory, TemplateDerivation, is_ownable
 
 _STRICT: Final = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -49,6 +50,29 @@ class StrictPolicy(EgressPolicy):
     internal: Annotated[tuple[Rule, ...], Field(max_length=0)] = ()
 
 
+class StrictSecret(EgressSecret):
+    """A secret whose every part is bounded."""
+
+    model_config = _STRICT
+
+    name: SecretName
+    placeholder: str = Field(pattern=rf"^{PLACEHOLDER_PREFIX}[0-9a-f]{{32}}$", max_length=64)
+    hosts: SecretHosts
+    places: frozenset[SecretPlace] = Field(min_length=1)
+
+
+def _together(secrets: tuple[StrictSecret, ...]) -> tuple[StrictSecret, ...]:
+    """As the egress program takes them: all in one packet."""
+    if len({secret.name for secret in secrets}) < len(secrets):
+        raise ValueError("two secrets have the same name")
+    if len({secret.placeholder for secret in secrets}) < len(secrets):
+        raise ValueError("two secrets have the same placeholder")
+    return secrets
+
+
+Secrets = Annotated[tuple[StrictSecret, ...], Field(max_length=MAX_SECRETS), AfterValidator(_together)]
+
+
 class StrictSpec(SandboxSpec):
     """A specification whose every part is bounded."""
 
@@ -61,6 +85,7 @@ class StrictSpec(SandboxSpec):
     deadline: Deadline | None = None
     owned_directories: Owned = ()
     network: StrictPolicy | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    secrets: Secrets = Field(default=(), repr=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @model_validator(mode="after")
     def _known_limits(self) -> Self:
@@ -146,6 +171,16 @@ class NetworkArguments(BaseModel):
 
     sandbox_id: SandboxId
     policy: StrictPolicy | None
+
+
+class SecretsArguments(BaseModel):
+    """For `set_secrets`."""
+
+    model_config = _STRICT
+
+    sandbox_id: SandboxId
+    changed: Secrets = Field(repr=False)
+    removed: tuple[SecretName, ...] = Field(max_length=MAX_SECRETS)
 
 
 class NetworkReportArguments(BaseModel):

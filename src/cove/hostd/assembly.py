@@ -21,6 +21,7 @@ from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.local_host import LocalHost
 from cove.hostd.networks import SandboxNetworks
+from cove.hostd.secrets import SandboxSecrets
 from cove.hostd.template_versions import TemplateVersions
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
@@ -42,6 +43,11 @@ def run_directory(data_dir: Path) -> Path:
 def builds_directory(data_dir: Path) -> Path:
     """What builds of templates have left, on its way from the control plane to the host."""
     return data_dir / "builds"
+
+
+def authority_directory(data_dir: Path) -> Path:
+    """Keys that nobody but the host's own programs may read: of the egress authority, and of sealed secrets."""
+    return data_dir / "authority"
 
 
 def build_host(
@@ -135,6 +141,8 @@ def _build(
     run_dir = run_dir.absolute()  # helper programs work in another directory
     _prepare(run_dir)
     drivers = _drivers(data_dir, run_dir, embedded=embedded)
+    authority = authority_directory(data_dir).absolute()
+    secrets = SandboxSecrets(run_dir / "secrets", key=authority / "secrets.key")
     return LocalHost(
         host_id=socket.gethostname(),
         drivers=drivers,
@@ -145,9 +153,12 @@ def _build(
         max_sandboxes=max_sandboxes,
         builds=builds_directory(data_dir),
         preload=not embedded,
+        secrets=secrets,
         networks=SandboxNetworks(
             run_dir,
             drivers,
+            secrets=secrets,
+            authority=authority,
             user=EGRESS_USER if os.geteuid() == 0 else None,
             internal=internal,
             nameservers=nameservers,

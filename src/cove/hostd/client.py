@@ -15,6 +15,7 @@ from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
 from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.secrets import EgressSecret
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 _CALL_SECONDS: Final = 60.0
@@ -70,6 +71,11 @@ class RemoteHost:
         """In force when this returns."""
         wanted = None if policy is None else policy.model_dump(mode="json")
         await self._call("set_network", {"sandbox_id": sandbox_id, "policy": wanted})
+
+    async def set_secrets(self, sandbox_id: str, changed: tuple[EgressSecret, ...], removed: tuple[str, ...]) -> None:
+        """In force when this returns."""
+        given = [secret.model_dump(mode="json") for secret in changed]
+        await self._call("set_secrets", {"sandbox_id": sandbox_id, "changed": given, "removed": list(removed)})
 
     async def network(self, sandbox_id: str, after: int) -> NetworkReport:
         """Of one sandbox."""

@@ -5,19 +5,23 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from cove.egress import wire
+from cove.host.authority import Authority
 from cove.models.errors import CoveError, error
 from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.secrets import EgressSecret
 
 Capture = Callable[[str], Awaitable[Sequence[socket.socket]]]
+_Message = dict[str, Any]
 
 _CALL_SECONDS: Final = 10.0
+_SECRETS: Final = "secrets"
 _log = structlog.get_logger(__name__)
 
 
@@ -33,25 +37,35 @@ class Egress:
         run_dir: Path,
         *,
         capture: Capture,
+        secrets_of: Callable[[str], tuple[EgressSecret, ...]],
+        authority: Callable[[], Authority],
         user: int | None,
         nameservers: Sequence[str] = (),
+        trust: Path | None = None,
         outlives: bool = True,
     ) -> None:
         """
         Args:
             capture: the sockets to which everything goes that a sandbox sends, as `cove.host.capturing` makes them.
+            secrets_of: the secrets that a sandbox has now.
+            authority: that signs for servers towards sandboxes with secrets; asked for when there is one.
             user: that the program takes on, where this is root.
             nameservers: that it asks instead of this machine's.
+            trust: a file with certificates of authorities that it trusts for servers, beside this machine's.
             outlives: whether it goes on when this process is gone.
         """
         self._path = run_dir / wire.SOCKET_NAME
         self._log = run_dir / "logs" / "egress.log"
         self._capture = capture
+        self._secrets_of = secrets_of
+        self._authority = authority
         self._user = user
         self._nameservers = tuple(nameservers)
+        self._trust = trust
         self._outlives = outlives
         self._tether: int | None = None
         self._channel: socket.socket | None = None
+        self._has_authority = False
         self._watched: socket.socket | None = None
         self._mending: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -64,12 +78,21 @@ class Egress:
             CoveError: what capturing raises; HOST_UNAVAILABLE.
         """
         if sandbox_id in self._policies:
-            await self._call({"call": "apply", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")})
+            await self._call(_applying(sandbox_id, policy))
         elif policy.is_closed:
             return
         else:
             await self._open(sandbox_id, policy)
         self._policies[sandbox_id] = policy
+
+    async def refresh_secrets(self, sandbox_id: str) -> None:
+        """What `secrets_of` says about a sandbox has changed: in force when this returns.
+
+        Raises:
+            CoveError: HOST_UNAVAILABLE; it is told with the next call.
+        """
+        if sandbox_id in self._policies:
+            await self._call(self._secrets_message(sandbox_id))
 
     async def report(self, sandbox_id: str, *, after: int) -> NetworkReport:
         """What a sandbox did; entries with a sequence above `after`.
@@ -88,7 +111,7 @@ class Egress:
             with contextlib.suppress(CoveError):
                 await self._call({"call": "close", "sandbox": sandbox_id})
 
-    async def adopt(self, policies: dict[str, EgressPolicy]) -> None:
+    async def adopt(self, policies: Mapping[str, EgressPolicy]) -> None:
         """Find the program of an earlier daemon: what it serves goes on, and it forgets everything else.
 
         Args:
@@ -122,42 +145,62 @@ class Egress:
     async def _adopt_one(self, sandbox_id: str, policy: EgressPolicy) -> None:
         """Closed, if it cannot be opened: everything else of the sandbox goes on."""
         try:
+            if sandbox_id in self._policies:
+                await self._call(*self._secrets_before(sandbox_id), _applying(sandbox_id, policy))
+                return
             await self.apply(sandbox_id, policy)
         except CoveError as problem:
             _log.warning("not_captured", sandbox=sandbox_id, problem=str(problem))
 
     async def _open(self, sandbox_id: str, policy: EgressPolicy) -> None:
+        """Its secrets are there before its first connection."""
         async with self._captured(sandbox_id) as descriptors:
-            await self._call(_opening(sandbox_id, policy), descriptors)
+            await self._call(*self._secrets_before(sandbox_id), _opening(sandbox_id, policy), descriptors=descriptors)
 
-    async def _call(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> Any:
+    async def _call(self, *messages: _Message, descriptors: Sequence[int] = ()) -> Any:
+        """One program takes all of them, one after the other; the answer to the last."""
         async with self._turn:
             try:
                 async with asyncio.timeout(_CALL_SECONDS):
-                    return await self._exchange(message, descriptors)
+                    return await self._exchange(messages, descriptors)
             except (OSError, EOFError, TimeoutError) as problem:
                 self._hang_up()
                 raise error("HOST_UNAVAILABLE", "The egress program does not answer.") from problem
 
-    async def _exchange(self, message: dict[str, Any], descriptors: Sequence[int]) -> Any:
+    async def _exchange(self, messages: Sequence[_Message], descriptors: Sequence[int]) -> Any:
         try:
-            return await self._ask(message, descriptors)
+            return await self._ask(messages, descriptors)
         except (OSError, EOFError):
             # It has died: the next one is told all that this one was.
             self._hang_up()
-            return await self._ask(message, descriptors)
+            return await self._ask(messages, descriptors)
 
-    async def _ask(self, message: dict[str, Any], descriptors: Sequence[int]) -> Any:
+    async def _ask(self, messages: Sequence[_Message], descriptors: Sequence[int]) -> Any:
+        """Descriptors belong to the last message."""
         if self._channel is None:
             self._channel = await self._connect() or await self._launch()
-        await wire.send(self._channel, message, descriptors)
-        answer, _ = await wire.receive(self._channel)
-        if "error" in answer:
-            raise error("INTERNAL_ERROR", f"The egress program refuses: {str(answer['error'])[:300]}")
-        return answer.get("ok")
+        *first, last = messages
+        for message in first:
+            await self._ask_one(self._channel, message)
+        return await self._ask_one(self._channel, last, descriptors)
+
+    async def _ask_one(self, channel: socket.socket, message: _Message, descriptors: Sequence[int] = ()) -> Any:
+        private = message["call"] == _SECRETS
+        if private and not self._has_authority:
+            await _told(channel, _vouching(self._authority()), private=True)
+            self._has_authority = True
+        return await _told(channel, message, descriptors, private=private)
+
+    def _secrets_message(self, sandbox_id: str) -> _Message:
+        secrets = [secret.model_dump(mode="json") for secret in self._secrets_of(sandbox_id)]
+        return {"call": _SECRETS, "sandbox": sandbox_id, "secrets": secrets}
+
+    def _secrets_before(self, sandbox_id: str) -> list[_Message]:
+        return [self._secrets_message(sandbox_id)] if self._secrets_of(sandbox_id) else []
 
     def _hang_up(self) -> None:
         self._watch_no_more()
+        self._has_authority = False
         if self._channel:
             self._channel.close()
             self._channel = None
@@ -214,6 +257,8 @@ class Egress:
                 words += ["--user", str(self._user)]
             for nameserver in self._nameservers:
                 words += ["--nameserver", nameserver]
+            if self._trust is not None:
+                words += ["--trust", str(self._trust)]
             log = held.enter_context(self._log.open("ab"))
             starter = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cove.egress", *words),
@@ -239,8 +284,9 @@ class Egress:
         for sandbox_id, policy in list(self._policies.items()):
             try:
                 async with self._captured(sandbox_id) as descriptors:
-                    await wire.send(channel, _opening(sandbox_id, policy), descriptors)
-                    await wire.receive(channel)
+                    for message in self._secrets_before(sandbox_id):
+                        await self._ask_one(channel, message)
+                    await self._ask_one(channel, _opening(sandbox_id, policy), descriptors)
             except CoveError as problem:
                 _log.warning("not_captured", sandbox=sandbox_id, problem=str(problem))
                 self._policies.pop(sandbox_id)
@@ -256,5 +302,23 @@ class Egress:
                 sock.close()
 
 
-def _opening(sandbox_id: str, policy: EgressPolicy) -> dict[str, Any]:
+async def _told(channel: socket.socket, message: _Message, descriptors: Sequence[int] = (), *, private: bool) -> Any:
+    """`private`: what the program says to it may repeat what nobody else is to see."""
+    await wire.send(channel, message, descriptors)
+    answer, _ = await wire.receive(channel)
+    if "error" in answer:
+        why = "" if private else f": {str(answer['error'])[:300]}"
+        raise error("INTERNAL_ERROR", f"The egress program refuses {message['call']!r}{why}")
+    return answer.get("ok")
+
+
+def _opening(sandbox_id: str, policy: EgressPolicy) -> _Message:
     return {"call": "open", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")}
+
+
+def _applying(sandbox_id: str, policy: EgressPolicy) -> _Message:
+    return {"call": "apply", "sandbox": sandbox_id, "policy": policy.model_dump(mode="json")}
+
+
+def _vouching(authority: Authority) -> _Message:
+    return {"call": "authority", "certificate": authority.certificate, "key": authority.key}

@@ -16,6 +16,7 @@ from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
 from cove.hostd.changes import ChangeLog
 from cove.hostd.networks import SandboxNetworks
+from cove.hostd.secrets import SandboxSecrets
 from cove.hostd.template_versions import TemplateVersions, is_version
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
@@ -23,6 +24,7 @@ from cove.models.identifiers import is_sandbox_id
 from cove.models.isolation import DriverReport, Isolation
 from cove.models.limits import MUST_HOLD, Limits
 from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.secrets import EgressSecret
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
 _STRONGEST_FIRST: Final = (Isolation.MICROVM, Isolation.GVISOR, Isolation.NAMESPACE, Isolation.FAKE)
@@ -54,6 +56,7 @@ class LocalHost:
         builds: Path,
         preload: bool = True,
         networks: SandboxNetworks,
+        secrets: SandboxSecrets,
         ceilings: Mapping[str, int] | None = None,
         server_uid: int | None = None,
     ) -> None:
@@ -63,10 +66,12 @@ class LocalHost:
             versions: of the templates that sandboxes stand on.
             builds: the directory in which the control plane leaves what builds have made.
             preload: let warm processes import the template's modules ahead.
+            secrets: the same that `networks` has.
             ceilings: the most that a sandbox may be given, by the names of `CEILINGS`.
             server_uid: the user, beside root, who may connect to agents; None leaves their sockets to this process'.
         """
         self._networks = networks
+        self._secrets = secrets
         self._ceilings = ceilings or {}
         self._server_uid = server_uid
         self._preload = preload
@@ -105,6 +110,7 @@ class LocalHost:
         self._versions.forget_except({record.template_digest for record in self._records.values()})
         for driver in self._drivers.values():
             await driver.sweep(known)
+        self._secrets.load(known)
         await self._networks.adopt(self._records.values())
         self._sweeper = asyncio.create_task(self._watch_deadlines())
 
@@ -165,13 +171,21 @@ class LocalHost:
             await _refuse_unenforceable(driver, spec)
             if spec.network_required:
                 self._networks.refuse_unless_possible(driver, spec.network)
-            async with self._starts:
-                record = _marked(await or_doubt(driver, driver.create(spec, template)), driver)
-            record = await self._with_network(driver, record, spec)
-            await self._keep(driver, record, template)
+            self._secrets.keep(spec.sandbox_id, spec.secrets)
+            record = await self._started(spec.model_copy(update={"secrets": ()}), driver, template)
+        except BaseException:
+            self._secrets.forget(spec.sandbox_id)
+            raise
         finally:
             self._creating.discard(spec.sandbox_id)
         self._register(record)
+        return record
+
+    async def _started(self, spec: SandboxSpec, driver: RuntimeDriver, template: TemplateManifest) -> SandboxRecord:
+        async with self._starts:
+            record = _marked(await or_doubt(driver, driver.create(spec, template)), driver)
+        record = await self._with_network(driver, record, spec)
+        await self._keep(driver, record, template)
         return record
 
     async def _with_network(self, driver: RuntimeDriver, record: SandboxRecord, spec: SandboxSpec) -> SandboxRecord:
@@ -210,6 +224,7 @@ class LocalHost:
             await self._networks.forget(sandbox_id)
             await self._drivers[record.isolation].destroy(record)
             self._records.pop(sandbox_id, None)
+            self._secrets.forget(sandbox_id)
             self._store.remove(sandbox_id)
 
     async def stop(self, sandbox_id: str, env_vars: Mapping[str, str]) -> None:
@@ -269,6 +284,12 @@ class LocalHost:
             if not _stopped(record):
                 await self._networks.apply(record, policy)
             self._update(self._existing(sandbox_id).model_copy(update={"network": policy}))
+
+    async def set_secrets(self, sandbox_id: str, changed: tuple[EgressSecret, ...], removed: tuple[str, ...]) -> None:
+        """Written down, then in force: what a daemon that dies in between has not said, the next one says."""
+        async with self._locks.hold(sandbox_id):
+            self._existing(sandbox_id)
+            await self._networks.set_secrets(sandbox_id, changed, removed)
 
     async def network(self, sandbox_id: str, after: int) -> NetworkReport:
         """As the egress program counted it."""

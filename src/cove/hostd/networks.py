@@ -1,15 +1,19 @@
 """The way out of this host's sandboxes: who has one, and within which policy."""
 
+import functools
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cove.drivers.base import RuntimeDriver
+from cove.host.authority import load_authority
 from cove.hostd.egress import Egress
+from cove.hostd.secrets import SandboxSecrets
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, SandboxRecord
 from cove.models.isolation import Isolation
 from cove.models.network import EgressPolicy, EnforcedPolicy, NetworkReport
+from cove.models.secrets import EgressSecret
 
 
 class SandboxNetworks:
@@ -20,21 +24,36 @@ class SandboxNetworks:
         run_dir: Path,
         drivers: Mapping[Isolation, RuntimeDriver],
         *,
+        secrets: SandboxSecrets,
+        authority: Path,
         user: int | None,
         internal: Sequence[str] = (),
         nameservers: Sequence[str] = (),
+        trust: Path | None = None,
         outlives: bool = True,
     ) -> None:
         """
         Args:
+            secrets: of this host's sandboxes.
+            authority: the directory of the authority (`cove.host.authority`).
             internal: rules for what may be reached although its addresses are not public: the operator's word, given
                 to the host itself, so that no control plane can widen it.
-            user, nameservers, outlives: as in `Egress`.
+            user, nameservers, trust, outlives: as in `Egress`.
         """
         self._drivers = drivers
         self._internal = tuple(internal)
         self._records: dict[str, SandboxRecord] = {}
-        self._egress = Egress(run_dir, capture=self._capture, user=user, nameservers=nameservers, outlives=outlives)
+        self._secrets = secrets
+        self._egress = Egress(
+            run_dir,
+            capture=self._capture,
+            secrets_of=secrets.of,
+            authority=functools.partial(load_authority, authority),
+            user=user,
+            nameservers=nameservers,
+            trust=trust,
+            outlives=outlives,
+        )
 
     def refuse_unless_possible(self, driver: RuntimeDriver, policy: EgressPolicy | None) -> None:
         """Before anything is touched.
@@ -59,6 +78,11 @@ class SandboxNetworks:
         self.refuse_unless_possible(self._drivers[record.isolation], policy)
         self._records[record.sandbox_id] = record
         await self._egress.apply(record.sandbox_id, self._enforced(record, policy))
+
+    async def set_secrets(self, sandbox_id: str, changed: Iterable[EgressSecret], removed: Collection[str]) -> None:
+        """See `core.ports.Host`; what is written down is what a program of the next minute is told."""
+        self._secrets.merge(sandbox_id, changed, removed)
+        await self._egress.refresh_secrets(sandbox_id)
 
     async def report(self, record: SandboxRecord, *, after: int) -> NetworkReport:
         """What the sandbox did since it runs.

@@ -19,6 +19,7 @@ from cove.hostd.arguments import (
     NetworkReportArguments,
     NoArguments,
     SandboxArguments,
+    SecretsArguments,
     StopArguments,
     TemplateArguments,
 )
@@ -41,6 +42,7 @@ CALLS: Final[Mapping[str, tuple[type[pydantic.BaseModel], pydantic.TypeAdapter[A
     "claim": (DeadlineArguments, pydantic.TypeAdapter(SandboxRecord)),
     "set_deadline": (DeadlineArguments, pydantic.TypeAdapter(None)),
     "set_network": (NetworkArguments, pydantic.TypeAdapter(None)),
+    "set_secrets": (SecretsArguments, pydantic.TypeAdapter(None)),
     "network": (NetworkReportArguments, pydantic.TypeAdapter(NetworkReport)),
     "pause": (SandboxArguments, pydantic.TypeAdapter(None)),
     "resume": (SandboxArguments, pydantic.TypeAdapter(None)),

@@ -8,6 +8,7 @@ from cove.models.base import Contract
 from cove.models.isolation import DriverReport, Isolation
 from cove.models.limits import Limits
 from cove.models.network import EgressPolicy
+from cove.models.secrets import EgressSecret
 
 
 class SandboxSpec(Contract):
@@ -26,6 +27,7 @@ class SandboxSpec(Contract):
         network: what it may reach; None: nothing.
         network_required: whether it is refused where there are no networks; otherwise it has none then, and its record
             says so.
+        secrets: whose placeholders become values on the way out.
     """
 
     sandbox_id: str
@@ -39,6 +41,7 @@ class SandboxSpec(Contract):
     owned_directories: tuple[str, ...] = ()
     network: EgressPolicy | None = None
     network_required: bool = False
+    secrets: tuple[EgressSecret, ...] = Field(default=(), repr=False)
 
 
 class HostState(StrEnum):

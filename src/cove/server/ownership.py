@@ -18,7 +18,10 @@ STORE_NAME: Final = "cove.db"
 STORE_DIRECTORY: Final = "store"
 OWN_DIRECTORIES: Final = (STORE_DIRECTORY, "keys", "uploads", "builds", "audit", "run/server")
 """Of the server's user, mode 0700."""
-_ROOTS: Final = ("layers", "templates", "checkpoints", "run", "run/sandboxes", "run/sockets", "run/disks", "run/gvisor")
+_ROOTS: Final = (
+    *("layers", "templates", "trust", "authority", "checkpoints"),
+    *("run", "run/sandboxes", "run/secrets", "run/sockets", "run/disks", "run/gvisor"),
+)
 _MOST: Final = 200_000
 _DEEPEST: Final = 8
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
