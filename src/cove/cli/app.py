@@ -16,6 +16,7 @@ from cove.cli import (
     run,
     sandbox_create,
     sandbox_net,
+    sandbox_preview,
     sandbox_show,
     sandboxes,
     serve,
@@ -41,6 +42,7 @@ templates.app.command("build")(template_build.build)
 sandboxes.app.command("create")(sandbox_create.create)
 sandboxes.app.command("show")(sandbox_show.show)
 sandboxes.app.command("net")(sandbox_net.net)
+sandboxes.app.command("preview")(sandbox_preview.preview)
 # Options of ours go before the id; what follows the command belongs to the command.
 sandboxes.app.command("exec", context_settings={"allow_interspersed_args": False})(processes.execute)
 sandboxes.app.command("shell")(terminal.shell)

@@ -8,6 +8,7 @@ from cove.cli import output
 from cove.cli.environment import variables
 from cove.cli.limit_options import LimitsAsked, resources_asked, unenforced
 from cove.cli.network_options import Allowed, Denied, Internet, Preset, policy_asked
+from cove.cli.sandbox_preview import Access
 from cove.cli.sandboxes import ApiKey, AsJson, BaseUrl
 
 
@@ -28,6 +29,7 @@ def create(
     network: Preset = None,
     allow: Allowed = None,
     deny: Denied = None,
+    preview_access: Access = None,
     base_url: BaseUrl = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -51,6 +53,7 @@ def create(
             resources=resources_asked(limit),
             isolation=isolation,
             network=policy_asked(allow, deny, network, internet=internet),
+            preview_access=preview_access,
         )
     if as_json:
         output.print_json(made.model_dump(mode="json", exclude={"auth_token", "token_expires_at"}))

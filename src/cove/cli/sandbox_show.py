@@ -39,6 +39,7 @@ def _facts(info: "SandboxInfo") -> list[tuple[str, object]]:
         ("template", info.template_name or info.template_id or "-"),
         ("isolation", wall),
         ("network", shown_policy(info.network)),
+        ("previews", info.preview_access or "-"),
         ("expires", output.until(info.expires_at)),
     ]
     limits = info.limits

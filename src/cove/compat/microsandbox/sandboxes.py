@@ -204,7 +204,7 @@ class NamedSandboxes:
     async def _about_ports(self, config: SandboxConfig, info: SandboxInfo) -> list[str]:
         sandbox = AsyncSandbox(info, self.control)
         return [
-            f"Port {port} is reached at {await sandbox.get_preview_url(port)}; no port of the host is opened."
+            f"Port {port} is reached at {await sandbox.get_open_preview_url(port)}; no port of the host is opened."
             for port in config.guest_ports[:_SHOWN_ENTRIES]
         ]
 

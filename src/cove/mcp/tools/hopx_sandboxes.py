@@ -175,7 +175,7 @@ async def resume_sandbox(call: Call, arguments: OfSandbox) -> Answer:
 async def get_preview_url(call: Call, arguments: PortArguments) -> Answer:
     """Where a program in it is reached from outside."""
     sandbox = AsyncSandbox(await call.caller.control.get(arguments.sandbox_id), call.caller.control)
-    url = await sandbox.get_preview_url(arguments.port)
+    url = await sandbox.get_open_preview_url(arguments.port)
     return Answer(PreviewResult(preview_url=url, port=arguments.port, sandbox_id=arguments.sandbox_id))
 
 

@@ -1,5 +1,6 @@
 """Programs in a sandbox that listen on a port, as they are reached from outside."""
 
+from cove.models.agent import AGENT_PORT
 from cove.models.previews import DEFAULT_LINK_SECONDS, PreviewAccess, PreviewLink
 from cove.models.sandboxes import SandboxInfo
 from cove.sdk._addresses import preview_url
@@ -35,6 +36,13 @@ class AsyncPreviews:
             InvalidRequest: `port` is not from 1 to 65535, or the agent's own.
         """
         return await self._control.preview_link(self.info.id, port, expires_in=expires_in)
+
+    async def get_open_preview_url(self, port: int) -> str:
+        """The address at which whoever is given it reaches a program inside now: as `get_preview_url`, or a link for an
+        hour where that is needed."""
+        if self.info.preview_access is not PreviewAccess.TOKEN or port == AGENT_PORT:
+            return await self.get_preview_url(port)
+        return (await self.preview_link(port)).url
 
     async def set_preview_access(self, access: PreviewAccess | str) -> None:
         """Change who may reach programs inside, from the next request on: `public` is everybody who knows the sandbox's
