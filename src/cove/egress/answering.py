@@ -18,6 +18,7 @@ from cove.egress.names_seen import NamesSeen
 from cove.egress.policy import Policy
 from cove.egress.resolving import LookupFailed, NoSuchName, Upstream, addresses_in
 from cove.models.host_names import canonical_name
+from cove.models.network import RefusalCause
 
 LONGEST_QUESTION: Final = 1232
 """One name, and what EDNS adds (RFC 6891), padding included (RFC 8467)."""
@@ -87,7 +88,7 @@ class Answerer:
             return response
         except LookupFailed as problem:
             response.set_rcode(dns.rcode.SERVFAIL)
-            self._note(name, asked.rdtype, str(problem))
+            self._note(name, asked.rdtype, str(problem), cause=RefusalCause.HOST)
             return response
         refusal = self._add(response, name, records, policy) if records else None
         if refusal is not None:
@@ -124,8 +125,15 @@ class Answerer:
             response.use_edns(0, 0, query.payload, options=[dns.edns.EDEOption(dns.edns.EDECode.BLOCKED, reason[:200])])
         return response
 
-    def _note(self, name: str, kind: dns.rdatatype.RdataType, refusal: str | None) -> None:
-        self._journal.add("dns", dns.rdatatype.to_text(kind), name=name, refusal=refusal)
+    def _note(
+        self,
+        name: str,
+        kind: dns.rdatatype.RdataType,
+        refusal: str | None,
+        *,
+        cause: RefusalCause = RefusalCause.POLICY,
+    ) -> None:
+        self._journal.add("dns", dns.rdatatype.to_text(kind), name=name, refusal=refusal, cause=cause)
 
 
 def _is_plain(message: bytes) -> bool:

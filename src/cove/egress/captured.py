@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -18,7 +18,7 @@ from cove.egress.names_seen import NamesSeen
 from cove.egress.policy import Policy
 from cove.egress.resolving import Upstream
 from cove.linux.redirection import DNS_PORT, close_datagrams, close_streams, open_datagrams, open_streams
-from cove.models.network import EnforcedPolicy, NetworkReport
+from cove.models.network import EgressEntry, EgressTotals, EnforcedPolicy, NetworkReport
 
 MAX_CONNECTIONS: Final = 512
 """Of one sandbox at the same time; more wait, at most as many as the kernel lets wait."""
@@ -34,7 +34,15 @@ _log = structlog.get_logger(__name__)
 class CapturedSandbox:
     """Serves one sandbox; its sockets belong to it."""
 
-    def __init__(self, sockets: Sequence[socket.socket], upstream: Upstream, pipes: Pipes) -> None:
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        upstream: Upstream,
+        pipes: Pipes,
+        *,
+        note: Callable[[EgressEntry], None] | None = None,
+    ) -> None:
+        """`note` is told of everything that it did."""
         self._loop = asyncio.get_running_loop()
         for sock in sockets:
             sock.setblocking(False)
@@ -44,7 +52,7 @@ class CapturedSandbox:
         self._pipes = pipes
         self._bandwidth = Bandwidth()
         self._names = NamesSeen()
-        self._journal = Journal()
+        self._journal = Journal(note=note)
         self._answerer = Answerer(upstream, self._names, self._journal)
         self._asked_for = EnforcedPolicy()
         self._policy = Policy.of(self._asked_for)
@@ -69,6 +77,10 @@ class CapturedSandbox:
     def report(self, *, after: int) -> NetworkReport:
         """What it did."""
         return self._journal.report(after=after).model_copy(update={"policy": self._asked_for})
+
+    def totals(self) -> EgressTotals:
+        """What it did, in sums."""
+        return self._journal.totals()
 
     async def end(self) -> None:
         """Cut everything and give the sockets up."""

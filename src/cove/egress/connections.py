@@ -18,10 +18,12 @@ from cove.egress.names_seen import NamesSeen
 from cove.egress.policy import Policy
 from cove.egress.refusals import BAD_GATEWAY, Refused
 from cove.egress.resolving import LookupFailed, NoSuchName, Upstream
+from cove.egress.segments import segments
 from cove.egress.streams import Plain, Stream
 from cove.egress.web_requests import Connect, Host, WebRequests
 from cove.linux.readiness import readable
 from cove.models.addresses import IpAddress
+from cove.models.network import RefusalCause
 
 FIRST_BYTES_SECONDS: Final = 30.0
 _ACCESS_DENIED: Final = b"\x15\x03\x03\x00\x02\x02\x31"
@@ -78,21 +80,24 @@ class Connection:
         place = self._place = _wanted(self.inside)
         began = time.monotonic()
         refusal: str | None = None
+        cause = RefusalCause.POLICY
         self.journal.connections += 1
         self.journal.open_connections += 1
         try:
             await self._go(place)
         except Refused as problem:
-            refusal = str(problem)
+            refusal, cause = str(problem), problem.cause
             self._tell()
         except asyncio.CancelledError:
-            refusal = "the policy was changed, or the sandbox ended"
+            refusal, cause = "the policy was changed, or the sandbox ended", RefusalCause.CUT
             self._reset()
             raise
         except OSError as problem:
             # The connection broke; what was carried until then is known.
             refusal = None if self.sent_bytes or self.received_bytes else problem.strerror
+            cause = RefusalCause.HOST
         finally:
+            packets = segments(self.inside)
             self.inside.close()
             self.journal.open_connections -= 1
             self.journal.add(
@@ -101,8 +106,10 @@ class Connection:
                 port=place.port,
                 name=place.name,
                 refusal=refusal,
+                cause=cause,
                 sent_bytes=self.sent_bytes,
                 received_bytes=self.received_bytes,
+                packets=packets,
                 seconds=time.monotonic() - began,
             )
 
@@ -171,9 +178,9 @@ class Connection:
         try:
             found = await self.upstream.addresses(place.name)
         except NoSuchName:
-            raise Refused(f"there is no host {place.name}") from None
+            raise Refused(f"there is no host {place.name}", cause=RefusalCause.HOST) from None
         except LookupFailed as problem:
-            raise Refused(str(problem)) from None
+            raise Refused(str(problem), cause=RefusalCause.HOST) from None
         refusal: str | None = f"{place.name} has no address"
         passed: list[IpAddress] = []
         for address in found:

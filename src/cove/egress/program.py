@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import struct
@@ -13,8 +14,9 @@ import structlog
 from cove.egress import wire
 from cove.egress.captured import CapturedSandbox
 from cove.egress.carrying import Pipes
+from cove.egress.log_file import LogFile
 from cove.egress.resolving import Upstream
-from cove.models.network import EnforcedPolicy
+from cove.models.network import EgressTotals, EnforcedPolicy
 
 LONELY_SECONDS: Final = 30.0
 """Without a sandbox and without a host daemon it ends after so long."""
@@ -27,7 +29,9 @@ class EgressProgram:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._pipes = Pipes()
+        self._log = LogFile()
         self._sandboxes: dict[str, CapturedSandbox] = {}
+        self._ended = EgressTotals()
         self._callers: set[asyncio.Task[None]] = set()
         self._end = asyncio.Event()
         self._changed = asyncio.Event()
@@ -47,6 +51,7 @@ class EgressProgram:
                 caller.cancel()
             await asyncio.gather(*self._callers, return_exceptions=True)
             await asyncio.gather(*(one.end() for one in self._sandboxes.values()), return_exceptions=True)
+            await self._log.close()
             self._pipes.close()
 
     def end(self) -> None:
@@ -86,6 +91,8 @@ class EgressProgram:
                 await wire.send(caller, await self._answer(message, descriptors))
 
     async def _answer(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        if message.get("call") == "log":
+            return self._keep_log(message, descriptors)
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         try:
             return {"ok": await self._call(message, sockets)}
@@ -96,6 +103,17 @@ class EgressProgram:
         finally:
             for sock in sockets:
                 sock.close()
+
+    def _keep_log(self, message: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """The one call that comes with a file."""
+        try:
+            self._log.write_to(descriptors[0] if descriptors else None, max_bytes=int(message["max_bytes"]))
+        except (KeyError, TypeError, ValueError, OSError) as problem:
+            return {"error": f"this log cannot be kept: {problem}"}
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return {"ok": None}
 
     async def _call(self, message: dict[str, Any], sockets: list[socket.socket]) -> Any:
         match message["call"]:
@@ -108,6 +126,8 @@ class EgressProgram:
             case "report":
                 report = self._sandboxes[str(message["sandbox"])].report(after=int(message["after"]))
                 return report.latest(wire.REPORTED_ENTRIES).model_dump(mode="json")
+            case "totals":
+                return self._totals(message.get("sandbox")).model_dump(mode="json")
             case "list":
                 return sorted(self._sandboxes)
             case "end":
@@ -118,7 +138,8 @@ class EgressProgram:
 
     async def _open(self, sandbox_id: str, policy: EnforcedPolicy, sockets: list[socket.socket]) -> None:
         await self._close(sandbox_id)
-        sandbox = CapturedSandbox([sock.dup() for sock in sockets], self._upstream, self._pipes)
+        note = functools.partial(self._log.add, sandbox_id)
+        sandbox = CapturedSandbox([sock.dup() for sock in sockets], self._upstream, self._pipes, note=note)
         try:
             sandbox.apply(policy)
         except BaseException:
@@ -131,7 +152,14 @@ class EgressProgram:
         sandbox = self._sandboxes.pop(sandbox_id, None)
         if sandbox:
             await sandbox.end()
+            self._ended = self._ended.plus(sandbox.totals())
             self._changed.set()
+
+    def _totals(self, sandbox_id: str | None) -> EgressTotals:
+        """Of one sandbox, or of all since this program runs."""
+        if sandbox_id is not None:
+            return self._sandboxes[sandbox_id].totals()
+        return functools.reduce(EgressTotals.plus, (one.totals() for one in self._sandboxes.values()), self._ended)
 
 
 def _is_own(caller: socket.socket) -> bool:

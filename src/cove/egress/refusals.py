@@ -2,9 +2,17 @@
 
 from typing import Final
 
+from cove.models.network import RefusalCause
+
 FORBIDDEN: Final = 403
 UNREADABLE: Final = 400
 BAD_GATEWAY: Final = 502
+
+_CAUSES: Final = {
+    FORBIDDEN: RefusalCause.POLICY,
+    UNREADABLE: RefusalCause.REQUEST,
+    BAD_GATEWAY: RefusalCause.HOST,
+}
 
 
 class Refused(Exception):
@@ -14,8 +22,10 @@ class Refused(Exception):
     Attributes:
         status: with which a web request is answered (RFC 9110 §15): `FORBIDDEN`, or `BAD_GATEWAY` where the host
             outside is the cause.
+        cause: follows from the status, unless it is given.
     """
 
-    def __init__(self, reason: str, *, status: int = FORBIDDEN) -> None:
+    def __init__(self, reason: str, *, status: int = FORBIDDEN, cause: RefusalCause | None = None) -> None:
         super().__init__(reason)
         self.status = status
+        self.cause = cause or _CAUSES[status]

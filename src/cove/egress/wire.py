@@ -1,7 +1,7 @@
 """What the host daemon and the egress program say to each other, on a unix socket (SOCK_SEQPACKET).
 
 One JSON object a packet; each request has one answer. Requests: {"call": name, "sandbox": id, ...}; answers:
-{"ok": value} or {"error": text}. `open` comes with the sandbox's captured sockets.
+{"ok": value} or {"error": text}. `open` comes with the sandbox's captured sockets, `log` with the file to write to.
 """
 
 import json

@@ -119,6 +119,21 @@ NO_NETWORK = NetworkPolicy(preset=NetworkPreset.NONE)
 PUBLIC_INTERNET = NetworkPolicy(preset=NetworkPreset.PUBLIC)
 
 
+class RefusalCause(StrEnum):
+    """Why something did not come about, roughly; the reason says it in words.
+
+    `policy`: it is not allowed. `secret`: a secret was about to go where it may not. `request`: it cannot be read.
+    `host`: the place outside is nowhere, does not answer or is not what it claims to be. `cut`: it was allowed, until
+    the policy was changed or the sandbox ended.
+    """
+
+    POLICY = "policy"
+    SECRET = "secret"  # noqa: S105 (a word for people)
+    REQUEST = "request"
+    HOST = "host"
+    CUT = "cut"
+
+
 class EgressEntry(Contract):
     """One connection that has ended or was refused, or one look-up.
 
@@ -128,7 +143,8 @@ class EgressEntry(Contract):
         kind: `tcp`, `tls`, `http` or `dns`.
         name: the host, where it is known.
         address: of the place; empty for a look-up.
-        allowed: whether it came about; `reason` says why not.
+        allowed: whether it came about; `reason` and `cause` say why not.
+        sent_packets, received_packets: TCP segments between the sandbox and what carries them on (tcp(7), TCP_INFO).
         seconds: how long it lasted.
     """
 
@@ -140,20 +156,43 @@ class EgressEntry(Contract):
     port: int = 0
     allowed: bool
     reason: str = ""
+    cause: RefusalCause | None = None
     sent_bytes: int = 0
     received_bytes: int = 0
+    sent_packets: int = 0
+    received_packets: int = 0
     seconds: float = 0.0
 
 
 class EgressTotals(Contract):
-    """Since the sandbox has its network. Bytes are those of connections, without their packets' heads."""
+    """Since the sandbox has its network.
+
+    Attributes:
+        sent_bytes, received_bytes: of connections, without their packets' heads.
+        sent_packets, received_packets: of connections that have ended; see `EgressEntry`.
+        refused: connections and look-ups that did not come about; `refusals` says how many for which cause.
+    """
 
     sent_bytes: int = 0
     received_bytes: int = 0
+    sent_packets: int = 0
+    received_packets: int = 0
     open_connections: int = 0
     connections: int = 0
     lookups: int = 0
     refused: int = 0
+    refusals: dict[RefusalCause, int] = {}
+
+    def plus(self, other: "EgressTotals") -> "EgressTotals":
+        """Of both together."""
+        mine, more = dict(self), dict(other)
+        refusals = {
+            cause: self.refusals.get(cause, 0) + other.refusals.get(cause, 0)
+            for cause in RefusalCause
+            if cause in self.refusals or cause in other.refusals
+        }
+        sums = {name: mine[name] + more[name] for name in mine if name != "refusals"}
+        return EgressTotals(**sums, refusals=refusals)
 
 
 class NetworkReport(Contract):
