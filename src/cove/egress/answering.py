@@ -108,9 +108,10 @@ class Answerer:
         if records.rdtype not in _ADDRESS_KINDS:
             response.answer.append(dns.rrset.from_rdata_list(owner, ttl, list(records)))
             return None
-        passed = [address for address in addresses_in(records) if policy.on_resolved(name, address).allowed]
+        addresses = addresses_in(records)
+        passed = [address for address in addresses if policy.on_resolved(name, address).allowed]
         if not passed:
-            return policy.on_resolved(name, addresses_in(records)[0]).refusal
+            return policy.on_resolved(name, addresses[0]).refusal if addresses else None
         self._names.remember(name, passed)
         kind = dns.rdatatype.to_text(records.rdtype)
         response.answer.append(dns.rrset.from_text_list(owner, ttl, "IN", kind, [str(one) for one in passed]))
