@@ -432,14 +432,17 @@ def test_no_answer_breaks_the_reader(data: st.DataObject) -> None:
 
 def test_resolv_conf_is_followed(tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
-    servers = NameServers(file=file)
+    now = 0.0
+    servers = NameServers(file=file, clock=lambda: now)
     assert servers.in_order() == [("127.0.0.1", 53)], "what resolv.conf(5) says of none"
     file.write_text(
         "# a comment\nsearch example\nnameserver 192.0.2.1\nnameserver nonsense\nnameserver 2001:db8::1 x\n"
     )
     both = [("192.0.2.1", 53), ("2001:db8::1", 53)]
     assert servers.in_order() == both
-    servers.prefer(both[1])
+    servers.avoid(both[0])
     assert servers.in_order() == both[::-1]
+    now = 31.0
+    assert servers.in_order() == both
     file.write_text("nameserver 192.0.2.2\n")
     assert servers.in_order() == [("192.0.2.2", 53)]

@@ -134,13 +134,13 @@ class Upstream:
                             async with asyncio.timeout(0.4 * self._seconds):
                                 answer = await _ask(server, question)
                         except TimeoutError:
+                            self._servers.avoid(server)
                             continue
                         except BadAnswer as problem:
                             reason = str(problem)
                         except OSError as problem:
                             reason = f"a name server is not reachable: {problem.strerror}"
                         else:
-                            self._servers.prefer(server)
                             self._kept.put(question, answer)
                             return answer
                         servers.remove(server)
