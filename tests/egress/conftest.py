@@ -17,6 +17,7 @@ from tests.internet_servers import NAMESERVER
 from cove.egress.captured import CapturedSandbox
 from cove.egress.carrying import Pipes
 from cove.egress.resolving import Upstream
+from cove.egress.termination import Termination
 from cove.models.network import EnforcedPolicy, NetworkReport
 
 SECONDS = 20.0
@@ -96,7 +97,7 @@ async def inside(internet: Internet, tmp_path: Path) -> AsyncIterator[Inside]:
         stack.callback(os.close, namespace)
         pipes = Pipes()
         stack.callback(pipes.close)
-        served = CapturedSandbox(sockets, Upstream((NAMESERVER,)), pipes)
+        served = CapturedSandbox(sockets, Upstream((NAMESERVER,)), pipes, Termination())
         try:
             yield Inside(namespace, served, internet.certificate.authority, tmp_path)
         finally:

@@ -16,7 +16,9 @@ import dns.rrset
 from cove.egress.journal import Journal
 from cove.egress.names_seen import NamesSeen
 from cove.egress.policy import Policy
+from cove.egress.refusals import Refused
 from cove.egress.resolving import LookupFailed, NoSuchName, Upstream, addresses_in
+from cove.egress.secrets import NO_SECRETS
 from cove.models.host_names import canonical_name
 from cove.models.network import RefusalCause
 
@@ -34,12 +36,17 @@ _PASSED_KINDS: Final = (
 
 
 class Answerer:
-    """For one sandbox."""
+    """For one sandbox.
+
+    Attributes:
+        secrets: whose placeholders are no names.
+    """
 
     def __init__(self, upstream: Upstream, names: NamesSeen, journal: Journal) -> None:
         self._upstream = upstream
         self._names = names
         self._journal = journal
+        self.secrets = NO_SECRETS
 
     async def answer(self, question: bytes, policy: Policy, *, size: int | None) -> bytes | None:
         """The answer to a message; None when it deserves none.
@@ -76,6 +83,10 @@ class Answerer:
             return self._refuse(query, asked.name.to_text()[:255], str(problem))
         if asked.rdclass != dns.rdataclass.IN:
             return self._refuse(query, name, "only questions of class IN are answered")
+        try:
+            self.secrets.forbid(name.encode(), "a name that is looked up")
+        except Refused as problem:
+            return self._refuse(query, name, str(problem))
         verdict = policy.on_lookup(name)
         if verdict.refusal is not None:
             return self._refuse(query, name, verdict.refusal)

@@ -17,8 +17,11 @@ from cove.egress.journal import Journal
 from cove.egress.names_seen import NamesSeen
 from cove.egress.policy import Policy
 from cove.egress.resolving import Upstream
+from cove.egress.secrets import Secrets
+from cove.egress.termination import SandboxTermination, Termination
 from cove.linux.redirection import DNS_PORT, close_datagrams, close_streams, open_datagrams, open_streams
 from cove.models.network import EgressEntry, EgressTotals, EnforcedPolicy, NetworkReport
+from cove.models.secrets import EgressSecret
 
 MAX_CONNECTIONS: Final = 512
 """Of one sandbox at the same time; more wait, at most as many as the kernel lets wait."""
@@ -39,6 +42,7 @@ class CapturedSandbox:
         sockets: Sequence[socket.socket],
         upstream: Upstream,
         pipes: Pipes,
+        termination: Termination,
         *,
         note: Callable[[EgressEntry], None] | None = None,
     ) -> None:
@@ -51,6 +55,7 @@ class CapturedSandbox:
         self._upstream = upstream
         self._pipes = pipes
         self._bandwidth = Bandwidth()
+        self._termination = SandboxTermination(termination)
         self._names = NamesSeen()
         self._journal = Journal(note=note)
         self._answerer = Answerer(upstream, self._names, self._journal)
@@ -73,6 +78,10 @@ class CapturedSandbox:
             self._close_sockets()
         else:
             self._open_sockets()
+
+    def use(self, secrets: Sequence[EgressSecret]) -> None:
+        """Put these secrets into requests, from the next one on, and no others."""
+        self._termination.secrets = self._answerer.secrets = Secrets.of(secrets)
 
     def report(self, *, after: int) -> NetworkReport:
         """What it did."""
@@ -139,6 +148,7 @@ class CapturedSandbox:
             journal=self._journal,
             pipes=self._pipes,
             bandwidth=self._bandwidth,
+            termination=self._termination,
         )
         is_dns = inside.getsockname()[1] == DNS_PORT
         task = asyncio.create_task(self._answer_stream(inside) if is_dns else connection.handle())

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from cove.egress.refusals import BAD_GATEWAY, Refused
 from cove.egress.resolving import LookupFailed, NoSuchName, Upstream
 from cove.egress.segments import segments
 from cove.egress.streams import Plain, Stream
+from cove.egress.termination import SandboxTermination
 from cove.egress.web_requests import Connect, Host, WebRequests
 from cove.linux.readiness import readable
 from cove.models.addresses import IpAddress
@@ -61,10 +63,12 @@ class Connection:
     journal: Journal
     pipes: Pipes
     bandwidth: Bandwidth
+    termination: SandboxTermination
     sent_bytes: int = 0
     received_bytes: int = 0
     _opening: Opening = field(default_factory=Other)
     _place: Place | None = None
+    _is_terminated: bool = False
 
     def is_still_allowed(self) -> bool:
         """Whether the policy, as it is now, would let it go where it goes."""
@@ -116,7 +120,7 @@ class Connection:
     async def _go(self, place: Place) -> None:
         if place.address.is_loopback:
             raise Refused("it came to the capturing socket itself")
-        if self.policy.looks_at_names and not self._is_known(place):
+        if self._looks_at_names(place.port) and not self._is_known(place):
             if not self.policy.a_name_may_open(place.port):
                 self._unnamed(place)
             self._opening = await self._first_bytes()
@@ -126,16 +130,23 @@ class Connection:
                 return
             if place.port in _WEB_PORTS and self.policy.denies_names and not _is_named(self._opening):
                 raise Refused("without a host's name it cannot be told from one that is denied")
+            if self.termination.secrets and isinstance(self._opening, Tls) and self._opening.name is not None:
+                place.kind, place.name = "tls", self._opening.name
+                await self._terminate(place)
+                return
             addresses = await self._named(place) if isinstance(self._opening, Tls) else self._unnamed(place)
         else:
             addresses = self._unnamed(place) if not place.name else await self._addresses(place)
         await self._carry(place, addresses)
 
+    def _looks_at_names(self, port: int) -> bool:
+        return self.policy.looks_at_names or (bool(self.termination.secrets) and self.policy.a_name_may_open(port))
+
     def _is_known(self, place: Place) -> bool:
         """Whether the rule for this port names the host that our resolver led the program here for: then nothing has
         to be read first, and a protocol where the server speaks first works.
         """
-        if place.port in _WEB_PORTS:
+        if place.port in _WEB_PORTS or self.termination.secrets.has_port(place.port):
             return False
         for name in self.names.of(place.address):
             if self.policy.on_name(name, place.port).allowed:
@@ -172,6 +183,7 @@ class Connection:
         Raises:
             Refused: the host may not be reached, or is nowhere.
         """
+        self.termination.secrets.forbid(place.name.encode(), "the name of a host")
         verdict = self.policy.on_name(place.name, place.port)
         if verdict.refusal is not None:
             raise Refused(verdict.refusal)
@@ -207,9 +219,30 @@ class Connection:
             place.name = ""
             return Plain(await self._dial(place, self._unnamed(place)))
 
-        await self._requests(place, Plain(self.inside), connect)
+        await self._requests(place, Plain(self.inside), connect, is_tls=False)
 
-    async def _requests(self, place: Place, inside: Stream, connect: Connect) -> None:
+    async def _terminate(self, place: Place) -> None:
+        """TLS of a sandbox with secrets: requests are read, and go on to the host that the connection is for."""
+        await self._addresses(place)
+        self._is_terminated = True
+        inside = await self.termination.accept(self.inside, place.name)
+
+        async def connect(host: Host) -> Stream:
+            if host != place.name:
+                raise Refused(f"it names another host than its connection, which is to {place.name}")
+            outside = await self._dial(place, await self._addresses(place))
+            return await self.termination.connect(outside, place.name)
+
+        try:
+            await self._requests(place, inside, connect, is_tls=True)
+        except ssl.SSLError as problem:
+            raise Refused(f"the program broke TLS off: {problem.reason}") from None
+        finally:
+            inside.close()
+
+    async def _requests(self, place: Place, inside: Stream, connect: Connect, *, is_tls: bool) -> None:
+        _keep_alive(self.inside)
+
         async def sent(count: int) -> None:
             self._sent(count)
             await self.bandwidth.sent.pace(count)
@@ -218,7 +251,17 @@ class Connection:
             self._received(count)
             await self.bandwidth.received.pace(count)
 
-        await WebRequests(inside, port=place.port, connect=connect, sent=sent, received=received).serve()
+        requests = WebRequests(
+            inside,
+            port=place.port,
+            is_tls=is_tls,
+            secrets=lambda: self.termination.secrets,
+            buffering=self.termination.buffering,
+            connect=connect,
+            sent=sent,
+            received=received,
+        )
+        await requests.serve()
 
     async def _carry(self, place: Place, addresses: tuple[IpAddress, ...]) -> None:
         with await self._dial(place, addresses) as outside:
@@ -273,6 +316,8 @@ class Connection:
     def _tell(self) -> None:
         """Let the program see at once that it was refused: an alert to TLS, a reset to everything else."""
         with contextlib.suppress(OSError):
+            if self._is_terminated:
+                return
             if isinstance(self._opening, Tls | Unreadable):
                 self.inside.send(_ACCESS_DENIED, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             elif not isinstance(self._opening, Http):

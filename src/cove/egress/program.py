@@ -16,18 +16,23 @@ from cove.egress.captured import CapturedSandbox
 from cove.egress.carrying import Pipes
 from cove.egress.log_file import LogFile
 from cove.egress.resolving import Upstream
+from cove.egress.termination import Termination
 from cove.models.network import EgressTotals, EnforcedPolicy
+from cove.models.secrets import EgressSecret
 
 LONELY_SECONDS: Final = 30.0
 """Without a sandbox and without a host daemon it ends after so long."""
+_SECRETS: Final = pydantic.TypeAdapter(tuple[EgressSecret, ...])
 _log = structlog.get_logger("cove.egress")
 
 
 class EgressProgram:
     """Takes calls of the host daemon; sandboxes go on while there is none, so that one can be replaced."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, termination: Termination) -> None:
         self._upstream = upstream
+        self._termination = termination
+        self._secrets: dict[str, tuple[EgressSecret, ...]] = {}
         self._pipes = Pipes()
         self._log = LogFile()
         self._sandboxes: dict[str, CapturedSandbox] = {}
@@ -96,7 +101,11 @@ class EgressProgram:
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         try:
             return {"ok": await self._call(message, sockets)}
-        except (KeyError, TypeError, pydantic.ValidationError) as problem:
+        except pydantic.ValidationError as problem:
+            # Without what was given: that may be a secret.
+            wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problem.errors(include_input=False)]
+            return {"error": f"not a call: {'; '.join(wrong)}"[:500]}
+        except (KeyError, TypeError, ValueError) as problem:
             return {"error": f"not a call: {problem}"[:500]}
         except OSError as problem:
             return {"error": f"the sandbox's sockets cannot be used: {problem.strerror}"}
@@ -121,8 +130,13 @@ class EgressProgram:
                 await self._open(str(message["sandbox"]), EnforcedPolicy.model_validate(message["policy"]), sockets)
             case "apply":
                 self._sandboxes[str(message["sandbox"])].apply(EnforcedPolicy.model_validate(message["policy"]))
+            case "authority":
+                self._termination.become(str(message["certificate"]), str(message["key"]))
+            case "secrets":
+                self._use(str(message["sandbox"]), _SECRETS.validate_python(message["secrets"]))
             case "close":
                 await self._close(str(message["sandbox"]))
+                self._secrets.pop(str(message["sandbox"]), None)
             case "report":
                 report = self._sandboxes[str(message["sandbox"])].report(after=int(message["after"]))
                 return report.latest(wire.REPORTED_ENTRIES).model_dump(mode="json")
@@ -139,14 +153,25 @@ class EgressProgram:
     async def _open(self, sandbox_id: str, policy: EnforcedPolicy, sockets: list[socket.socket]) -> None:
         await self._close(sandbox_id)
         note = functools.partial(self._log.add, sandbox_id)
-        sandbox = CapturedSandbox([sock.dup() for sock in sockets], self._upstream, self._pipes, note=note)
+        sandbox = CapturedSandbox(
+            [sock.dup() for sock in sockets], self._upstream, self._pipes, self._termination, note=note
+        )
         try:
+            sandbox.use(self._secrets.get(sandbox_id, ()))
             sandbox.apply(policy)
         except BaseException:
             await sandbox.end()
             raise
         self._sandboxes[sandbox_id] = sandbox
         self._changed.set()
+
+    def _use(self, sandbox_id: str, secrets: tuple[EgressSecret, ...]) -> None:
+        """From now on, or from when it is opened."""
+        self._secrets[sandbox_id] = secrets
+        if not secrets:
+            del self._secrets[sandbox_id]
+        if sandbox_id in self._sandboxes:
+            self._sandboxes[sandbox_id].use(secrets)
 
     async def _close(self, sandbox_id: str) -> None:
         sandbox = self._sandboxes.pop(sandbox_id, None)

@@ -1,4 +1,4 @@
-"""Plain HTTP/1 requests, one by one: on one connection each of them may name another host (RFC 9112 §3.2)."""
+"""HTTP/1 requests, one by one: on one connection each of them may name another host (RFC 9112 §3.2)."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,8 @@ from typing import Final, cast
 import h11
 
 from cove.egress.refusals import BAD_GATEWAY, FORBIDDEN, UNREADABLE, Refused
+from cove.egress.rewriting import Headers, Rewriting
+from cove.egress.secrets import Destination, Secrets
 from cove.egress.streams import Stream
 from cove.models.addresses import IpAddress
 from cove.models.host_names import canonical_host
@@ -18,6 +20,7 @@ _MAX_HEAD: Final = 64 * 1024
 _IDLE_SECONDS: Final = 120.0
 _LINGER_SECONDS: Final = 2.0
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_SWITCHING: Final = 101
 _HOP_BY_HOP: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive"})
 
 _SAID: Final = {
@@ -34,21 +37,39 @@ Pace = Callable[[int], Awaitable[None]]
 class WebRequests:
     """Serves one connection that a program made: each request goes to the host that it names, if it may."""
 
-    def __init__(self, inside: Stream, *, port: int, connect: Connect, sent: Pace, received: Pace) -> None:
+    def __init__(
+        self,
+        inside: Stream,
+        *,
+        port: int,
+        is_tls: bool,
+        secrets: Callable[[], Secrets],
+        buffering: asyncio.Semaphore,
+        connect: Connect,
+        sent: Pace,
+        received: Pace,
+    ) -> None:
         """
         Args:
             port: that the program connected to; the one that requests name must be the same.
+            is_tls: whether TLS was taken off them, and is put on again by `connect`.
+            secrets: of the sandbox, at the moment.
+            buffering: for bodies that are held as a whole.
             connect: to a host; raises `Refused` when it may not be.
             sent, received: told of the bytes that the program in the sandbox has sent, and gets; they return when
                 those may be carried on.
         """
         self._inside = inside
         self._port = port
+        self._is_tls = is_tls
+        self._secrets = secrets
+        self._buffering = buffering
         self._connect = connect
         self._sent, self._received = sent, received
         self._client = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
         self._outside: Stream | None = None
         self._host: Host = ""
+        self._was_used = False
 
     async def serve(self) -> None:
         """Until either side ends.
@@ -61,8 +82,9 @@ class WebRequests:
             while await self._serve_one():
                 self._client.start_next_cycle()
         except Refused as problem:
-            await self._answer(problem)
-            raise
+            said = Refused(self._secrets().scrub_text(str(problem)), status=problem.status)
+            await self._answer(said)
+            raise said from None
         finally:
             self._drop()
 
@@ -70,14 +92,28 @@ class WebRequests:
         """Whether another request may follow."""
         try:
             request = await self._next_from_program()
-            if not isinstance(request, h11.Request):
-                return False
-            server = await self._to(self._host_of(request))
         except h11.RemoteProtocolError as problem:
-            raise Refused(f"its request cannot be read: {problem}", status=UNREADABLE) from None
+            raise _unreadable(problem) from None
+        if not isinstance(request, h11.Request):
+            return False
+        host = self._host_of(request)
+        named = Destination(host if isinstance(host, str) else "", self._port, over_tls=self._is_tls)
+        rewriting = Rewriting(self._secrets(), named)
+        request = rewriting.request(request)
+        if not rewriting.buffers_body:
+            return await self._pass(request, host, rewriting, None)
+        async with self._buffering:
+            body = rewriting.whole_body(await self._whole_body())
+            return await self._pass(_with_length(request, len(body)), host, rewriting, body)
+
+    async def _pass(self, request: h11.Request, host: Host, rewriting: Rewriting, body: bytes | None) -> bool:
+        outside = await self._to(host)
         try:
-            return await self._exchange(request, server)
+            return await self._exchange(request, rewriting, body, outside)
         except h11.RemoteProtocolError as problem:
+            if self._was_used and self._client.our_state is h11.SEND_RESPONSE:
+                # The host has hung up on a kept connection meanwhile: the program sees that, and knows what to do.
+                return False
             raise Refused(f"the host's answer cannot be read: {problem}", status=BAD_GATEWAY) from None
 
     def _host_of(self, request: h11.Request) -> Host:
@@ -90,85 +126,158 @@ class WebRequests:
         target = request.target
         if request.method == b"CONNECT":
             raise Refused("CONNECT is for proxies; there is none to ask")
-        if target.startswith(b"http://"):
-            named = target[len(b"http://") :].partition(b"/")[0]
+        scheme = b"https://" if self._is_tls else b"http://"
+        if target.startswith(scheme):
+            named = target[len(scheme) :].partition(b"/")[0]
             if names != [named]:
                 raise Refused("it names two different hosts")
         elif not target.startswith((b"/", b"*")):
-            raise Refused("its target is neither a path nor an http:// URL")
+            raise Refused("its target is neither a path nor a URL of its kind")
         if len(names) != 1:
             raise Refused("it names no host, or more than one")
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
             # The other side could take another part of it for the next request (RFC 9112 §6.1).
             raise Refused("it says in two ways how long its body is")
-        host, port = _authority(names[0])
+        host, port = _authority(names[0], 443 if self._is_tls else 80)
         if port != self._port:
             raise Refused(f"it names port {port} on a connection to port {self._port}")
         return host
 
     async def _to(self, host: Host) -> Stream:
-        if self._outside is None or host != self._host or self._outside.has_ended():
+        self._was_used = self._outside is not None and host == self._host and not self._outside.has_ended()
+        if self._outside is None or not self._was_used:
             self._drop()
             self._outside = await self._connect(host)
             self._host = host
         return self._outside
 
-    async def _exchange(self, request: h11.Request, outside: Stream) -> bool:
+    async def _exchange(self, request: h11.Request, rewriting: Rewriting, body: bytes | None, outside: Stream) -> bool:
         server = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
-        headers = [(name, value) for name, value in request.headers if name not in _HOP_BY_HOP]
-        upgrade = [(b"connection", b"upgrade")] if any(name == b"upgrade" for name, _ in headers) else []
-        await self._to_server(
-            server,
-            outside,
-            h11.Request(method=request.method, target=request.target, headers=headers + upgrade, http_version=b"1.1"),
-        )
-        body = asyncio.create_task(self._pass_body(server, outside))
+        await self._to_server(server, outside, self._outgoing(request))
+        sending = asyncio.create_task(self._pass_body(server, outside, rewriting, body))
+        answering = asyncio.create_task(self._pass_response(server, outside, rewriting))
         try:
-            final = await self._pass_response(server, outside)
+            await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() and isinstance(problem := sending.exception(), Refused):
+                raise problem
+            final = await answering
         finally:
-            body.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError, h11.ProtocolError):
-                await body
-        if final is None or not body.done() or body.cancelled():
+            was_sent = sending.done()
+            for task in (sending, answering):
+                task.cancel()
+            await asyncio.gather(sending, answering, return_exceptions=True)
+        if final is h11.SWITCHED_PROTOCOL:
+            await self._switch(server, outside, rewriting)
+        if final is not h11.DONE or not was_sent or sending.exception():
             return False
-        keeps = server.our_state is h11.DONE and server.their_state is h11.DONE
-        if not keeps:
+        if server.our_state is not h11.DONE or server.their_state is not h11.DONE:
             self._drop()
         return self._client.our_state is h11.DONE and self._client.their_state is h11.DONE
+
+    def _outgoing(self, request: h11.Request) -> h11.Request:
+        headers = [(name, value) for name, value in request.headers if name not in _HOP_BY_HOP]
+        if self._is_tls:
+            # Everything else would be carried without being understood.
+            headers = [one for one in headers if one[0] != b"upgrade" or one[1].lower() == b"websocket"]
+        upgrade = [(b"connection", b"upgrade")] if any(name == b"upgrade" for name, _ in headers) else []
+        return h11.Request(method=request.method, target=request.target, headers=headers + upgrade, http_version=b"1.1")
 
     def _drop(self) -> None:
         if self._outside:
             self._outside.close()
             self._outside = None
 
-    async def _pass_body(self, server: h11.Connection, outside: Stream) -> None:
+    async def _whole_body(self) -> bytes:
+        """Of a length that was looked at."""
+        body = bytearray()
         while True:
-            event = await self._next_from_program()
+            event = await self._next_of_body()
             if isinstance(event, h11.Data):
-                await self._to_server(server, outside, h11.Data(data=bytes(event.data)))
+                body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                await self._to_server(server, outside, h11.EndOfMessage(headers=event.headers))
+                return bytes(body)
+            else:
+                raise Refused("it ended in its request's body", status=UNREADABLE)
+
+    async def _next_of_body(self) -> h11.Event | type[h11.PAUSED]:
+        try:
+            return await self._next_from_program()
+        except h11.RemoteProtocolError as problem:
+            raise _unreadable(problem) from None
+
+    async def _pass_body(
+        self, server: h11.Connection, outside: Stream, rewriting: Rewriting, body: bytes | None
+    ) -> None:
+        if body is not None:
+            await self._to_server(server, outside, h11.Data(data=body))
+            await self._to_server(server, outside, h11.EndOfMessage())
+            return
+        while True:
+            event = await self._next_of_body()
+            if isinstance(event, h11.Data):
+                await self._to_server(server, outside, h11.Data(data=rewriting.body(bytes(event.data))))
+            elif isinstance(event, h11.EndOfMessage):
+                if rest := rewriting.body_end():
+                    await self._to_server(server, outside, h11.Data(data=rest))
+                trailers = rewriting.trailers(list(event.headers))
+                await self._to_server(server, outside, h11.EndOfMessage(headers=trailers))
                 return
             else:
                 return
 
-    async def _pass_response(self, server: h11.Connection, outside: Stream) -> bool | None:
+    async def _pass_response(
+        self, server: h11.Connection, outside: Stream, rewriting: Rewriting
+    ) -> type[h11.DONE] | type[h11.SWITCHED_PROTOCOL] | None:
         """None when nothing more can follow on this connection."""
         while True:
             event = await self._next_from_server(server, outside)
             if isinstance(event, h11.InformationalResponse | h11.Response):
-                if event.status_code == 101:
-                    raise Refused("switching protocols is not carried over plain HTTP")
-                headers = [(name, value) for name, value in event.headers if name not in _HOP_BY_HOP]
-                kind = type(event)
-                await self._to_program(kind(status_code=event.status_code, headers=headers, reason=event.reason))
+                await self._pass_head(rewriting.answer(event))
+                if event.status_code == _SWITCHING:
+                    return h11.SWITCHED_PROTOCOL
             elif isinstance(event, h11.Data):
-                await self._to_program(h11.Data(data=bytes(event.data)))
+                for piece in rewriting.answered(bytes(event.data)):
+                    await self._to_program(h11.Data(data=piece))
             elif isinstance(event, h11.EndOfMessage):
-                await self._to_program(h11.EndOfMessage(headers=event.headers))
-                return True
+                if rest := rewriting.answered_end():
+                    await self._to_program(h11.Data(data=rest))
+                await self._to_program(h11.EndOfMessage(headers=rewriting.answered_headers(list(event.headers))))
+                return h11.DONE
             else:
                 return None
+
+    async def _pass_head(self, answer: h11.InformationalResponse | h11.Response) -> None:
+        if answer.status_code == _SWITCHING and not self._is_tls:
+            raise Refused("switching protocols is not carried over plain HTTP")
+        headers: Headers = [(name, value) for name, value in answer.headers if name not in _HOP_BY_HOP]
+        if answer.status_code == _SWITCHING:
+            headers.append((b"connection", b"upgrade"))
+        await self._to_program(type(answer)(status_code=answer.status_code, headers=headers, reason=answer.reason))
+
+    async def _switch(self, server: h11.Connection, outside: Stream, rewriting: Rewriting) -> None:
+        """Carry what is no HTTP any more, until either side ends (RFC 6455)."""
+
+        async def out(data: bytes) -> None:
+            await self._sent(len(data))
+            await outside.send(data)
+
+        async def back(data: bytes) -> None:
+            for piece in rewriting.answered(data):
+                await self._received(len(piece))
+                await self._inside.send(piece)
+
+        directions = {
+            asyncio.create_task(_pump(self._client.trailing_data[0], self._inside, out)),
+            asyncio.create_task(_pump(server.trailing_data[0], outside, back)),
+        }
+        try:
+            done, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            for direction in done:
+                await direction
+        finally:
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
 
     async def _next_from_program(self) -> h11.Event | type[h11.PAUSED]:
         while True:
@@ -238,19 +347,41 @@ class WebRequests:
                 await self._inside.discard()
 
 
+async def _pump(first: bytes, source: Stream, target: Callable[[bytes], Awaitable[None]]) -> None:
+    data = first or await source.receive(_CHUNK)
+    while data:
+        await target(data)
+        data = await source.receive(_CHUNK)
+
+
+def _with_length(request: h11.Request, length: int) -> h11.Request:
+    """With another length; and its body is there already, so that nobody has to be asked for it."""
+    headers = [one for one in request.headers if one[0] not in (b"content-length", b"expect")]
+    return h11.Request(
+        method=request.method,
+        target=request.target,
+        headers=[*headers, (b"content-length", b"%d" % length)],
+        http_version=request.http_version,
+    )
+
+
+def _unreadable(problem: h11.RemoteProtocolError) -> Refused:
+    return Refused(f"its request cannot be read: {problem}", status=UNREADABLE)
+
+
 def _broke(problem: OSError) -> h11.RemoteProtocolError:
     """The host's side of the connection did: for the program that is an answer that cannot be read."""
     return h11.RemoteProtocolError(problem.strerror or "the connection broke")
 
 
-def _authority(value: bytes) -> tuple[Host, int]:
+def _authority(value: bytes, default: int) -> tuple[Host, int]:
     """Host and port that a `Host` field names."""
     try:
         text = value.decode("ascii")
-        place, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "80")
+        place, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
         host = canonical_host(place if colon else text)
     except ValueError as problem:
         raise Refused(f"the host that it names cannot be read: {problem}") from None
     if colon and not _PORT.fullmatch(port):
         raise Refused(f"{port[:20]!r} is no port")
-    return host, int(port) if colon else 80
+    return host, int(port) if colon else default
