@@ -137,6 +137,8 @@ class CapturedSandbox:
                 self._loop.call_later(_PAUSE_SECONDS, self._accept_again)
                 return
             inside.setblocking(False)
+            # Small pieces of an answer would wait for each other: 40 ms, measured (tcp(7)).
+            inside.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._serve(inside)
 
     def _serve(self, inside: socket.socket) -> None:
