@@ -3,10 +3,7 @@
 import asyncio
 import contextlib
 import signal
-import sys
 from typing import Final
-
-import structlog
 
 from cove.cli.attachments import LocalAttacher, attach_named
 from cove.cli.local_server import Start
@@ -18,6 +15,7 @@ from cove.mcp.standard_streams import Wire
 from cove.mcp.stdio import serve_stdio
 from cove.mcp.toolsets import Toolset
 from cove.models.errors import CoveError
+from cove.program_logs import log_to_stderr
 
 _CLEAN_UP_SECONDS: Final = 1.0
 _FAREWELL_SECONDS: Final = 2.0
@@ -29,7 +27,7 @@ def serve(options: Options, wire: Wire, begun: Start | CoveError | None) -> int:
     Returns:
         The exit code.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     return asyncio.run(_session(options, wire, begun))
 
 

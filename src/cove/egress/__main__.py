@@ -9,13 +9,12 @@ import socket
 import sys
 from pathlib import Path
 
-import structlog
-
 from cove.egress.program import EgressProgram
 from cove.egress.resolving import Upstream
 from cove.egress.termination import Termination
 from cove.linux.privileges import drop_bounding_set, drop_capabilities, forbid_new_privileges, last_capability
 from cove.linux.process import set_dumpable
+from cove.program_logs import log_to_stderr
 
 
 def main() -> int:
@@ -28,7 +27,7 @@ def main() -> int:
     parser.add_argument("--trust", action="append", default=[], help="file of certificates (PEM) that vouch for hosts")
     parser.add_argument("--user", type=int, default=-1, help="user and group id to take on, where it is root")
     arguments = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     trusted = [Path(file).read_text(encoding="ascii", errors="replace") for file in arguments.trust]
