@@ -169,6 +169,7 @@ class FakeHost:
                 "display_name": derivation.display_name,
                 "own_layers": ("/nowhere",),
                 "isolation": derivation.isolation,
+                "network": derivation.network,
                 "limits": derivation.limits,
             }
         )

@@ -16,6 +16,7 @@ from cove.models.errors import CoveError
 from cove.models.execution import CommandRequest, CommandResult
 from cove.models.hosts import SandboxRecord
 from cove.models.isolation import Isolation
+from cove.models.network import NetworkPolicy
 from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredTemplate
 from cove.models.template_builds import BuildStatus, BuildTemplate
@@ -111,6 +112,25 @@ async def test_a_build_becomes_a_template_of_its_tenant(building: Building) -> N
     assert creation.sandbox.limits.memory_mb == 2048
     assert building.world.host.ids == {creation.sandbox.id}, "the sandbox of the build is gone"
     assert not list((building.world.directory / "builds").iterdir())
+
+
+async def test_a_template_says_what_its_sandboxes_may_reach(building: Building) -> None:
+    network = {"allow": ["api.example.com"], "preset": "none"}
+    row = await building.ended(await building.builds.start(ALICE, request(RUN, network=network)))
+    host, world = building.world.host, building.world
+    assert host.specs[-1].network is None
+    assert host.manifests[row.host_name].network == NetworkPolicy.model_validate(network)
+    asked: tuple[tuple[str, dict[str, object], tuple[str, ...] | None], ...] = (
+        ("mine", {}, ("api.example.com",)),
+        ("mine", {"network": {"allow": ["other.example.com"]}}, ("other.example.com",)),
+        ("mine", {"internet_access": True}, ("*",)),
+        ("mine", {"internet_access": False}, None),
+        ("base", {}, None),
+    )
+    for template, fields, allowed in asked:
+        await world.create(ALICE, template_name=template, **fields)
+        reaches = host.specs[-1].network
+        assert (reaches and reaches.allow) == allowed
 
 
 async def test_a_build_sets_limits_and_isolation(building: Building) -> None:

@@ -15,6 +15,8 @@ import pytest
 from tests.certificates import Signed, sign
 from tests.e2e.running_server import RunningServer, data_directory, running_server, until
 
+from cove.sdk import Sandbox
+
 DOMAIN = "cove.test"
 SECONDS = 30.0
 
@@ -29,10 +31,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             while True:
                 self.wfile.write(b"x" * 65536)
+        if self.headers["Upgrade"]:
+            self.send_response(101)
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Upgrade", "websocket")
+            self.end_headers()
+            self.wfile.write(repr(sorted(self.headers.items())).encode())
+            self.close_connection = True
+            return
         body = repr((self.path, sorted(name.lower() for name in self.headers), self.headers["Host"])).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Set-Cookie", "a=b; Domain=cove.test")
+        self.send_header("Set-Cookie", "__Host-cove-preview=of-the-program; Path=/; Secure")
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *arguments):
@@ -63,18 +74,23 @@ class Place(NamedTuple):
     def host(self, port: int = 3000, sandbox_id: str = "") -> str:
         return f"{port}-{sandbox_id or self.sandbox['id']}.{DOMAIN}"
 
-    def ask(self, path: str = "/", *, host: str, token: str = "", tls: bool = False) -> httpx2.Response:
+    def ask(
+        self, path: str = "/", *, host: str, token: str = "", tls: bool = False, fields: dict[str, str] | None = None
+    ) -> httpx2.Response:
         """Ask under a host name, without resolving it."""
         verify = ssl.create_default_context(cafile=str(self.signed.authority)) if tls else True
-        headers = {"Host": f"{host}:{self.port}"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        headers = (
+            {"Host": f"{host}:{self.port}"} | ({"Authorization": f"Bearer {token}"} if token else {}) | (fields or {})
+        )
         scheme, extensions = ("https", {"sni_hostname": host}) if tls else ("http", {})
         with httpx2.Client(timeout=SECONDS, trust_env=False, verify=verify) as client:
             return client.get(f"{scheme}://127.0.0.1:{self.port}{path}", headers=headers, extensions=extensions)
 
 
-def _sandbox_with_program(server: RunningServer) -> dict[str, Any]:
+def _sandbox_with_program(server: RunningServer, **options: Any) -> dict[str, Any]:
     with httpx2.Client(base_url=server.url, timeout=60, trust_env=False) as api:
-        sandbox = api.post("/v1/sandboxes", json={"template_name": "base", "timeout_seconds": 600}).json()
+        wanted = {"template_name": "base", "timeout_seconds": 600, **options}
+        sandbox = api.post("/v1/sandboxes", json=wanted).json()
         answer = api.post(
             f"/sandboxes/{sandbox['id']}/execute",
             json={"code": START, "language": "python"},
@@ -158,6 +174,64 @@ def test_a_port_on_which_nothing_listens(place: Place) -> None:
     answer = place.ask(host=place.host(3001))
     assert (answer.status_code, answer.json()["code"]) == (502, "PORT_NOT_OPEN")
     assert "port 3001" in answer.json()["message"]
+
+
+def test_a_closed_preview_of_a_sandbox_without_a_network(place: Place) -> None:
+    sandbox = _sandbox_with_program(place.server, preview_access="token", network={"preset": "none"})
+    assert (sandbox["network"], sandbox["preview_access"]) == (None, "token")
+    host = place.host(sandbox_id=sandbox["id"])
+    closed = place.ask("/app", host=host, tls=True)
+    assert (closed.status_code, closed.json()["code"]) == (401, "UNAUTHORIZED")
+    assert place.ask("/app", host=host, tls=True, token=sandbox["auth_token"]).status_code == 200
+    with Sandbox.connect(sandbox["id"], base_url=place.server.url) as opened:
+        link = opened.preview_link(3000, expires_in=300)
+        assert link.url == f"https://{host}:{place.port}/?cove_preview_token={link.token}"
+        pages = {"Accept": "text/html"}
+        exchanged = place.ask(f"/app?cove_preview_token={link.token}&x=1", host=host, tls=True, fields=pages)
+        assert (exchanged.status_code, exchanged.headers["location"]) == (303, "/app?x=1")
+        cookie = exchanged.headers["set-cookie"].partition(";")[0]
+        assert cookie == f"__Host-cove-preview={link.token}"
+        for path, fields in (
+            ("/app?x=1", {"Cookie": cookie}),
+            (f"/app?x=1&cove_preview_token={link.token}", {}),
+            ("/app?x=1", {"X-Cove-Preview-Token": link.token}),
+        ):
+            answer = place.ask(path, host=host, tls=True, fields=fields)
+            assert answer.status_code == 200
+            seen, names, _ = eval(answer.text)
+            assert seen == "/app?x=1"
+            assert {"cookie", "x-cove-preview-token"}.isdisjoint(names)
+            assert answer.headers.get_list("set-cookie") == ["a=b"]
+        shaking = {"Connection": "Upgrade", "Upgrade": "websocket", "Cookie": f"c=1; {cookie}"}
+        spoken = _upgraded(place, host, {**shaking, "Origin": f"https://{host}:{place.port}"})
+        assert spoken.startswith(b"HTTP/1.1 101 ")
+        assert b"'c=1'" in spoken
+        assert link.token.encode() not in spoken
+        assert _upgraded(place, host, {**shaking, "Origin": f"https://{place.host()}"}).startswith(b"HTTP/1.1 403 ")
+        other = place.ask("/", host=place.host(3001, sandbox["id"]), tls=True, fields={"Cookie": cookie})
+        assert other.status_code == 403
+        opened.revoke_preview_links()
+        assert place.ask("/app", host=host, tls=True, fields={"Cookie": cookie}).json()["code"] == "TOKEN_EXPIRED"
+        opened.set_preview_access("public")
+        assert place.ask("/app", host=host, tls=True).status_code == 200
+        opened.kill()
+    gone = place.ask("/", host=host, tls=True, fields={"X-Cove-Preview-Token": link.token})
+    assert (gone.status_code, gone.json()["code"]) == (404, "SANDBOX_NOT_FOUND")
+
+
+def _upgraded(place: Place, host: str, fields: dict[str, str]) -> bytes:
+    """The answer to a WebSocket handshake, and what the program says after it."""
+    lines = [
+        "GET /chat HTTP/1.1",
+        f"Host: {host}:{place.port}",
+        *(f"{name}: {value}" for name, value in fields.items()),
+    ]
+    with socket.create_connection(("127.0.0.1", place.port), SECONDS) as connection:
+        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        heard = b""
+        while (b"\r\n\r\n" not in heard or heard.startswith(b"HTTP/1.1 101 ")) and (data := connection.recv(65536)):
+            heard += data
+        return heard
 
 
 def test_a_sandbox_that_is_killed_ends_its_streams(place: Place) -> None:

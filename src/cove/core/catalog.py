@@ -9,6 +9,7 @@ from cove.core.ports import Host
 from cove.core.storage import Store, UnitOfWork
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
+from cove.models.network import NetworkPolicy
 from cove.models.stored import StoredTemplate
 from cove.models.templates import TemplateManifest
 
@@ -26,6 +27,7 @@ class CatalogEntry:
         packages: name -> version of what is installed in it, as far as the host has said.
         resources: limits of its sandboxes where they ask for none, as far as its builder named them.
         isolation: what its sandboxes must have at least; None leaves it to the server.
+        network: what they may reach where their creates say nothing of it; None leaves it to the server.
     """
 
     template: StoredTemplate
@@ -33,6 +35,7 @@ class CatalogEntry:
     packages: Mapping[str, str]
     resources: Mapping[str, int] = field(default_factory=dict[str, int])
     isolation: Isolation | None = None
+    network: NetworkPolicy | None = None
 
 
 class TemplateCatalog:
@@ -145,7 +148,7 @@ class TemplateCatalog:
         named = template.build.limits if template.build else manifest.resources if manifest else {}
         if manifest is None:
             return CatalogEntry(template, built, {}, named)
-        return CatalogEntry(template, built, manifest.packages, named, manifest.isolation)
+        return CatalogEntry(template, built, manifest.packages, named, manifest.isolation, manifest.network)
 
 
 def _put_all(work: UnitOfWork, manifests: list[TemplateManifest], now: float) -> tuple[StoredTemplate, ...]:

@@ -29,7 +29,7 @@ class CreationPolicy:
         max_limits: the most that a request or a template may ask for; None is no maximum.
         must_hold: names of limits without which no sandbox is started, also where they are defaults.
         create_seconds: a start that takes longer counts as failed.
-        network: for requests that say nothing of a network; None is none.
+        network: for requests that say nothing of a network, of templates that do not either; None is none.
         registries: answers the rules that the preset `package-registries` stands for.
     """
 
@@ -123,13 +123,13 @@ def plan(
         poolable=not own and isolation == policy.isolation and defaults == policy.limits,
         required_limits=own | policy.must_hold,
         env_vars=request.env_vars or {},
-        network=_network(request, policy),
+        network=_network(request, entry, policy),
         network_required=request.network is not None,
         preview_access=request.preview_access,
     )
 
 
-def _network(request: CreateSandbox, policy: CreationPolicy) -> EgressPolicy | None:
+def _network(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy) -> EgressPolicy | None:
     wanted = request.network
     if wanted is not None and request.internet_access is not None:
         raise error(
@@ -140,7 +140,8 @@ def _network(request: CreateSandbox, policy: CreationPolicy) -> EgressPolicy | N
         )
     if wanted is None:
         asked = request.internet_access
-        wanted = policy.network if asked is None else PUBLIC_INTERNET if asked else NO_NETWORK
+        default = policy.network if entry.network is None else entry.network
+        wanted = default if asked is None else PUBLIC_INTERNET if asked else NO_NETWORK
     return None if wanted is None else network_in_force(wanted, policy)
 
 

@@ -286,6 +286,7 @@ class TemplateBuilds:
                 start_command=request.start_command or "",
                 limits=job.limits,
                 isolation=_isolation(job),
+                network=job.base.network if request.network is None else request.network,
                 run_as_root=request.run_as_root,
             )
         )

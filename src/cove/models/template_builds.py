@@ -11,6 +11,7 @@ from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, model_v
 from cove.models.base import Contract
 from cove.models.environment import check_env_vars
 from cove.models.isolation import Isolation
+from cove.models.network import NetworkPolicy
 from cove.models.sandboxes import ResourcesRequest
 
 MAX_STEPS = 200
@@ -112,6 +113,8 @@ class BuildTemplate(Contract):
     Attributes:
         resources: limits of the template's sandboxes by their names, beside `cpu`, `memory` and `diskGB`, or instead.
         isolation: what its sandboxes must have at least.
+        network: what its sandboxes may reach where their creates say nothing of it; absent: as those of the base. The
+            steps of the build have no network.
         run_as_root: programs of its sandboxes run as root inside. The steps run as those of the base do.
     """
 
@@ -129,6 +132,7 @@ class BuildTemplate(Contract):
     disk_gb: int = Field(default=10, ge=1, le=1024, validation_alias=AliasChoices("diskGB", "disk_gb"))
     resources: ResourcesRequest | None = None
     isolation: Isolation | None = None
+    network: NetworkPolicy | None = None
     run_as_root: bool = Field(default=False, validation_alias=AliasChoices("run_as_root", "runAsRoot"))
     update: bool = False
     registry_credentials: dict[str, Any] | None = None

@@ -6,6 +6,7 @@ from datetime import datetime
 from cove.models.base import Contract
 from cove.models.isolation import Isolation
 from cove.models.limits import Limits
+from cove.models.network import NetworkPolicy
 
 
 class TemplateResources(Contract):
@@ -21,6 +22,7 @@ class TemplateInfo(Contract):
 
     Attributes:
         features: languages that `/execute` runs in it.
+        network: what its sandboxes may reach where their creates say nothing of it; None leaves it to the server.
         packages: name -> version of what is installed; only where one template was asked for.
     """
 
@@ -39,6 +41,7 @@ class TemplateInfo(Contract):
     organization_id: str | None = None
     build_id: str | None = None
     default_resources: TemplateResources | None = None
+    network: NetworkPolicy | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
     packages: dict[str, str] | None = None
@@ -82,6 +85,7 @@ class TemplateManifest(Contract):
         limits: of sandboxes that ask for none.
         resources: names and values of the limits that its recipe sets; the others are the server's.
         isolation: what its sandboxes must have at least; None leaves it to the server.
+        network: as in `TemplateInfo`.
         run_as_root: programs run as root inside, who owns all files there; on the host it is nobody.
     """
 
@@ -111,6 +115,7 @@ class TemplateManifest(Contract):
     limits: Limits | None = None
     resources: dict[str, int] = {}
     isolation: Isolation | None = None
+    network: NetworkPolicy | None = None
     run_as_root: bool = False
 
 
@@ -134,7 +139,7 @@ class TemplateDerivation(Contract):
         base: name of the template below.
         environment: added to the base's.
         directories: become one layer.
-        owned_directories, start_command, limits, isolation: as in `TemplateManifest`.
+        owned_directories, start_command, limits, isolation, network: as in `TemplateManifest`.
         run_as_root: the same; also when the base's is so.
     """
 
@@ -148,6 +153,7 @@ class TemplateDerivation(Contract):
     start_command: str = ""
     limits: Limits = Limits()
     isolation: Isolation | None = None
+    network: NetworkPolicy | None = None
     run_as_root: bool = False
 
 

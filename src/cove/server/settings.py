@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         oauth_namespace_claim: names the namespace of their holder, who has one of their own without it.
         mcp_toolset: tools that `/mcp` shows to clients that do not choose (`?toolset=`).
         webhook_allow: hosts and networks that webhooks may go to although they are not public.
-        network: what sandboxes may reach whose create says nothing of it: `none` or a preset.
+        network: what sandboxes may reach whose create and template say nothing of it: `none` or a preset.
         package_registries: rules that the preset `package-registries` stands for; empty: where pip downloads from.
         allow_internal: egress rules for what sandboxes may reach although its addresses are not public.
         nameservers: that are asked for sandboxes, as `192.0.2.1` or `192.0.2.1:5353`; empty: this machine's.

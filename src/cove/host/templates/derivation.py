@@ -25,6 +25,7 @@ def derived(
             start_command=derivation.start_command,
             limits=derivation.limits,
             isolation=derivation.isolation,
+            network=derivation.network,
             run_as_root=derivation.run_as_root or base.run_as_root,
             python=base.python,
             base=derivation.base,

@@ -49,6 +49,8 @@ class Plan:
         asked = recipe.resources.model_dump(exclude_none=True)
         if asked or recipe.isolation:
             parts.append([asked, recipe.isolation])
+        if recipe.network is not None:
+            parts.append({"network": recipe.network.model_dump(mode="json")})
         return digest_of_json([*parts, "root"] if recipe.run_as_root else parts)
 
     @property

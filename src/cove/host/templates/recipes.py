@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from cove.models.base import Contract
 from cove.models.errors import error
 from cove.models.isolation import Isolation
+from cove.models.network import NetworkPolicy
 from cove.models.sandboxes import ResourcesRequest
 
 HOST_RECIPE = "host"
@@ -71,7 +72,7 @@ class Recipe(Contract):
     Attributes:
         preload: modules that the warm process imports.
         checks: commands that must succeed inside the built root filesystem.
-        resources, isolation: of its sandboxes, where they ask for none; see `TemplateManifest`.
+        resources, isolation, network: of its sandboxes, where they ask for none; see `TemplateManifest`.
         run_as_root: see `TemplateManifest`.
     """
 
@@ -92,6 +93,7 @@ class Recipe(Contract):
     go: GoRecipe | None = None
     resources: ResourcesRequest = ResourcesRequest()
     isolation: Isolation | None = None
+    network: NetworkPolicy | None = None
 
 
 @cache

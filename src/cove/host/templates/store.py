@@ -319,6 +319,7 @@ def _manifest(plan: "Plan", records: list[LayerRecord], paths: list[Path]) -> Te
         languages=plan.recipe.languages,
         resources=plan.recipe.resources.model_dump(exclude_none=True),
         isolation=plan.recipe.isolation,
+        network=plan.recipe.network,
         packages=dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         size_bytes=sum(record.size_bytes for record in records),
         notes=tuple(note for record in records for note in record.notes),

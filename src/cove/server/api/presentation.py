@@ -72,6 +72,7 @@ class Presentation:
             status=_template_status(entry),
             build_id=str(template.id),
             default_resources=self._resources_of(template),
+            network=entry.network,
             created_at=utc(template.created_at),
             updated_at=utc(template.updated_at),
             packages=dict(entry.packages) if with_packages else None,
