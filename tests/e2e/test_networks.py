@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Sandbox:
     def __init__(self, http: httpx2.Client, **asked: Any) -> None:
         self._http = http
         made = http.post("/v1/sandboxes", json={"template_name": "base", **asked})
+        if made.status_code != 201 and made.json()["code"] == "ISOLATION_UNAVAILABLE":
+            pytest.skip(made.json()["message"])
         assert made.status_code == 201, made.text
         self.info: dict[str, Any] = made.json()
         self.id = str(self.info["id"])
@@ -56,7 +59,7 @@ class Sandbox:
 
     def reaches(self, url: str) -> bool:
         """Whether curl gets an answer there."""
-        return self.sh(f"curl --insecure -sS -m 5 -o /dev/null -w '%{{http_code}}' {url}").startswith("200")
+        return self.sh(f"curl --insecure -sS -m 15 -o /dev/null -w '%{{http_code}}' {url}").startswith("200")
 
     def put(self, policy: dict[str, Any]) -> httpx2.Response:
         """Change its network."""
@@ -87,23 +90,32 @@ def sandbox(http: httpx2.Client) -> Iterator[Callable[..., Sandbox]]:
 
 
 Make = Callable[..., Sandbox]
+
+
+@pytest.fixture(params=["namespace", "gvisor"])
+def either(request: pytest.FixtureRequest, sandbox: Make) -> Make:
+    """Makes sandboxes of one driver, then of the other."""
+    return partial(sandbox, isolation=request.param)
+
+
 PUBLIC = (f"http://{NAMES['other.example']}/", "http://other.example/", "https://other.example/")
 
 
 @pytest.mark.parametrize("asked", [{}, {"internet_access": False}, {"network": {"preset": "none"}}])
-def test_without_a_network_nothing_is_reachable(sandbox: Make, asked: dict[str, Any]) -> None:
-    closed = sandbox(**asked)
+def test_without_a_network_nothing_is_reachable(either: Make, asked: dict[str, Any]) -> None:
+    closed = either(**asked)
     assert closed.info["internet_access"] is False
     assert closed.info["network"] is None
     for url in (*PUBLIC, f"http://{MACHINE_ADDRESS}/", "http://169.254.169.254/", "http://[2a00::1]/"):
         assert not closed.reaches(url), url
     assert "ok" in closed.sh(
-        "python3 -m http.server 8000 >/dev/null 2>&1 & sleep 1; curl -s 127.0.0.1:8000 >/dev/null && echo ok"
+        "python3 -m http.server 8000 >/dev/null 2>&1 &"
+        "curl -s --retry 50 --retry-connrefused --retry-delay 1 127.0.0.1:8000 >/dev/null && echo ok"
     )
 
 
-def test_the_public_internet_and_nothing_else(sandbox: Make, server: RunningServer) -> None:
-    public = sandbox(internet_access=True)
+def test_the_public_internet_and_nothing_else(either: Make, server: RunningServer) -> None:
+    public = either(internet_access=True)
     assert public.info["internet_access"] is True
     assert public.info["network"] == {"allow": ["*"], "deny": [], "internal": []}
     for url in PUBLIC:
@@ -115,8 +127,8 @@ def test_the_public_internet_and_nothing_else(sandbox: Make, server: RunningServ
         assert not public.reaches(f"http://{name}/"), name
 
 
-def test_a_policy_is_in_force_shown_and_told(sandbox: Make) -> None:
-    policed = sandbox(network={"allow": ["Allowed.Example"], "deny": []})
+def test_a_policy_is_in_force_shown_and_told(either: Make) -> None:
+    policed = either(network={"allow": ["Allowed.Example"], "deny": []})
     assert policed.info["network"]["allow"] == ["allowed.example"]
     assert policed.info["internet_access"] is False
     assert policed.reaches("https://allowed.example/")
@@ -132,8 +144,8 @@ def test_a_policy_is_in_force_shown_and_told(sandbox: Make) -> None:
     assert later["entries"] == []
 
 
-def test_it_changes_while_the_sandbox_runs(sandbox: Make) -> None:
-    changing = sandbox()
+def test_it_changes_while_the_sandbox_runs(either: Make) -> None:
+    changing = either()
     assert not changing.reaches("https://allowed.example/")
     assert changing.put({"allow": ["allowed.example"]}).status_code == 200
     assert changing.reaches("https://allowed.example/")
@@ -174,8 +186,8 @@ def test_policies_that_are_refused(http: httpx2.Client, asked: dict[str, Any], s
     assert said in refused.text
 
 
-def test_stopped_and_started_it_has_its_network_again(http: httpx2.Client, sandbox: Make) -> None:
-    kept = sandbox(network={"allow": ["allowed.example"]})
+def test_stopped_and_started_it_has_its_network_again(http: httpx2.Client, either: Make) -> None:
+    kept = either(network={"allow": ["allowed.example"]})
     assert http.post(f"/v1/sandboxes/{kept.id}/stop").status_code == 200
     assert http.post(f"/v1/sandboxes/{kept.id}/start").status_code == 200
     assert kept.reaches("https://allowed.example/")
