@@ -10,7 +10,7 @@ from cove.hostd.changes import ChangeLog
 from cove.models.errors import error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EgressPolicy, EgressTotals, NetworkReport, RefusalCause
 from cove.models.secrets import EgressSecret
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
@@ -121,6 +121,10 @@ class FakeHost:
     async def network(self, sandbox_id: str, after: int) -> NetworkReport:
         await self._enter("network")
         return NetworkReport(policy=self.driver.update(sandbox_id).network)
+
+    async def network_totals(self) -> EgressTotals:
+        await self._enter("network_totals")
+        return EgressTotals(sent_bytes=7, refused=1, refusals={RefusalCause.POLICY: 1})
 
     async def pause(self, sandbox_id: str) -> None:
         await self._enter("pause")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from tests.internet_servers import ECHO_PORT, NAMES, NAMESERVER
 from cove.host.authority import load_authority
 from cove.host.capturing import capture
 from cove.hostd.egress import Egress
+from cove.hostd.egress_log import EgressLogFile
 from cove.models.errors import CoveError, error
 from cove.models.network import EgressPolicy, NetworkReport
 
@@ -67,7 +69,7 @@ def sandbox(internet: Internet) -> Iterator[Captured]:
         os.close(captured.namespace)
 
 
-def _egress(directory: Path, sandbox: Captured) -> Egress:
+def _egress(directory: Path, sandbox: Captured, log_file: EgressLogFile | None = None) -> Egress:
     return Egress(
         directory,
         capture=sandbox.capture,
@@ -75,13 +77,19 @@ def _egress(directory: Path, sandbox: Captured) -> Egress:
         authority=functools.partial(load_authority, directory / "authority"),
         user=_USER,
         nameservers=(NAMESERVER,),
+        log_file=log_file,
     )
 
 
 @pytest.fixture
-async def egress(sandbox: Captured, short_dir: Path) -> AsyncIterator[Egress]:
+def log_path(short_dir: Path) -> Path:
+    return short_dir / "all.jsonl"
+
+
+@pytest.fixture
+async def egress(sandbox: Captured, short_dir: Path, log_path: Path) -> AsyncIterator[Egress]:
     (short_dir / "logs").mkdir()
-    egress = _egress(short_dir, sandbox)
+    egress = _egress(short_dir, sandbox, EgressLogFile(log_path))
     try:
         yield egress
     finally:
@@ -159,6 +167,55 @@ async def test_one_that_died_is_replaced_and_goes_on(egress: Egress, namespace: 
         while await _reaches(namespace) != "b'x'":
             pass
     assert _programs(short_dir) != [pid]
+
+
+async def _logged(path: Path, lines: int) -> list[dict[str, object]]:
+    async with asyncio.timeout(_SECONDS):
+        while len(found := path.read_bytes().splitlines() if path.exists() else []) < lines:
+            await asyncio.sleep(0.01)
+    return [json.loads(line) for line in found]
+
+
+async def test_all_programs_write_the_log(egress: Egress, namespace: int, short_dir: Path, log_path: Path) -> None:
+    await egress.adopt({})
+    await egress.apply("one", _OPEN)
+    assert await _reaches(namespace) == "b'x'"
+    (entry,) = await _logged(log_path, 1)
+    assert (entry["sandbox_id"], entry["port"], entry["sent_bytes"]) == ("one", ECHO_PORT, 1)
+    assert log_path.stat().st_mode & 0o777 == 0o600
+    (pid,) = _programs(short_dir)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(_SECONDS):
+        while await _reaches(namespace) != "b'x'":
+            pass
+    await _logged(log_path, 2)
+    moved = log_path.rename(short_dir / "moved.jsonl")
+    async with asyncio.timeout(_SECONDS):
+        while not log_path.exists():
+            await asyncio.sleep(0.01)
+    assert await _reaches(namespace) == "b'x'"
+    before = len(moved.read_bytes().splitlines())
+    await _logged(log_path, 1)
+    assert len(moved.read_bytes().splitlines()) == before, "the program has the new file"
+    assert (await egress.totals()).connections == (await egress.totals("one")).connections > 1
+
+
+async def test_one_that_is_full_is_moved_away(tmp_path: Path) -> None:
+    path = tmp_path / "all.jsonl"
+    file = EgressLogFile(path, max_bytes=10)
+    try:
+        os.write(file.descriptor, b"x" * 11)
+        assert file.renew()
+        assert path.with_name("all.jsonl.1").read_bytes() == b"x" * 11
+        os.write(file.descriptor, b"y")
+        assert path.read_bytes() == b"y"
+        assert not file.renew()
+    finally:
+        file.close()
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CoveError, match="cannot be written"):
+        EgressLogFile(path)
 
 
 async def test_it_outlives_the_daemon_that_started_it(

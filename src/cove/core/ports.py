@@ -6,7 +6,7 @@ from typing import Protocol
 
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EgressPolicy, EgressTotals, NetworkReport
 from cove.models.previews import PreviewTerms
 from cove.models.sandboxes import SandboxStatus
 from cove.models.secrets import EgressSecret
@@ -112,6 +112,10 @@ class Host(Protocol):
 
     async def usage(self, sandbox_id: str) -> HostUsage:
         """Current resource use."""
+        ...
+
+    async def network_totals(self) -> EgressTotals:
+        """What all sandboxes did on the network, ended ones included, since it is counted; it may begin anew."""
         ...
 
     async def templates(self) -> tuple[TemplateManifest, ...]:

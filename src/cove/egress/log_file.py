@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import structlog
@@ -31,6 +32,8 @@ class LogFile:
         self._torn = False
         self._said = float("-inf")
         self._writing: asyncio.Task[None] | None = None
+        # Of its own: what asyncio would import for one, this program may no longer read by then.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log")
 
     def write_to(self, file: int | None, *, max_bytes: int = 0) -> None:
         """From now on to this one, which is closed when there is another; None: no log is kept.
@@ -71,7 +74,7 @@ class LogFile:
                 lost, self._lost = self._lost, 0
                 try:
                     await self._write(lines, lost)
-                except OSError as problem:
+                except (OSError, RuntimeError) as problem:  # the latter: there is no thread to be had
                     self._lost += lost + len(lines)
                     self._torn = True
                     self._say(problem)
@@ -87,12 +90,13 @@ class LogFile:
                 raise OSError("it is full, and nobody has moved it away")
             before = b"\n" if self._torn else b""
             note = b'{"lost":%d}\n' % lost if lost else b""
-            await asyncio.to_thread(_append, file, before + note + b"".join(lines))
+            data = before + note + b"".join(lines)
+            await asyncio.get_running_loop().run_in_executor(self._thread, _append, file, data)
             self._torn = False
         finally:
             os.close(file)
 
-    def _say(self, problem: OSError) -> None:
+    def _say(self, problem: Exception) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._said >= _SAY_AGAIN_SECONDS:
             self._said = now

@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--server-uid", type=int, help="the user, beside root, who may call this and sandboxes' agents")
     parser.add_argument("--allow-internal", action="append", default=[], help="a rule: open though not public")
     parser.add_argument("--nameserver", action="append", default=[], help="for sandboxes, instead of this machine's")
+    parser.add_argument("--egress-log", type=Path, help="file for all that sandboxes do on the network")
     for name in CEILINGS:
         parser.add_argument(f"--max-{name.replace('_', '-')}", type=int, help="the most that a sandbox may be given")
     arguments = parser.parse_args()
@@ -68,6 +69,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         server_uid=arguments.server_uid,
         internal=arguments.allow_internal,
         nameservers=arguments.nameserver,
+        egress_log=arguments.egress_log,
     )
     # Two daemons on one data directory would destroy each other's sandboxes.
     role = SERVERS_CHILD if arguments.ready_fd >= 0 else ""

@@ -19,6 +19,7 @@ from cove.host.disks import LoopDisks
 from cove.host.identities import EGRESS_USER, TEMPLATE_OWNER, new_slots
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
+from cove.hostd.egress_log import EgressLogFile
 from cove.hostd.local_host import LocalHost
 from cove.hostd.networks import SandboxNetworks
 from cove.hostd.secrets import SandboxSecrets
@@ -59,6 +60,7 @@ def build_host(
     server_uid: int | None = None,
     internal: Sequence[str] = (),
     nameservers: Sequence[str] = (),
+    egress_log: Path | None = None,
 ) -> LocalHost:
     """The host of a daemon; nothing is started yet. Its sandboxes outlive it and are adopted by the next one.
 
@@ -66,10 +68,11 @@ def build_host(
         isolation: a level to use by default, or `auto` for the strongest that works.
         ceilings, server_uid: as in `LocalHost`.
         internal, nameservers: as in `SandboxNetworks`.
+        egress_log: a file to which everything is noted that sandboxes do on the network.
 
     Raises:
         CoveError: ISOLATION_UNAVAILABLE for a level that this version has no driver for; INVALID_REQUEST when the
-            data directory cannot be used.
+            data directory, or the file, cannot be used.
     """
     return _build(
         data_dir,
@@ -81,6 +84,7 @@ def build_host(
         server_uid=server_uid,
         internal=internal,
         nameservers=nameservers,
+        egress_log=egress_log,
     )
 
 
@@ -137,6 +141,7 @@ def _build(
     server_uid: int | None = None,
     internal: Sequence[str] = (),
     nameservers: Sequence[str] = (),
+    egress_log: Path | None = None,
 ) -> LocalHost:
     run_dir = run_dir.absolute()  # helper programs work in another directory
     _prepare(run_dir)
@@ -162,6 +167,7 @@ def _build(
             user=EGRESS_USER if os.geteuid() == 0 else None,
             internal=internal,
             nameservers=nameservers,
+            log_file=EgressLogFile(egress_log) if egress_log else None,
             outlives=not embedded,
         ),
         ceilings=ceilings or {},

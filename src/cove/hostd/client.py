@@ -14,7 +14,7 @@ from cove.hostd import wire
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.isolation import DriverReport
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EgressPolicy, EgressTotals, NetworkReport
 from cove.models.secrets import EgressSecret
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
@@ -109,6 +109,10 @@ class RemoteHost:
     async def usage(self, sandbox_id: str) -> HostUsage:
         """Of one sandbox."""
         return await self._call("usage", {"sandbox_id": sandbox_id})
+
+    async def network_totals(self) -> EgressTotals:
+        """Of all."""
+        return await self._call("network_totals", {})
 
     async def templates(self) -> tuple[TemplateManifest, ...]:
         """Those that are built."""

@@ -13,14 +13,16 @@ import structlog
 
 from cove.egress import wire
 from cove.host.authority import Authority
+from cove.hostd.egress_log import EgressLogFile
 from cove.models.errors import CoveError, error
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EgressPolicy, EgressTotals, NetworkReport
 from cove.models.secrets import EgressSecret
 
 Capture = Callable[[str], Awaitable[Sequence[socket.socket]]]
 _Message = dict[str, Any]
 
 _CALL_SECONDS: Final = 10.0
+_LOG_SECONDS: Final = 2.0
 _SECRETS: Final = "secrets"
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +44,7 @@ class Egress:
         user: int | None,
         nameservers: Sequence[str] = (),
         trust: Path | None = None,
+        log_file: EgressLogFile | None = None,
         outlives: bool = True,
     ) -> None:
         """
@@ -52,6 +55,7 @@ class Egress:
             user: that the program takes on, where this is root.
             nameservers: that it asks instead of this machine's.
             trust: a file with certificates of authorities that it trusts for servers, beside this machine's.
+            log_file: where everything is noted that sandboxes do; closed with this.
             outlives: whether it goes on when this process is gone.
         """
         self._path = run_dir / wire.SOCKET_NAME
@@ -62,12 +66,14 @@ class Egress:
         self._user = user
         self._nameservers = tuple(nameservers)
         self._trust = trust
+        self._log_file = log_file
         self._outlives = outlives
         self._tether: int | None = None
         self._channel: socket.socket | None = None
         self._has_authority = False
         self._watched: socket.socket | None = None
         self._mending: asyncio.Task[None] | None = None
+        self._keeping_log: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._policies: dict[str, EgressPolicy] = {}
 
@@ -105,6 +111,17 @@ class Egress:
         answer = await self._call({"call": "report", "sandbox": sandbox_id, "after": after})
         return NetworkReport.model_validate(answer)
 
+    async def totals(self, sandbox_id: str | None = None) -> EgressTotals:
+        """What a sandbox did since it has its network; or all of them, since the program runs.
+
+        Raises:
+            CoveError: HOST_UNAVAILABLE.
+        """
+        unknown = sandbox_id is not None and sandbox_id not in self._policies
+        if unknown or (self._channel is None and not self._policies):
+            return EgressTotals()
+        return EgressTotals.model_validate(await self._call({"call": "totals", "sandbox": sandbox_id}))
+
     async def forget(self, sandbox_id: str) -> None:
         """The sandbox has ended. Idempotent."""
         if self._policies.pop(sandbox_id, None) is not None:
@@ -118,6 +135,8 @@ class Egress:
             policies: of the sandboxes that there are.
         """
         self._hang_up()
+        if self._log_file is not None and self._keeping_log is None:
+            self._keeping_log = asyncio.create_task(self._keep_log(self._log_file))
         self._channel = await self._connect()
         served: list[str] = await self._call({"call": "list"}) if self._channel else []
         for sandbox_id in served:
@@ -136,8 +155,12 @@ class Egress:
                 await self._call({"call": "end"})
             self._path.unlink(missing_ok=True)
         self._hang_up()
-        if self._mending:
-            self._mending.cancel()
+        for task in (self._mending, self._keeping_log):
+            if task:
+                task.cancel()
+        if self._log_file is not None:
+            self._log_file.close()
+            self._log_file = None
         if self._tether is not None:
             os.close(self._tether)
             self._tether = None
@@ -218,7 +241,40 @@ class Egress:
         self._watch_no_more()
         self._watched = watched
         asyncio.get_running_loop().add_reader(watched, self._died)
+        try:
+            await self._hand_log_in(channel)
+        except BaseException:
+            channel.close()
+            raise
         return channel
+
+    async def _hand_log_in(self, channel: socket.socket) -> None:
+        """Without one, a program that an earlier daemon told of its own stops writing."""
+        message: _Message = {"call": "log", "max_bytes": 0}
+        descriptors: list[int] = []
+        if self._log_file is not None:
+            message["max_bytes"] = self._log_file.max_bytes
+            descriptors.append(self._log_file.descriptor)
+        try:
+            await _told(channel, message, descriptors, private=False)
+        except CoveError as problem:  # networks do not depend on it; a program of an older version has none
+            _log.error("egress_log_not_kept", problem=str(problem))
+
+    async def _keep_log(self, log_file: EgressLogFile) -> None:
+        """Until cancelled: the file is moved away when it is full, and made anew when somebody else has done so."""
+        while True:
+            await asyncio.sleep(_LOG_SECONDS)
+            try:
+                if not log_file.renew():
+                    continue
+            except OSError as problem:
+                _log.error("egress_log_not_renewed", problem=str(problem))
+                continue
+            async with self._turn:
+                with contextlib.suppress(OSError, EOFError, TimeoutError):
+                    if self._channel is not None:  # one that is made later gets it at once
+                        async with asyncio.timeout(_CALL_SECONDS):
+                            await self._hand_log_in(self._channel)
 
     def _watch_no_more(self) -> None:
         if self._watched:

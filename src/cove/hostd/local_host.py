@@ -23,7 +23,7 @@ from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, S
 from cove.models.identifiers import is_sandbox_id
 from cove.models.isolation import DriverReport, Isolation
 from cove.models.limits import MUST_HOLD, Limits
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EgressPolicy, EgressTotals, NetworkReport
 from cove.models.secrets import EgressSecret
 from cove.models.templates import BuildProgress, TemplateDerivation, TemplateManifest
 
@@ -308,9 +308,18 @@ class LocalHost:
         return tuple(_shown(record) for record in self._records.values())
 
     async def usage(self, sandbox_id: str) -> HostUsage:
-        """As the driver measures it."""
+        """As the driver measures it, and the egress program."""
         record = self._existing(sandbox_id)
-        return await self._drivers[record.isolation].usage(record)
+        used = await self._drivers[record.isolation].usage(record)
+        if record.network is None:
+            return used
+        with contextlib.suppress(CoveError):  # the rest is worth knowing
+            return used.model_copy(update={"network": await self._networks.totals(sandbox_id)})
+        return used
+
+    async def network_totals(self) -> EgressTotals:
+        """As the egress program counted it."""
+        return await self._networks.totals()
 
     async def templates(self) -> tuple[TemplateManifest, ...]:
         """Those that are built."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from cove.drivers.base import RuntimeDriver
 from cove.host.authority import load_authority
 from cove.hostd.egress import Egress
+from cove.hostd.egress_log import EgressLogFile
 from cove.hostd.secrets import SandboxSecrets
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostState, SandboxRecord
 from cove.models.isolation import Isolation
-from cove.models.network import EgressPolicy, EnforcedPolicy, NetworkReport
+from cove.models.network import EgressPolicy, EgressTotals, EnforcedPolicy, NetworkReport
 from cove.models.secrets import EgressSecret
 
 
@@ -30,6 +31,7 @@ class SandboxNetworks:
         internal: Sequence[str] = (),
         nameservers: Sequence[str] = (),
         trust: Path | None = None,
+        log_file: EgressLogFile | None = None,
         outlives: bool = True,
     ) -> None:
         """
@@ -38,7 +40,7 @@ class SandboxNetworks:
             authority: the directory of the authority (`cove.host.authority`).
             internal: rules for what may be reached although its addresses are not public: the operator's word, given
                 to the host itself, so that no control plane can widen it.
-            user, nameservers, trust, outlives: as in `Egress`.
+            user, nameservers, trust, log_file, outlives: as in `Egress`.
         """
         self._drivers = drivers
         self._internal = tuple(internal)
@@ -52,6 +54,7 @@ class SandboxNetworks:
             user=user,
             nameservers=nameservers,
             trust=trust,
+            log_file=log_file,
             outlives=outlives,
         )
 
@@ -92,6 +95,14 @@ class SandboxNetworks:
         """
         report = await self._egress.report(record.sandbox_id, after=after)
         return report.model_copy(update={"policy": record.network})
+
+    async def totals(self, sandbox_id: str | None = None) -> EgressTotals:
+        """Sums, of a sandbox or of all since the egress program runs.
+
+        Raises:
+            CoveError: HOST_UNAVAILABLE.
+        """
+        return await self._egress.totals(sandbox_id)
 
     async def forget(self, sandbox_id: str) -> None:
         """It does not run any more. Idempotent."""

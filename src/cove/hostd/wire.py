@@ -26,7 +26,7 @@ from cove.hostd.arguments import (
 from cove.models.errors import CoveError, definition_of, error
 from cove.models.hosts import HostCapacity, HostChanges, HostUsage, SandboxRecord
 from cove.models.isolation import DriverReport
-from cove.models.network import NetworkReport
+from cove.models.network import EgressTotals, NetworkReport
 from cove.models.templates import BuildProgress, TemplateManifest
 
 MAX_LINE: Final = 16 * 1024 * 1024
@@ -51,6 +51,7 @@ CALLS: Final[Mapping[str, tuple[type[pydantic.BaseModel], pydantic.TypeAdapter[A
     "changes": (ChangesArguments, pydantic.TypeAdapter(HostChanges)),
     "list": (NoArguments, pydantic.TypeAdapter(tuple[SandboxRecord, ...])),
     "usage": (SandboxArguments, pydantic.TypeAdapter(HostUsage)),
+    "network_totals": (NoArguments, pydantic.TypeAdapter(EgressTotals)),
     "templates": (NoArguments, pydantic.TypeAdapter(tuple[TemplateManifest, ...])),
     "warm": (TemplateArguments, pydantic.TypeAdapter(None)),
     "derive_template": (DeriveArguments, pydantic.TypeAdapter(TemplateManifest)),

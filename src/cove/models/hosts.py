@@ -7,7 +7,7 @@ from pydantic import Field
 from cove.models.base import Contract
 from cove.models.isolation import DriverReport, Isolation
 from cove.models.limits import Limits
-from cove.models.network import EgressPolicy
+from cove.models.network import EgressPolicy, EgressTotals
 from cove.models.secrets import EgressSecret
 
 
@@ -110,6 +110,7 @@ class HostUsage(Contract):
         disk_bytes: used on the sandbox's filesystem where the host can see that, else what its image takes; None for a
             disk that is memory.
         inodes, inodes_limit: of that filesystem; None where the host cannot see it.
+        network: since it has one; None without.
     """
 
     memory_bytes: int
@@ -120,6 +121,7 @@ class HostUsage(Contract):
     inodes: int | None = None
     inodes_limit: int | None = None
     oom_kills: int = 0
+    network: EgressTotals | None = None
 
 
 class HostCapacity(Contract):

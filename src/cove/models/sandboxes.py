@@ -11,7 +11,7 @@ from cove.models.environment import EnvVars
 from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation
 from cove.models.limits import MAX_CPU_SHARE, MAX_NETWORK_MBPS, Limits
-from cove.models.network import EgressPolicy, NetworkPolicy
+from cove.models.network import EgressPolicy, EgressTotals, NetworkPolicy
 from cove.models.previews import PreviewAccess
 
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
@@ -212,6 +212,7 @@ class SandboxUsage(Contract):
             which does not shrink. None where the disk is memory that the host cannot look into.
         inodes: files and directories on it; None where the host cannot see that (gVisor, a stopped sandbox).
         oom_kills: processes that were ended for memory.
+        network: what went out and came back; None without a network.
         limits_not_enforced: limits that are only said here.
     """
 
@@ -223,6 +224,7 @@ class SandboxUsage(Contract):
     disk_bytes: UsageFigure | None = None
     inodes: UsageFigure | None = None
     oom_kills: int = 0
+    network: EgressTotals | None = None
     limits: Limits
     limits_not_enforced: tuple[str, ...] = ()
     request_id: str | None = None

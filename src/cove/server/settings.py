@@ -85,6 +85,7 @@ class Settings(BaseSettings):
         microsandbox_server_key: signs keys that a microsandbox server gave out; they are honoured.
         audit_days: how long entries of the audit log are kept.
         audit_log: a file that each entry is also appended to, as a line of JSON; `-` is standard output.
+        egress_log: a file to which everything is noted that sandboxes do on the network, as lines of JSON.
         log_format: `auto` is for people on a terminal or with `dev`, and JSON otherwise.
         log_level: the least important messages that are written.
     """
@@ -148,6 +149,7 @@ class Settings(BaseSettings):
     microsandbox_server_key: SecretStr | None = Field(default=None, min_length=MIN_SECRET_CHARACTERS)
     audit_days: int = Field(default=DEFAULT_AUDIT_DAYS, ge=1, le=3650)
     audit_log: str | None = Field(default=None, min_length=1, max_length=4096)
+    egress_log: str | None = Field(default=None, min_length=1, max_length=4096)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -193,6 +195,13 @@ class Settings(BaseSettings):
     def _file_or_standard_output(cls, path: str | None) -> str | None:
         if path is not None and path != "-" and not Path(path).is_absolute():
             raise ValueError("audit_log is an absolute path, or - for standard output")
+        return path
+
+    @field_validator("egress_log")
+    @classmethod
+    def _file(cls, path: str | None) -> str | None:
+        if path is not None and not Path(path).is_absolute():
+            raise ValueError("egress_log is an absolute path")
         return path
 
     @field_validator("nameservers")

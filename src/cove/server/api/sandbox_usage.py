@@ -22,6 +22,7 @@ def usage_of(row: StoredSandbox, used: HostUsage, request_id: str) -> SandboxUsa
         disk_bytes=disk,
         inodes=inodes,
         oom_kills=used.oom_kills,
+        network=used.network,
         limits=limits,
         limits_not_enforced=row.unenforced,
         request_id=request_id,
