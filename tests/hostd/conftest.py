@@ -1,6 +1,7 @@
 """Local hosts over drivers that isolate nothing, and what they serve."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,11 @@ import pytest
 from tests.contract.driver_fixtures import short_directory
 
 from cove.drivers.fake import FakeDriver
+from cove.host.authority import load_authority
 from cove.host.records import RecordStore
 from cove.host.templates.store import OnProgress, TemplateStore
+from cove.host.templates.trust import TrustLayers
+from cove.hostd.host_templates import HostTemplates
 from cove.hostd.local_host import LocalHost
 from cove.hostd.networks import SandboxNetworks
 from cove.hostd.secrets import SandboxSecrets
@@ -128,13 +132,20 @@ class Setting:
         """A started host; by default over the one driver that all share."""
         secrets = SandboxSecrets(self.directory / "secrets", key=self.directory / "authority/secrets.key")
         host = LocalHost(
-            builds=self.directory / "builds",
-            versions=TemplateVersions(self.directory / "versions"),
             host_id="here",
             drivers={driver.isolation: driver for driver in drivers or (self.driver,)},
             default_isolation=default,
             records=RecordStore(self.record_dir),
-            templates=SteppingTemplates(self.directory, owner=None),
+            templates=HostTemplates(
+                SteppingTemplates(self.directory, owner=None),
+                versions=TemplateVersions(self.directory / "versions"),
+                trust=TrustLayers(
+                    self.directory / "trust",
+                    authority=functools.partial(load_authority, self.directory / "authority"),
+                    owner=None,
+                ),
+                builds=self.directory / "builds",
+            ),
             max_sandboxes=max_sandboxes,
             secrets=secrets,
             networks=SandboxNetworks(

@@ -198,6 +198,7 @@ async def _run(
             isolation=program.isolation,
             internal=settings.allow_internal if settings else (),
             nameservers=settings.nameservers if settings else (),
+            egress_trust=Path(settings.egress_trust) if settings and settings.egress_trust else None,
         ) as host:
             record = await host.create(spec)
             if record.unenforced and not quiet:

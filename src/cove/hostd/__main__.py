@@ -19,6 +19,7 @@ from cove.hostd.local_host import CEILINGS
 from cove.hostd.names import LOCK_NAME, SERVERS_CHILD, SOCKET_NAME
 from cove.linux.process import descendants_of
 from cove.models.errors import CoveError
+from cove.program_logs import log_to_stderr
 
 _log = structlog.get_logger("cove.hostd")
 
@@ -41,10 +42,11 @@ def main() -> int:
     parser.add_argument("--allow-internal", action="append", default=[], help="a rule: open though not public")
     parser.add_argument("--nameserver", action="append", default=[], help="for sandboxes, instead of this machine's")
     parser.add_argument("--egress-log", type=Path, help="file for all that sandboxes do on the network")
+    parser.add_argument("--egress-trust", type=Path, help="file of authorities (PEM) that vouch for private servers")
     for name in CEILINGS:
         parser.add_argument(f"--max-{name.replace('_', '-')}", type=int, help="the most that a sandbox may be given")
     arguments = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     _allow_many_descriptors()
     try:
         asyncio.run(_run(arguments))
@@ -70,6 +72,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         internal=arguments.allow_internal,
         nameservers=arguments.nameserver,
         egress_log=arguments.egress_log,
+        egress_trust=arguments.egress_trust,
     )
     # Two daemons on one data directory would destroy each other's sandboxes.
     role = SERVERS_CHILD if arguments.ready_fd >= 0 else ""

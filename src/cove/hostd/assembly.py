@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -14,12 +15,15 @@ from typing import Final
 from cove.drivers.base import RuntimeDriver
 from cove.drivers.gvisor.driver import GvisorDriver
 from cove.drivers.namespace.driver import NamespaceDriver
+from cove.host.authority import load_authority
 from cove.host.cgroups import Cgroups, detect
 from cove.host.disks import LoopDisks
 from cove.host.identities import EGRESS_USER, TEMPLATE_OWNER, new_slots
 from cove.host.records import RecordStore
 from cove.host.templates.store import TemplateStore
+from cove.host.templates.trust import TrustLayers
 from cove.hostd.egress_log import EgressLogFile
+from cove.hostd.host_templates import HostTemplates
 from cove.hostd.local_host import LocalHost
 from cove.hostd.networks import SandboxNetworks
 from cove.hostd.secrets import SandboxSecrets
@@ -33,7 +37,11 @@ _EMBEDDED_SANDBOXES: Final = 16
 
 def template_store(data_dir: Path) -> TemplateStore:
     """The templates below `data_dir`, owned as sandboxes expect it."""
-    return TemplateStore(data_dir, owner=TEMPLATE_OWNER if os.geteuid() == 0 else None)
+    return TemplateStore(data_dir, owner=_template_owner())
+
+
+def _template_owner() -> int | None:
+    return TEMPLATE_OWNER if os.geteuid() == 0 else None
 
 
 def run_directory(data_dir: Path) -> Path:
@@ -61,6 +69,7 @@ def build_host(
     internal: Sequence[str] = (),
     nameservers: Sequence[str] = (),
     egress_log: Path | None = None,
+    egress_trust: Path | None = None,
 ) -> LocalHost:
     """The host of a daemon; nothing is started yet. Its sandboxes outlive it and are adopted by the next one.
 
@@ -69,6 +78,7 @@ def build_host(
         ceilings, server_uid: as in `LocalHost`.
         internal, nameservers: as in `SandboxNetworks`.
         egress_log: a file to which everything is noted that sandboxes do on the network.
+        egress_trust: `trust`, as in `SandboxNetworks`.
 
     Raises:
         CoveError: ISOLATION_UNAVAILABLE for a level that this version has no driver for; INVALID_REQUEST when the
@@ -85,6 +95,7 @@ def build_host(
         internal=internal,
         nameservers=nameservers,
         egress_log=egress_log,
+        egress_trust=egress_trust,
     )
 
 
@@ -95,6 +106,7 @@ async def embedded_host(
     isolation: str = "auto",
     internal: Sequence[str] = (),
     nameservers: Sequence[str] = (),
+    egress_trust: Path | None = None,
 ) -> AsyncGenerator[LocalHost]:
     """A host inside this very process, for one command. Its sandboxes end with it, however it ends.
 
@@ -110,6 +122,7 @@ async def embedded_host(
             embedded=True,
             internal=internal,
             nameservers=nameservers,
+            egress_trust=egress_trust,
         )
         try:
             yield host
@@ -142,9 +155,12 @@ def _build(
     internal: Sequence[str] = (),
     nameservers: Sequence[str] = (),
     egress_log: Path | None = None,
+    egress_trust: Path | None = None,
 ) -> LocalHost:
     run_dir = run_dir.absolute()  # helper programs work in another directory
     _prepare(run_dir)
+    if egress_trust is not None:
+        _refuse_without_certificates(egress_trust)
     drivers = _drivers(data_dir, run_dir, embedded=embedded)
     authority = authority_directory(data_dir).absolute()
     secrets = SandboxSecrets(run_dir / "secrets", key=authority / "secrets.key")
@@ -153,11 +169,16 @@ def _build(
         drivers=drivers,
         default_isolation=_wanted(isolation, drivers),
         records=RecordStore(run_dir / "sandboxes"),
-        templates=template_store(data_dir),
-        versions=TemplateVersions(run_dir / "versions"),
+        templates=HostTemplates(
+            template_store(data_dir),
+            versions=TemplateVersions(run_dir / "versions"),
+            trust=TrustLayers(
+                data_dir / "trust", authority=functools.partial(load_authority, authority), owner=_template_owner()
+            ),
+            builds=builds_directory(data_dir),
+            preload=not embedded,
+        ),
         max_sandboxes=max_sandboxes,
-        builds=builds_directory(data_dir),
-        preload=not embedded,
         secrets=secrets,
         networks=SandboxNetworks(
             run_dir,
@@ -168,6 +189,7 @@ def _build(
             internal=internal,
             nameservers=nameservers,
             log_file=EgressLogFile(egress_log) if egress_log else None,
+            trust=egress_trust,
             outlives=not embedded,
         ),
         ceilings=ceilings or {},
@@ -222,6 +244,20 @@ def _wanted(isolation: str, drivers: dict[Isolation, RuntimeDriver]) -> Isolatio
         have = ", ".join(["auto", *drivers])
         raise error("ISOLATION_UNAVAILABLE", f"No driver for isolation '{isolation}'; there are: {have}.")
     return Isolation(isolation)
+
+
+def _refuse_without_certificates(path: Path) -> None:
+    """Before the egress program is needed, which would not start."""
+    try:
+        problem = "" if "-----BEGIN CERTIFICATE-----" in path.read_text(encoding="ascii") else "no certificate is in it"
+    except (OSError, UnicodeError) as failure:
+        problem = str(failure.strerror if isinstance(failure, OSError) else failure)
+    if problem:
+        raise error(
+            "INVALID_REQUEST",
+            f"The file {path} of trusted authorities cannot be used: {problem}.",
+            remedy="COVE_EGRESS_TRUST names a file of certificates in PEM, which root can read.",
+        )
 
 
 def _prepare(run_dir: Path) -> None:

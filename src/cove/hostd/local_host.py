@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import functools
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -13,11 +12,10 @@ from typing import Final
 from cove.core.locks import KeyedLocks
 from cove.drivers.base import RuntimeDriver, cannot_stop, or_doubt
 from cove.host.records import RecordStore
-from cove.host.templates.store import TemplateStore
 from cove.hostd.changes import ChangeLog
+from cove.hostd.host_templates import HostTemplates
 from cove.hostd.networks import SandboxNetworks
 from cove.hostd.secrets import SandboxSecrets
-from cove.hostd.template_versions import TemplateVersions, is_version
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostCapacity, HostChanges, HostState, HostUsage, SandboxRecord, SandboxSpec
 from cove.models.identifiers import is_sandbox_id
@@ -50,11 +48,8 @@ class LocalHost:
         drivers: Mapping[Isolation, RuntimeDriver],
         default_isolation: Isolation | None,
         records: RecordStore,
-        templates: TemplateStore,
-        versions: TemplateVersions,
+        templates: HostTemplates,
         max_sandboxes: int,
-        builds: Path,
-        preload: bool = True,
         networks: SandboxNetworks,
         secrets: SandboxSecrets,
         ceilings: Mapping[str, int] | None = None,
@@ -63,9 +58,6 @@ class LocalHost:
         """
         Args:
             default_isolation: None means the strongest driver whose probe succeeds.
-            versions: of the templates that sandboxes stand on.
-            builds: the directory in which the control plane leaves what builds have made.
-            preload: let warm processes import the template's modules ahead.
             secrets: the same that `networks` has.
             ceilings: the most that a sandbox may be given, by the names of `CEILINGS`.
             server_uid: the user, beside root, who may connect to agents; None leaves their sockets to this process'.
@@ -74,15 +66,12 @@ class LocalHost:
         self._secrets = secrets
         self._ceilings = ceilings or {}
         self._server_uid = server_uid
-        self._preload = preload
         self._host_id = host_id
         self._drivers = drivers
         self._default_isolation = default_isolation
         self._store = records
         self._templates = templates
-        self._versions = versions
         self._max_sandboxes = max_sandboxes
-        self._builds = builds
         self._records: dict[str, SandboxRecord] = {}
         self._adopted: set[str] = set()
         self._creating: set[str] = set()
@@ -92,7 +81,6 @@ class LocalHost:
         self._changes = ChangeLog()
         self._deadline_changed = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
-        self._loaded: dict[str, tuple[int | None, TemplateManifest]] = {}
 
     async def open(self) -> None:
         """Adopt what an earlier daemon left, remove the remains of what died, begin to watch deadlines."""
@@ -107,7 +95,7 @@ class LocalHost:
             else:
                 self._store.remove(record.sandbox_id)
         known = frozenset(self._records)
-        self._versions.forget_except({record.template_digest for record in self._records.values()})
+        self._templates.forget_except({record.template_digest for record in self._records.values()})
         for driver in self._drivers.values():
             await driver.sweep(known)
         self._secrets.load(known)
@@ -166,7 +154,7 @@ class LocalHost:
             )
         self._creating.add(spec.sandbox_id)
         try:
-            template = await self._template(spec.template)
+            template = await self._templates.get(spec.template)
             driver = await self._driver(spec.isolation)
             await _refuse_unenforceable(driver, spec)
             if spec.network_required:
@@ -207,7 +195,7 @@ class LocalHost:
         """A sandbox without a record would be lost at the next start: it is ended instead."""
         try:
             self._give_socket(record)
-            self._versions.keep(template)
+            self._templates.keep(template)
             self._store.save(record)
         except OSError as problem:
             await driver.destroy(record)
@@ -256,7 +244,7 @@ class LocalHost:
             driver = self._drivers[record.isolation]
             if record.pid:
                 record = await self._finish_stop(driver, record)
-            template = await self._version(record)
+            template = await self._templates.version_of(record)
             async with self._starts:
                 started = await or_doubt(driver, driver.start(record, template, record.env_vars))
             return await self._keep_started(driver, started)
@@ -323,65 +311,27 @@ class LocalHost:
 
     async def templates(self) -> tuple[TemplateManifest, ...]:
         """Those that are built."""
-        return await asyncio.to_thread(self._templates.list)
+        return await self._templates.list()
 
     async def warm(self, template: str) -> None:
         """Start the fork server (or its like) of the driver that `create` would take."""
-        manifest = await self._template(template)
+        manifest = await self._templates.get(template)
         driver = await self._driver(None)
         await driver.warm(manifest)
 
     async def build_template(self, name: str) -> AsyncIterator[BuildProgress]:
-        """Build in a thread, hand on its progress."""
-        loop = asyncio.get_running_loop()
-        steps: asyncio.Queue[BuildProgress | None] = asyncio.Queue()
-
-        def report(progress: BuildProgress) -> None:
-            loop.call_soon_threadsafe(steps.put_nowait, progress)
-
-        build = asyncio.create_task(
-            asyncio.to_thread(functools.partial(self._templates.build, name, on_progress=report))
-        )
-        build.add_done_callback(lambda _: steps.put_nowait(None))
-        while (step := await steps.get()) is not None:
+        """Hand on its progress."""
+        async for step in self._templates.build(name):
             yield step
-        await build
 
     async def derive_template(self, derivation: TemplateDerivation) -> TemplateManifest:
-        """In a thread."""
-        return await asyncio.to_thread(self._templates.derive, derivation, builds=self._builds)
+        """Of what a build left below the directory for builds."""
+        return await self._templates.derive(derivation)
 
     async def remove_template(self, name: str) -> None:
         """The layers stay while sandboxes, also stopped ones, stand on them."""
         in_use = any(record.template == name for record in self._records.values())
-        await asyncio.to_thread(functools.partial(self._templates.remove, name, in_use=in_use))
-
-    async def _template(self, name: str) -> TemplateManifest:
-        """Manifests are read once, and again after a rebuild, whoever built."""
-        version = self._templates.version(name)
-        known, manifest = self._loaded.get(name, (None, None))
-        if manifest is None or version is None or known != version:
-            manifest = await asyncio.to_thread(self._templates.get, name)
-            if not self._preload:
-                manifest = manifest.model_copy(update={"preload": ()})
-            self._loaded[name] = (version, manifest)
-        return manifest
-
-    async def _version(self, record: SandboxRecord) -> TemplateManifest:
-        """What a sandbox was made of; one that an older daemon made may be known by its template only."""
-        found = self._versions.find(record.template_digest)
-        if found is None:
-            with contextlib.suppress(CoveError):
-                found = await self._template(record.template)
-        if found is None or not is_version(found, record.template_digest):
-            raise error(
-                "TEMPLATE_NOT_BUILT",
-                f"The version of template {record.template!r} that sandbox {record.sandbox_id} stands on is no more.",
-                remedy="Create a new sandbox; delete this one to free its disk.",
-                template=record.template,
-                digest=record.template_digest,
-            )
-        return found
+        await self._templates.remove(name, in_use=in_use)
 
     async def _driver(self, wanted: Isolation | None) -> RuntimeDriver:
         isolation = wanted or self._default_isolation

@@ -13,7 +13,7 @@ class HostOptions:
     """Options of `python -m cove.hostd`.
 
     Attributes:
-        isolation, max_sandboxes, allow_internal, nameservers, egress_log: as in the settings.
+        isolation, max_sandboxes, allow_internal, nameservers, egress_log, egress_trust: as in the settings.
         ceilings: the most that the daemon gives a sandbox, whatever the server asks.
         keep_sandboxes: sandboxes run on when the daemon is told to end.
         ends_with_server: when the process that started it dies without a chance to end the daemon, the daemon ends by
@@ -26,6 +26,7 @@ class HostOptions:
     allow_internal: Sequence[str] = ()
     nameservers: Sequence[str] = ()
     egress_log: str | None = None
+    egress_trust: str | None = None
     keep_sandboxes: bool = False
     ends_with_server: bool = False
 
@@ -39,6 +40,7 @@ class HostOptions:
             allow_internal=list(settings.allow_internal),
             nameservers=list(settings.nameservers),
             egress_log=settings.egress_log,
+            egress_trust=settings.egress_trust,
             keep_sandboxes=keep_sandboxes,
             ends_with_server=ends_with_server,
         )
@@ -51,5 +53,6 @@ class HostOptions:
             *(word for rule in self.allow_internal for word in ("--allow-internal", rule)),
             *(word for address in self.nameservers for word in ("--nameserver", address)),
             *(["--egress-log", self.egress_log] if self.egress_log is not None else []),
+            *(["--egress-trust", self.egress_trust] if self.egress_trust is not None else []),
             *(word for name, most in self.ceilings.items() for word in (f"--max-{name.replace('_', '-')}", str(most))),
         ]

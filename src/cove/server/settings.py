@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cove.core.microsandbox_tokens import MIN_SECRET_CHARACTERS
@@ -86,6 +86,8 @@ class Settings(BaseSettings):
         audit_days: how long entries of the audit log are kept.
         audit_log: a file that each entry is also appended to, as a line of JSON; `-` is standard output.
         egress_log: a file to which everything is noted that sandboxes do on the network, as lines of JSON.
+        egress_trust: a file of certificates (PEM) of authorities, beside this machine's, that vouch for the servers to
+            which secrets of sandboxes go.
         log_format: `auto` is for people on a terminal or with `dev`, and JSON otherwise.
         log_level: the least important messages that are written.
     """
@@ -150,6 +152,7 @@ class Settings(BaseSettings):
     audit_days: int = Field(default=DEFAULT_AUDIT_DAYS, ge=1, le=3650)
     audit_log: str | None = Field(default=None, min_length=1, max_length=4096)
     egress_log: str | None = Field(default=None, min_length=1, max_length=4096)
+    egress_trust: str | None = Field(default=None, min_length=1, max_length=4096)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -197,11 +200,11 @@ class Settings(BaseSettings):
             raise ValueError("audit_log is an absolute path, or - for standard output")
         return path
 
-    @field_validator("egress_log")
+    @field_validator("egress_log", "egress_trust")
     @classmethod
-    def _file(cls, path: str | None) -> str | None:
+    def _file(cls, path: str | None, asked: ValidationInfo) -> str | None:
         if path is not None and not Path(path).is_absolute():
-            raise ValueError("egress_log is an absolute path")
+            raise ValueError(f"{asked.field_name} is an absolute path")
         return path
 
     @field_validator("nameservers")
