@@ -8,6 +8,7 @@ import contextlib
 import json
 import ssl
 import sys
+from pathlib import Path
 from typing import Final, cast
 
 import dns.message
@@ -25,8 +26,12 @@ NAMES: Final = {
     "metadata.example": "169.254.169.254",
     "intranet.example": "10.1.2.3",
     "alias.example": "allowed.example",
+    "packages.example": "93.184.216.38",
+    "files.packages.example": "93.184.216.39",
+    "registry.example": "93.184.216.40",
 }
 """Name -> address, or the name that it is an alias of."""
+FILES: Final = "files"
 NAMESERVER: Final = "9.9.9.9"
 ECHO_PORT, GREETING_PORT = 7000, 7022
 
@@ -51,7 +56,9 @@ async def _servers(certificate: str, key: str) -> None:
 
 
 async def _web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Tells each request's host, path, headers and body back; /bytes/N sends N bytes."""
+    """Tells each request's host, path, headers and body back; /bytes/N sends N bytes; /files/PATH what lies there in
+    the directory `FILES` beside the certificate.
+    """
     with contextlib.suppress(Exception):
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -60,14 +67,26 @@ async def _web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             here = writer.get_extra_info("sockname")[0]
+            kind = "text/plain"
             if path.startswith("/bytes/"):
                 answer = bytes(int(path.rpartition("/")[2]))
+            elif path.startswith("/files/"):
+                answer, kind = _file(path.removeprefix("/files/"))
             else:
                 told = {"method": method, "path": path, "headers": headers, "body": body.decode(), "address": here}
                 answer = json.dumps(told).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+            length = f"content-length: {len(answer)}\r\ncontent-type: {kind}\r\n"
+            writer.write(f"HTTP/1.1 200 OK\r\n{length}\r\n".encode() + answer)
             await writer.drain()
     writer.close()
+
+
+def _file(path: str) -> tuple[bytes, str]:
+    """What it holds, and its kind; a directory is its index."""
+    file = Path(sys.argv[1]).parent / FILES / path
+    if file.is_dir():
+        return (file / "index.html").read_bytes(), "text/html"
+    return file.read_bytes(), "application/octet-stream"
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
