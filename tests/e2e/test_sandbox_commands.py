@@ -166,6 +166,14 @@ def test_lifecycle_commands(sandbox: Sandbox, run: Run) -> None:
     assert run("timeout", here, "-1").returncode == 2
     assert f"/sandboxes/{here}/ports/3000/" in run("url", here, "3000").stdout.decode()
     assert run("url", here, "65536").returncode == 2
+    changed = run("preview", here, "3000", "--access", "token", "--revoke", "--expires", "30m")
+    assert f"/sandboxes/{here}/ports/3000/?cove_preview_token=ey" in changed.stdout.decode()
+    assert b"preview access: token; earlier links are revoked" in changed.stderr
+    assert b"works for 30 min" in changed.stderr
+    assert json.loads(run("preview", here, "80", "--json").stdout)["access"] == "token"
+    assert run("preview", here).returncode == 2
+    refused = run("preview", here, "80", "--expires", "8d")
+    assert (refused.returncode, b"expires_in_seconds" in refused.stderr) == (1, True)
 
 
 def test_stop_and_start(sandbox: Sandbox, run: Run, as_root: None) -> None:

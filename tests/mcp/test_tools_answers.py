@@ -13,6 +13,7 @@ from tests.mcp.conftest import Connect
 
 from cove import Sandbox
 from cove.mcp.toolsets import Toolset
+from cove.sdk import AsyncControlPlane
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +140,20 @@ async def test_create_and_delete(connect: Connect) -> None:
     assert gone.structured_content == {"status": "deleted", "id": created["id"]}
     assert created["status"] == "running"
     assert created["timeout_seconds"] == 60
+
+
+async def test_closed_previews_are_shown_by_links(connect: Connect, mcp_server: RunningServer, sandbox_id: str) -> None:
+    async with connect() as client, AsyncControlPlane(base_url=mcp_server.url) as control:
+        bare = (await answer_of(client, "get_preview_url", sandbox_id=sandbox_id, port=8000))["preview_url"]
+        await control.set_preview_access(sandbox_id, "token")
+        try:
+            found = await answer_of(client, "get_preview_url", sandbox_id=sandbox_id, port=8000)
+            agent = await answer_of(client, "get_preview_url", sandbox_id=sandbox_id, port=7777)
+        finally:
+            await control.set_preview_access(sandbox_id, "public")
+    assert set(found) == {"preview_url", "port", "sandbox_id"}
+    assert found["preview_url"].startswith(f"{bare}?cove_preview_token=ey")
+    assert "?" not in agent["preview_url"]
 
 
 async def test_templates_are_chosen_by_name_or_id(connect: Connect) -> None:
