@@ -181,6 +181,9 @@ async def test_the_pool_is_used_and_counted(running: Running) -> None:
     assert 'cove_sandbox_create_seconds_count{source="pool"} 1.0' in text
     assert 'cove_pool_members{template="code-interpreter"}' in text
     assert 'cove_http_requests_total{method="POST",route="/v1/sandboxes",status="201"} 1.0' in text
+    assert 'cove_egress_bytes_total{direction="sent"} 7.0' in text
+    assert 'cove_egress_refusals_total{cause="policy"} 1.0' in text
+    assert 'cove_egress_refusals_total{cause="secret"} 0.0' in text
 
 
 async def test_host_failures_have_their_status(plane: Plane) -> None:
@@ -193,3 +196,6 @@ async def test_host_failures_have_their_status(plane: Plane) -> None:
     plane.host.down = True
     assert (await plane.client.post("/v1/sandboxes", json=CODE)).json()["code"] == "HOST_UNAVAILABLE"
     assert (await plane.nobody.get("/health")).json()["status"] == "healthy"
+    figures = (await plane.client.get("/metrics")).text
+    assert 'cove_sandbox_creates_total{outcome="DISK_FULL"} 1.0' in figures
+    assert "cove_egress" not in figures, "what is not known is not shown as nothing"

@@ -24,7 +24,7 @@ from cove.core.transitions import transit
 from cove.models.errors import CoveError, error
 from cove.models.hosts import HostUsage
 from cove.models.identifiers import is_sandbox_id
-from cove.models.network import EgressPolicy, NetworkReport
+from cove.models.network import EgressPolicy, EgressTotals, NetworkReport
 from cove.models.sandboxes import AgentToken, EndReason, SandboxStatus
 from cove.models.stored import StoredEvent, StoredSandbox
 
@@ -91,6 +91,10 @@ class Lifecycle:
                 return row, await self._host.usage(row.id)
         except TimeoutError:
             raise error("HOST_UNAVAILABLE", "The host did not say in time what the sandbox uses.") from None
+
+    async def network_totals(self) -> EgressTotals:
+        """Of everybody's sandboxes; see `Host.network_totals`. Not for tenants."""
+        return await self._host.network_totals()
 
     async def network(self, principal: Principal, sandbox_id: str, *, after: int) -> NetworkReport:
         """What it did on the network since it runs; entries with a sequence number above `after`.

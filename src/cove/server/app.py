@@ -202,7 +202,12 @@ def _application(
         routers=(
             audit_routes(AuditPages(store)),
             operation_routes(
-                store, engine.pool, metrics, audit=engine.audit, host_answers=lambda: engine.reconciler.host_answers
+                store,
+                engine.pool,
+                metrics,
+                audit=engine.audit,
+                host_answers=lambda: engine.reconciler.host_answers,
+                network_totals=engine.lifecycle.network_totals,
             ),
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
             network_routes(engine.lifecycle, policy),

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from cove.models.network import EgressTotals
 from cove.models.sandboxes import SandboxStatus
+from cove.server.egress_metrics import EgressFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -36,6 +38,7 @@ class Metrics:
         self._webhooks = Counter(
             "cove_webhook_attempts", "Attempts to deliver a webhook.", ("outcome",), registry=self.registry
         )
+        self._egress = EgressFigures(self.registry)
 
         self._audit_lost = Gauge(
             "cove_audit_entries_lost", "Entries of the audit log that were not written.", registry=self.registry
@@ -70,8 +73,11 @@ class Metrics:
         """Count a create that did not; `code` is one of the error table."""
         self._creates.labels(code).inc()
 
-    def render(self, sandboxes: Mapping[SandboxStatus, int], pool: Mapping[str, int]) -> bytes:
-        """Everything, in Prometheus' text format."""
+    def render(
+        self, sandboxes: Mapping[SandboxStatus, int], pool: Mapping[str, int], egress: EgressTotals | None
+    ) -> bytes:
+        """Everything, in Prometheus' text format; `egress` is None when the host does not tell."""
+        self._egress.totals = egress
         for status in SandboxStatus:
             if status is not SandboxStatus.DELETED:
                 self._sandboxes.labels(status.value).set(sandboxes.get(status, 0))

@@ -1,6 +1,8 @@
 """Routes for those who run the server: health and metrics."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -9,11 +11,14 @@ from cove.core.audit import AuditTrail
 from cove.core.pool import WarmPool
 from cove.core.storage import Store
 from cove.models.base import Contract
-from cove.models.errors import error
+from cove.models.errors import CoveError, error
+from cove.models.network import EgressTotals
 from cove.models.version import VERSION
 from cove.server.api.answers import answer
 from cove.server.api.context import principal_of, request_id_of
 from cove.server.metrics import CONTENT_TYPE, Metrics
+
+_HOST_SECONDS: Final = 2.0
 
 
 class ServerHealth(Contract):
@@ -26,7 +31,13 @@ class ServerHealth(Contract):
 
 
 def operation_routes(
-    store: Store, pool: WarmPool, metrics: Metrics, *, audit: AuditTrail, host_answers: Callable[[], bool]
+    store: Store,
+    pool: WarmPool,
+    metrics: Metrics,
+    *,
+    audit: AuditTrail,
+    host_answers: Callable[[], bool],
+    network_totals: Callable[[], Awaitable[EgressTotals]],
 ) -> APIRouter:
     """The routes, over these objects."""
     router = APIRouter(tags=["operations"])
@@ -46,6 +57,16 @@ def operation_routes(
             )
         metrics.audit_lost(audit.lost)
         counts = await store.read(lambda work: work.sandboxes.count_by_status())
-        return Response(metrics.render(counts, pool.sizes()), media_type=CONTENT_TYPE)
+        egress = await _known(network_totals) if host_answers() else None
+        return Response(metrics.render(counts, pool.sizes(), egress), media_type=CONTENT_TYPE)
 
     return router
+
+
+async def _known(network_totals: Callable[[], Awaitable[EgressTotals]]) -> EgressTotals | None:
+    """The other figures do not depend on the host."""
+    try:
+        async with asyncio.timeout(_HOST_SECONDS):
+            return await network_totals()
+    except (CoveError, TimeoutError):
+        return None
