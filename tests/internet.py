@@ -19,7 +19,7 @@ from typing import Final, Self
 import pytest
 from tests import internet_servers
 from tests.certificates import Signed, sign
-from tests.internet_servers import NAMES
+from tests.internet_servers import NAMES, NOT_CERTIFIED
 
 from cove.linux.calls import syscall
 from cove.linux.clone import CLONE_NEWNET
@@ -34,7 +34,7 @@ class Internet:
 
     Attributes:
         machine, outside: descriptors of the namespaces (namespaces(7)).
-        certificate: of all `NAMES`, with the authority that clients have to trust.
+        certificate: of all `NAMES` but those `NOT_CERTIFIED`, with the authority that clients have to trust.
     """
 
     machine: int
@@ -47,7 +47,7 @@ class Internet:
         """Make it, for the time of the block."""
         if os.geteuid() != 0 or not shutil.which("ip"):
             pytest.skip("needs root and the program ip (iproute2)")
-        certificate = sign(directory, *NAMES)
+        certificate = sign(directory, *(name for name in NAMES if name not in NOT_CERTIFIED))
         with contextlib.ExitStack() as stack:
             machine = stack.enter_context(_namespace())
             outside = stack.enter_context(_namespace())

@@ -5,6 +5,7 @@ Usage: internet_servers.py CERTIFICATE KEY; prints `ready`.
 
 import asyncio
 import contextlib
+import gzip
 import json
 import ssl
 import sys
@@ -16,6 +17,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+import websockets.asyncio.server
 
 NAMES: Final = {
     "allowed.example": "93.184.216.34",
@@ -26,14 +28,16 @@ NAMES: Final = {
     "metadata.example": "169.254.169.254",
     "intranet.example": "10.1.2.3",
     "alias.example": "allowed.example",
+    "impostor.example": "93.184.216.37",
     "packages.example": "93.184.216.38",
     "files.packages.example": "93.184.216.39",
     "registry.example": "93.184.216.40",
 }
 """Name -> address, or the name that it is an alias of."""
+NOT_CERTIFIED: Final = frozenset({"impostor.example"})
 FILES: Final = "files"
 NAMESERVER: Final = "9.9.9.9"
-ECHO_PORT, GREETING_PORT = 7000, 7022
+ECHO_PORT, GREETING_PORT, WEBSOCKET_PORT = 7000, 7022, 9443
 
 
 async def _servers(certificate: str, key: str) -> None:
@@ -47,6 +51,7 @@ async def _servers(certificate: str, key: str) -> None:
     await asyncio.start_server(_web, "::", 80)
     for port in (443, 8443):
         await asyncio.start_server(_web, "0.0.0.0", port, ssl=context)
+    await websockets.asyncio.server.serve(_talk, "0.0.0.0", WEBSOCKET_PORT, ssl=context)
     await asyncio.start_server(_web, "::", 443, ssl=context)
     await asyncio.start_server(_echo, "0.0.0.0", ECHO_PORT)
     await asyncio.start_server(_greet, "0.0.0.0", GREETING_PORT)
@@ -56,8 +61,9 @@ async def _servers(certificate: str, key: str) -> None:
 
 
 async def _web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Tells each request's host, path, headers and body back; /bytes/N sends N bytes; /files/PATH what lies there in
-    the directory `FILES` beside the certificate.
+    """Tells each request's host, path, headers and body back, and all of it backwards; below /packed with gzip, below
+    /chunks in chunks of 7 bytes. /bytes/N sends N bytes; /files/PATH what lies there in the directory `FILES` beside
+    the certificate; /events one event, and the next when /event was asked for.
     """
     with contextlib.suppress(Exception):
         while True:
@@ -65,8 +71,13 @@ async def _web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             line, *fields = head.rstrip().split("\r\n")
             method, path, _ = line.split(" ", 2)
             headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            body = await _body(reader, headers)
             here = writer.get_extra_info("sockname")[0]
+            if path == "/events":
+                await _tell_events(writer)
+                break
+            if path == "/event":
+                _EVENT.set()
             kind = "text/plain"
             if path.startswith("/bytes/"):
                 answer = bytes(int(path.rpartition("/")[2]))
@@ -74,9 +85,20 @@ async def _web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
                 answer, kind = _file(path.removeprefix("/files/"))
             else:
                 told = {"method": method, "path": path, "headers": headers, "body": body.decode(), "address": here}
+                told["backwards"] = (head + body.decode())[::-1]
                 answer = json.dumps(told).encode()
-            length = f"content-length: {len(answer)}\r\ncontent-type: {kind}\r\n"
-            writer.write(f"HTTP/1.1 200 OK\r\n{length}\r\n".encode() + answer)
+            coding = ""
+            if path.startswith("/packed"):
+                answer, coding = gzip.compress(answer), "content-encoding: gzip\r\n"
+            if path.startswith("/chunks"):
+                parts = [answer[at : at + 7] for at in range(0, len(answer), 7)]
+                chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in [*parts, b""])
+                writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks)
+            else:
+                length = (
+                    f"content-length: {len(answer)}\r\nx-told: {headers.get('x-tell', '')}\r\ncontent-type: {kind}\r\n"
+                )
+                writer.write(f"HTTP/1.1 200 OK\r\n{coding}{length}\r\n".encode() + answer)
             await writer.drain()
     writer.close()
 
@@ -87,6 +109,33 @@ def _file(path: str) -> tuple[bytes, str]:
     if file.is_dir():
         return (file / "index.html").read_bytes(), "text/html"
     return file.read_bytes(), "application/octet-stream"
+
+
+_EVENT: Final = asyncio.Event()
+
+
+async def _tell_events(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: first\n\n")
+    await writer.drain()
+    await _EVENT.wait()
+    writer.write(b"data: second\n\n")
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    body = b""
+    while length := int(await reader.readline(), 16):
+        body += (await reader.readexactly(length + 2))[:-2]
+    await reader.readline()
+    return body
+
+
+async def _talk(connection: websockets.asyncio.server.ServerConnection) -> None:
+    """Sends the request's header, and what it is sent."""
+    await connection.send(connection.request.headers.get("authorization", "") if connection.request else "")
+    async for message in connection:
+        await connection.send(message)
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -17,11 +17,13 @@ _SHORTEST: Final = 8
 
 
 def forms(value: str) -> frozenset[bytes]:
-    """The ways in which servers tell a value back: as it is, in a URL, in JSON, in HTML, and inside of Base64."""
+    """The ways in which servers tell a value back: as it is, in a URL, in JSON (also in JSON that is a string in JSON),
+    in HTML, and inside of Base64.
+    """
     written = json.dumps(value)[1:-1]
     texts = {
         *(value, html.escape(value), html.escape(value, quote=False)),
-        *(written, written.replace("/", "\\/"), _unicode_escaped(written)),
+        *(written, written.replace("/", "\\/"), _unicode_escaped(written), json.dumps(written)[1:-1]),
         *(_lower_escapes(one) for one in (quote(value), quote(value, safe=""), quote_plus(value))),
         *(quote(value), quote(value, safe=""), quote_plus(value)),
     }

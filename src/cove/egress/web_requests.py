@@ -124,6 +124,8 @@ class WebRequests:
         """
         names = [value for name, value in request.headers if name == b"host"]
         target = request.target
+        if request.method == b"PRI":
+            raise Refused("it speaks HTTP/2, which is not read here: HTTP/1.1 is", status=UNREADABLE)
         if request.method == b"CONNECT":
             raise Refused("CONNECT is for proxies; there is none to ask")
         scheme = b"https://" if self._is_tls else b"http://"
