@@ -17,8 +17,14 @@ _SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
-def server(internet: Internet, built_data_dir: Path) -> Iterator[RunningServer]:
+def egress_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("log") / "egress.jsonl"
+
+
+@pytest.fixture(scope="module")
+def server(internet: Internet, built_data_dir: Path, egress_log: Path) -> Iterator[RunningServer]:
     variables = {
+        "COVE_EGRESS_LOG": str(egress_log),
         "COVE_NAMESERVERS": json.dumps([NAMESERVER]),
         "COVE_ALLOW_INTERNAL": json.dumps(["intranet.example"]),
         "COVE_PACKAGE_REGISTRIES": json.dumps(["*.allowed.example"]),
@@ -192,3 +198,24 @@ def test_stopped_and_started_it_has_its_network_again(http: httpx2.Client, eithe
     assert http.post(f"/v1/sandboxes/{kept.id}/start").status_code == 200
     assert kept.reaches("https://allowed.example/")
     assert not kept.reaches("https://other.example/")
+
+
+def test_bandwidth_and_what_is_told_of_it(http: httpx2.Client, either: Make, egress_log: Path) -> None:
+    limited = either(network={"allow": ["allowed.example"]}, resources={"network_mbps": 8})
+    size = 600_000
+    least = (size - 2 * 0.1 * 1e6) / 1e6  # at 1 MB/s, of which a tenth of a second may come at once
+    for scheme in ("http", "https"):
+        curl = "curl --insecure -sS -m 20 -o /dev/null -w '%{size_download} %{time_total}'"
+        got, seconds = limited.sh(f"{curl} {scheme}://allowed.example/bytes/{size}").split()
+        assert (got, float(seconds) > least) == (str(size), True), (scheme, seconds)
+    usage = http.get(f"/v1/sandboxes/{limited.id}/usage").json()
+    assert usage["limits"]["network_mbps"] == 8
+    assert usage["network"]["received_bytes"] > 2 * size
+    assert usage["network"]["connections"] == 2
+    figures = http.get("/metrics").text.splitlines()
+    (received,) = [line.split()[1] for line in figures if line.startswith('cove_egress_bytes_total{direction="rec')]
+    assert float(received) > 2 * size
+    logged = [entry for line in egress_log.read_bytes().splitlines() if (entry := json.loads(line))]
+    mine = {entry["kind"]: entry for entry in logged if entry["sandbox_id"] == limited.id}
+    assert mine.keys() >= {"dns", "http"}
+    assert mine["http"]["received_bytes"] > size
