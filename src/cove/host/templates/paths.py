@@ -38,6 +38,9 @@ NODE_ENVIRONMENT = {
     "NPM_CONFIG_UPDATE_NOTIFIER": "false",
     "NPM_CONFIG_FUND": "false",
     "NPM_CONFIG_AUDIT": "false",
+    # Where there is no network, npm gives up after seconds, not after more than a minute.
+    "NPM_CONFIG_FETCH_RETRY_MINTIMEOUT": "1000",
+    "NPM_CONFIG_FETCH_RETRY_MAXTIMEOUT": "3000",
 }
 ROOT_NODE_ENVIRONMENT = {
     "NODE_PATH": "/usr/local/lib/node_modules:/usr/lib/node_modules",
