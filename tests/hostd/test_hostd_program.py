@@ -5,105 +5,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from tests.contract.driver_fixtures import (
-    SMALL,
     Inside,
-    NamespaceSubject,
     Process,
-    built_template,
-    clean_up,
     nothing_remains,
-    short_directory,
-    spec_of,
     until,
 )
+from tests.hostd.hostd_program import START_SECONDS, Program, on_own_directory
 
-from cove.hostd.client import RemoteHost
-from cove.models.hosts import SandboxRecord
 from cove.models.isolation import Isolation
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("as_root")]
 
-START_SECONDS = 40.0
-END_SECONDS = 20.0
-
-
-class Program:
-    """`python -m cove.hostd` on one data directory, started again and again."""
-
-    def __init__(self, data_dir: Path, subject: NamespaceSubject) -> None:
-        self.data_dir = data_dir
-        self.subject = subject
-        self.remote = RemoteHost(data_dir / "run/hostd.sock")
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self, *arguments: str) -> None:
-        """Return when it is ready."""
-        ready, for_child = os.pipe()
-        try:
-            self._process = await self.launch("--ready-fd", str(for_child), *arguments, keep=for_child)
-            os.close(for_child)
-            assert await asyncio.wait_for(asyncio.to_thread(os.read, ready, 1), START_SECONDS) == b"!"
-        finally:
-            os.close(ready)
-
-    async def launch(self, *arguments: str, keep: int | None = None) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cove.hostd", "--data-dir", self.data_dir.name, "--isolation", "namespace"),
-            *arguments,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=() if keep is None else (keep,),
-            cwd=self.data_dir.parent,
-        )
-
-    async def end(self, number: int = signal.SIGTERM) -> int:
-        """End the running one and return its exit code."""
-        assert self._process
-        if self._process.returncode is None:
-            self._process.send_signal(number)
-        await asyncio.wait_for(self._process.communicate(), END_SECONDS)
-        code, self._process = self._process.returncode, None
-        assert code is not None
-        return code
-
-    async def create(self, **fields: object) -> SandboxRecord:
-        asked = spec_of(self.subject, SMALL, **fields)
-        record = await self.remote.create(asked)
-        assert self.subject.remains_of(record)
-        return record
-
-    async def close(self) -> None:
-        """End everything, sandboxes that were to be kept included."""
-        if not self._process and self.subject.remains():
-            await self.start()
-        if self._process:
-            assert await self.end() == 0
-        await self.remote.close()
-
 
 @pytest.fixture
-def data_dir(built_data_dir: Path) -> Iterator[Path]:
-    with short_directory() as directory:
-        for name in ("templates", "layers"):
-            (directory / name).symlink_to(built_data_dir / name)
-        yield directory
-
-
-@pytest.fixture
-async def program(data_dir: Path, built_data_dir: Path) -> AsyncIterator[Program]:
-    (data_dir / "run").mkdir()
-    subject = NamespaceSubject(data_dir / "run", built_template(built_data_dir, "base"), mark="")
-    made = Program(data_dir, subject)
-    yield made
-    try:
-        await made.close()
-    finally:
-        await clean_up(subject)
-    assert list((data_dir / "run/sandboxes").iterdir()) == []
+async def program(built_data_dir: Path) -> AsyncIterator[Program]:
+    async with on_own_directory(built_data_dir) as program:
+        yield program
 
 
 def dead(processes: list[Process]) -> bool:
