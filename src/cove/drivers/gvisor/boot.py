@@ -35,7 +35,7 @@ class Boot:
         template: what it will be a sandbox of.
         image: the checkpoint that it goes on from; None: the guest program starts anew.
         owned: directories of its user, beside the usual ones.
-        lifeline, hide_network_settings: see `Launch`.
+        lifeline: see `Launch`.
     """
 
     runsc: Runsc
@@ -46,7 +46,6 @@ class Boot:
     image: Path | None
     owned: tuple[str, ...] = ()
     lifeline: int = -1
-    hide_network_settings: bool = False
 
 
 def host_user(slot: int, template: TemplateManifest) -> int:
@@ -114,7 +113,6 @@ def _launch(what: Boot) -> Launch:
         owned=tuple(sorted(name.strip("/") for name in owned if is_ownable(name))),
         placeholder=protocol.PLACEHOLDER if what.image is None else "",
         lifeline=what.lifeline,
-        hide_network_settings=what.hide_network_settings,
         command=what.runsc.command(box.state, *start, CONTAINER),
     )
 

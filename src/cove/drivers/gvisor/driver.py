@@ -41,7 +41,6 @@ from cove.models.templates import TemplateManifest
 
 _READY_MEMBERS: Final = 2
 _STOPS_AT_ONCE: Final = 3
-_HIDE: Final = "hide network settings"
 
 
 class GvisorDriver:
@@ -114,7 +113,6 @@ class GvisorDriver:
         outcome = await self._probe.outcome(fresh=fresh)
         if isinstance(outcome, CoveError):
             return self._probe.report(outcome, capabilities=self.capabilities, lost=())
-        self._workshop.hide_network_settings = outcome.notes.get(_HIDE) == "yes"
         return self._probe.report(outcome, capabilities=self.capabilities, lost=self._lost())
 
     def doubt(self) -> None:
@@ -129,7 +127,7 @@ class GvisorDriver:
 
     async def _try_out(self) -> Mapping[str, str]:
         await probe(await self._usable_runsc(), self._workshop, self._run_dir / "probe")
-        return {_HIDE: "yes" if self._workshop.hide_network_settings else "no"}
+        return {}
 
     def _lost(self) -> tuple[str, ...]:
         """What works only partly here."""

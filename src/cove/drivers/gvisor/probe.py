@@ -13,7 +13,7 @@ from typing import Final
 from cove.drivers.gvisor.runsc import Runsc
 from cove.drivers.gvisor.workshop import Workshop
 from cove.host.identities import TEMPLATE_OWNER
-from cove.models.errors import CoveError, error
+from cove.models.errors import error
 from cove.models.limits import Limits
 from cove.models.templates import TemplateManifest
 
@@ -23,7 +23,7 @@ _PROGRAM: Final = "probe"
 
 
 async def probe(runsc: Runsc, workshop: Workshop, directory: Path) -> None:
-    """Boot, and again with the network settings of the host's kernel hidden if that fails (they confuse some releases).
+    """Boot.
 
     Raises:
         CoveError: SANDBOX_START_FAILED, LIMIT_NOT_ENFORCEABLE.
@@ -31,13 +31,7 @@ async def probe(runsc: Runsc, workshop: Workshop, directory: Path) -> None:
     template = await asyncio.to_thread(_template, runsc, directory)
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
-            try:
-                await _boot(runsc, workshop, template)
-            except CoveError as first:
-                if first.code != "SANDBOX_START_FAILED":
-                    raise
-                workshop.hide_network_settings = True
-                await _boot(runsc, workshop, template)
+            await _boot(runsc, workshop, template)
     except TimeoutError as problem:
         raise error("SANDBOX_START_FAILED", f"gVisor's boot probe took more than {_PROBE_SECONDS:.0f} s.") from problem
     finally:

@@ -50,7 +50,6 @@ class Workshop:
         self._slots = slots
         self._outlive_host = outlive_host
         self._making: set[str] = set()
-        self.hide_network_settings = False
 
     @property
     def making(self) -> frozenset[str]:
@@ -130,7 +129,6 @@ class Workshop:
             image=image,
             owned=owned,
             lifeline=theirs,
-            hide_network_settings=self.hide_network_settings,
         )
         try:
             await boot(what, member.pipes)
