@@ -13,6 +13,7 @@ from cove.core.planning import CreationPolicy
 from cove.core.principal import Principal
 from cove.core.storage import Store
 from cove.core.tokens import AgentTokens
+from cove.keys.sealing import Sealer
 from cove.models.quotas import UNLIMITED
 from cove.models.sandboxes import CreateSandbox
 from cove.models.stored import StoredEvent, StoredSandbox
@@ -44,6 +45,7 @@ class World:
         self.pool_size = pool_size
         self.namespace_quota = UNLIMITED
         self.key = Ed25519PrivateKey.generate()
+        self.sealer = Sealer(bytes(32))
         self.database = Database.at_path(directory / "cove.db")
         self.store: Store = self.database
         self.engine = self._engine()
@@ -53,6 +55,7 @@ class World:
             self.host,
             self.store,
             tokens=AgentTokens(self.key, clock=self.clock),
+            sealer=self.sealer,
             guests=AgentEnvironment(),
             policy=self.policy,
             pool_targets={"code-interpreter": self.pool_size},

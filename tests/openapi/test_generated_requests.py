@@ -68,9 +68,9 @@ class Served:
         assert answer.status_code in (200, 201), answer.text
         return answer.json()
 
-    def sandbox(self) -> dict[str, Any]:
+    def sandbox(self, **fields: Any) -> dict[str, Any]:
         """A new one."""
-        return self.as_caller("POST", "/v1/sandboxes", {"template_name": "base"})
+        return self.as_caller("POST", "/v1/sandboxes", {"template_name": "base", **fields})
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,8 @@ def agent_of(sandbox: dict[str, Any]) -> Generator[Callable[[str, dict[str, Any]
 
 @pytest.mark.timeout(RUN_SECONDS + 60)
 def test_the_control_plane_answers_as_its_document_says(served: Served, tmp_path: Path) -> None:
-    sandbox = served.sandbox()
+    secrets = {"OPENAI_API_KEY": {"value": "sk-example-0000", "hosts": ["api.example.com"]}}
+    sandbox = served.sandbox(secrets=secrets, network={"allow": ["api.example.com"]})
     keys = [served.as_caller("POST", "/auth/api-keys", {"name": name})["api_key"]["id"] for name in ("first", "second")]
     with agent_of(sandbox) as post:
         execution = post("/execute/async", {"code": "print(1)", "callback_url": "http://127.0.0.1:9/"})

@@ -22,6 +22,9 @@ BUILD = {
 BODIES: dict[str, Any] = {
     "/v1/sandboxes/{sandbox_id}/timeout": {"timeout_seconds": 5},
     "/v1/sandboxes/{sandbox_id}/network": {"allow": ["a.example"]},
+    "/v1/sandboxes/{sandbox_id}/previews": {"port": 3000, "access": "token"},
+    "/v1/sandboxes/{sandbox_id}/secrets/{variable}": {"value": "sk-of-a-stranger"},
+    "/v1/secrets/{secret}": {"value": "sk-live-0001", "hosts": ["a.example"]},
     "/v1/sandboxes/{sandbox_id}/volumes": {"host_path": "/srv/one", "path": "/workspace/one"},
     "/sandboxes/{sandbox_id}/execute/async": {"code": "1", "callback_url": "http://127.0.0.1:9/"},
 }
@@ -40,9 +43,13 @@ async def owned(plane: Plane) -> dict[str, str]:
     execution = await plane.nobody.post(path, json=BODIES["/sandboxes/{sandbox_id}/execute/async"], headers=own)
     build = await plane.client.post("/v1/templates/build", json=BUILD)
     assert (execution.status_code, build.status_code) == (200, 201), build.text
+    kept = await plane.client.put("/v1/secrets/kept", json=BODIES["/v1/secrets/{secret}"])
+    assert kept.status_code == 200, kept.text
     key = (await plane.client.get("/auth/api-keys")).json()["api_keys"][0]["id"]
     return {
         "sandbox_id": made["id"],
+        "secret": "kept",
+        "variable": "TOKEN",
         "execution_id": execution.json()["execution_id"],
         "build_id": build.json()["build_id"],
         "reference": build.json()["template_id"],
@@ -80,7 +87,7 @@ async def test_ids_of_another_tenant(plane: Plane) -> None:
     token = {"Authorization": f"Bearer {theirs['auth_token']}"}
     called = 0
     for method, path in routes(plane):
-        if "{" not in path:
+        if "{" not in path or (method, path) == ("PUT", "/v1/secrets/{secret}"):  # makes one of their own
             continue
         called += 1
         if path.startswith("/sandboxes/"):

@@ -23,8 +23,10 @@ from cove.core.pool import WarmPool
 from cove.core.ports import Host
 from cove.core.principal import Principal
 from cove.core.quotas import Charge, Quotas
+from cove.core.secret_delivery import SecretDelivery
 from cove.core.storage import Store, UnitOfWork
 from cove.core.tokens import AgentTokens
+from cove.core.vault import Vault, check_unchanged
 from cove.models.errors import CoveError, error
 from cove.models.hosts import SandboxRecord, SandboxSpec
 from cove.models.identifiers import new_sandbox_id
@@ -109,6 +111,8 @@ class Creator:
         policy: CreationPolicy,
         leases: ClientLeases,
         unenforced: Unenforced,
+        vault: Vault,
+        delivery: SecretDelivery,
         clock: Clock,
     ) -> None:
         self._host = host
@@ -126,6 +130,8 @@ class Creator:
         self._clock = clock
         self._leases = leases
         self._unenforced = unenforced
+        self._vault = vault
+        self._delivery = delivery
         self._creating: set[str] = set()
         self._naming = KeyedLocks(wait_seconds=policy.create_seconds + _CLAIM_SECONDS)
         self._log = structlog.get_logger("cove.creation")
@@ -141,7 +147,8 @@ class Creator:
         it is ended as soon as it is made. With `once` it is remembered together with the sandbox.
 
         Raises:
-            CoveError: TEMPLATE_NOT_FOUND, what `planning.plan` and `Host.create` raise, RESOURCE_LIMIT_EXCEEDED,
+            CoveError: TEMPLATE_NOT_FOUND, what `planning.plan`, `Vault.resolve` and `Host.create` raise,
+                RESOURCE_LIMIT_EXCEEDED,
                 CONFLICT when its name is taken, TIMEOUT, STORE_UNAVAILABLE, AUTHENTICATION_REQUIRED when its client
                 lease has ended. Nothing is left behind then.
         """
@@ -152,7 +159,8 @@ class Creator:
     async def _admitted(self, principal: Principal, request: CreateSandbox, once: IdempotencyKey | None) -> Creation:
         entry = await self._catalog.find(reference_of(request), principal.namespace)
         ceilings = self._quotas.ceilings(principal)
-        planned = plan(request, entry, self._policy, now=self._clock(), ceilings=ceilings)
+        secrets = await self._vault.resolve(principal, request.secrets)
+        planned = plan(request, entry, self._policy, now=self._clock(), ceilings=ceilings, secrets=secrets)
         charge = self._quotas.admit(principal, planned.limits)
         return await self._background.finish(
             self._create(principal, planned, charge, once), name="create sandbox", abandoned=self.abandon
@@ -216,7 +224,7 @@ class Creator:
                 self._unenforced.note(record)
             sandbox_id = record.sandbox_id
             sandbox = _row(principal, planned, record)
-            token = await self._commit(principal, sandbox, record, once, pooled=pooled)
+            token = await self._commit(principal, sandbox, planned, record, once, pooled=pooled)
             await self._end_if_left(principal, sandbox)
             self._quotas.bind(charge, sandbox.id)
         except BaseException:
@@ -247,6 +255,8 @@ class Creator:
                     record = await self._host.claim(member.sandbox_id, planned.deadline)
                     if planned.env_vars:
                         await self._guests.merge(record, planned.env_vars)
+                    if planned.secrets:
+                        await self._host.set_secrets(record.sandbox_id, planned.held_secrets, ())
                     return await self._networked(record, planned)
             except (CoveError, TimeoutError) as failure:
                 self._log.warning("pool_member_unusable", sandbox_id=member.sandbox_id, error=repr(failure))
@@ -279,6 +289,7 @@ class Creator:
             required_limits=planned.required_limits,
             network=planned.network,
             network_required=planned.network_required,
+            secrets=planned.held_secrets,
         )
         self._creating.add(spec.sandbox_id)
         try:
@@ -319,6 +330,7 @@ class Creator:
         self,
         principal: Principal,
         sandbox: StoredSandbox,
+        planned: CreationPlan,
         record: SandboxRecord,
         once: IdempotencyKey | None,
         *,
@@ -327,12 +339,14 @@ class Creator:
         try:
             token = self._tokens.issue(sandbox.id, actor=principal.actor)
             event = _event(principal, sandbox, pooled=pooled)
-            await self._store.write(lambda work: _store(work, sandbox, once, event))
+            current = await self._store.write(lambda work: _store(work, sandbox, planned, once, event))
         except BaseException:
             await self._discard(sandbox.id)
             raise
         self._directory.add(record, sandbox.preview_terms)
         self._deadlines.schedule(sandbox.id, sandbox.deadline)
+        if not current:
+            await self._delivery.renew((sandbox.id,))
         return token
 
     async def _discard(self, sandbox_id: str) -> None:
@@ -367,11 +381,12 @@ def _row(principal: Principal, planned: CreationPlan, record: SandboxRecord) -> 
         internet_access=record.network is not None and record.network.is_public,
         network=record.network,
         preview_access=planned.preview_access,
+        secrets={secret.held.name: secret.bound for secret in planned.secrets},
     )
 
 
 def _event(principal: Principal, sandbox: StoredSandbox, *, pooled: bool) -> StoredEvent:
-    details = {
+    details: dict[str, object] = {
         "template": sandbox.template_name,
         "isolation": sandbox.isolation.value,
         "timeout_seconds": sandbox.timeout_seconds,
@@ -381,10 +396,16 @@ def _event(principal: Principal, sandbox: StoredSandbox, *, pooled: bool) -> Sto
         details["name"] = sandbox.name
     if sandbox.client_lease:
         details["client_lease"] = sandbox.client_lease
+    if sandbox.secrets:
+        details["secrets"] = sorted(sandbox.secrets)
     return principal.event("sandbox.created", sandbox.id, at=sandbox.created_at, details=details)
 
 
-def _store(work: UnitOfWork, sandbox: StoredSandbox, once: IdempotencyKey | None, event: StoredEvent) -> None:
+def _store(
+    work: UnitOfWork, sandbox: StoredSandbox, planned: CreationPlan, once: IdempotencyKey | None, event: StoredEvent
+) -> bool:
+    """Whether the secrets that it has are those that are kept now: a change finds rows only."""
+    current = check_unchanged(work, sandbox.namespace, planned.secrets)
     work.sandboxes.add(sandbox)
     if once is not None:
         work.creates.add(
@@ -397,3 +418,4 @@ def _store(work: UnitOfWork, sandbox: StoredSandbox, once: IdempotencyKey | None
             )
         )
     work.events.add(event)
+    return current

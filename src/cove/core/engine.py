@@ -28,8 +28,12 @@ from cove.core.previews import Previews
 from cove.core.quotas import Quotas
 from cove.core.reconciler import Reconciler
 from cove.core.retention import DEFAULT_AUDIT_DAYS, Retention
+from cove.core.secret_changes import SecretChanges
+from cove.core.secret_delivery import SecretDelivery
 from cove.core.storage import Store
 from cove.core.tokens import AgentTokens
+from cove.core.vault import Vault
+from cove.keys.sealing import Sealer
 from cove.models.errors import CoveError
 from cove.models.quotas import UNLIMITED, Quota
 
@@ -42,8 +46,8 @@ class SandboxEngine:
 
     Attributes:
         directory: where the agents of running sandboxes are.
-        catalog, pool, creator, creates, lifecycle, previews, reconciler, deadlines, quotas: the parts, each for its own
-            purpose.
+        catalog, pool, creator, creates, lifecycle, previews, secrets, reconciler, deadlines, quotas: the parts, each
+            for its own purpose.
         audit: the audit log.
         leases: of clients whose sandboxes end with them.
         delegated_keys: those of leases, and of whatever else in this server speaks its own API.
@@ -55,6 +59,7 @@ class SandboxEngine:
         store: Store,
         *,
         tokens: AgentTokens,
+        sealer: Sealer,
         guests: GuestEnvironment,
         policy: CreationPolicy,
         pool_targets: Mapping[str, int],
@@ -87,6 +92,8 @@ class SandboxEngine:
         endings = Endings(host, store, self.directory, self.deadlines, self.quotas, clock=clock)
         self.delegated_keys = DelegatedKeys()
         self.leases = ClientLeases(store, endings, self.delegated_keys, self._background, self.audit, clock=clock)
+        vault = Vault(store, sealer, clock=clock)
+        self._delivery = SecretDelivery(host, store, vault, locks)
         self.creator = Creator(
             host=host,
             store=store,
@@ -102,10 +109,18 @@ class SandboxEngine:
             policy=policy,
             leases=self.leases,
             unenforced=unenforced,
+            vault=vault,
+            delivery=self._delivery,
             clock=clock,
         )
         self.creates = RepeatableCreates(
-            self.creator, store, tokens, self._background, create_seconds=policy.create_seconds, clock=clock
+            self.creator,
+            store,
+            tokens,
+            self._background,
+            sealer=sealer,
+            create_seconds=policy.create_seconds,
+            clock=clock,
         )
         self.lifecycle = Lifecycle(
             host=host,
@@ -126,6 +141,15 @@ class SandboxEngine:
             directory=self.directory,
             tokens=tokens,
             audit=self.audit,
+            background=self._background,
+            locks=locks,
+            clock=clock,
+        )
+        self.secrets = SecretChanges(
+            store=store,
+            vault=vault,
+            delivery=self._delivery,
+            lifecycle=self.lifecycle,
             background=self._background,
             locks=locks,
             clock=clock,
@@ -161,6 +185,7 @@ class SandboxEngine:
         self._background.keep(self.pool.run, name="pool")
         self._background.keep(self._retention.run, name="retention")
         self._background.keep(self.audit.run, name="audit")
+        self._background.keep(self._delivery.run, name="secrets")
         self._background.spawn(self._warm(), name="warm")
 
     async def _warm(self) -> None:

@@ -22,6 +22,7 @@ from cove.core.principal import Principal
 from cove.core.states import LIVE
 from cove.core.storage import Store
 from cove.core.tokens import AgentTokens
+from cove.keys.sealing import Sealer
 from cove.models.errors import CoveError, error
 from cove.models.sandboxes import CreateSandbox
 
@@ -67,6 +68,7 @@ class RepeatableCreates:
         tokens: AgentTokens,
         background: Background,
         *,
+        sealer: Sealer,
         create_seconds: float,
         clock: Clock,
     ) -> None:
@@ -74,6 +76,7 @@ class RepeatableCreates:
         self._store = store
         self._tokens = tokens
         self._background = background
+        self._sealer = sealer
         self._wait_seconds = create_seconds + _MARGIN_SECONDS
         self._clock = clock
         self._known = KnownCreates(store, background, remembered_seconds=REMEMBERED_SECONDS, clock=clock)
@@ -94,7 +97,7 @@ class RepeatableCreates:
         if key is None:
             creation = await self._creator.create(principal, request)
             return await self._delivered(creation, gone)
-        once = _identify(principal, request, key)
+        once = _identify(principal, request, key, self._sealer)
         while (first := self._under_way.get(once.scope)) is not None:
             _check_same(first.fingerprint, once)
             first.joined = True
@@ -179,7 +182,7 @@ class RepeatableCreates:
             self._log.warning("trim_failed", error=str(failure))
 
 
-def _identify(principal: Principal, request: CreateSandbox, key: str) -> IdempotencyKey:
+def _identify(principal: Principal, request: CreateSandbox, key: str, sealer: Sealer) -> IdempotencyKey:
     if _KEY.fullmatch(key) is None:
         raise error(
             "INVALID_REQUEST",
@@ -189,8 +192,12 @@ def _identify(principal: Principal, request: CreateSandbox, key: str) -> Idempot
         )
     if request.env_vars:
         request = request.model_copy(update={"env_vars": dict(sorted(request.env_vars.items()))})
+    if request.secrets:
+        request = request.model_copy(update={"secrets": dict(sorted(request.secrets.items()))})
     asked = request.model_dump_json(exclude_none=True)
-    return IdempotencyKey(_hash(*_whose(principal), key), _hash(asked))
+    # What holds secrets is hashed with a key: it could be guessed from the rest of it otherwise.
+    fingerprint = sealer.digest(asked.encode()) if request.secrets else _hash(asked)
+    return IdempotencyKey(_hash(*_whose(principal), key), fingerprint)
 
 
 def _whose(principal: Principal) -> tuple[str, ...]:

@@ -1,17 +1,21 @@
 """From a request to a plan: every refusal happens here, before anything is touched."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cove.core.catalog import CatalogEntry
 from cove.core.quotas import above_maximum, fitted
-from cove.models.errors import error
+from cove.core.vault import ResolvedSecret
+from cove.models.egress_rules import EgressRule
+from cove.models.environment import check_env_vars
+from cove.models.errors import CoveError, error
 from cove.models.isolation import Isolation, level_for, refuse_weaker, strongest
 from cove.models.limits import Limits
 from cove.models.network import NO_NETWORK, PUBLIC_INTERNET, EgressPolicy, NetworkPolicy
 from cove.models.previews import PreviewAccess
 from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import CreateSandbox
+from cove.models.secrets import EgressSecret, rule_of
 from cove.models.stored import StoredTemplate
 
 _LIMIT_NAMES = tuple(Limits.model_fields)
@@ -56,6 +60,7 @@ class CreationPlan:
         network: None for a sandbox without one.
         network_required: whether it is refused where there are no networks.
         preview_access: None leaves it to the server's setting.
+        secrets: their placeholders are in `env_vars`.
     """
 
     template: StoredTemplate
@@ -72,6 +77,12 @@ class CreationPlan:
     network: EgressPolicy | None = None
     network_required: bool = False
     preview_access: PreviewAccess | None = None
+    secrets: tuple[ResolvedSecret, ...] = ()
+
+    @property
+    def held_secrets(self) -> tuple[EgressSecret, ...]:
+        """What the host gets of them."""
+        return tuple(secret.held for secret in self.secrets)
 
 
 def reference_of(request: CreateSandbox) -> str:
@@ -92,13 +103,19 @@ def reference_of(request: CreateSandbox) -> str:
 
 
 def plan(
-    request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy, *, now: float, ceilings: Quota = UNLIMITED
+    request: CreateSandbox,
+    entry: CatalogEntry,
+    policy: CreationPolicy,
+    *,
+    now: float,
+    ceilings: Quota = UNLIMITED,
+    secrets: tuple[ResolvedSecret, ...] = (),
 ) -> CreationPlan:
     """What the request comes to under the policy and the ceilings of whoever asks.
 
     Raises:
         CoveError: TEMPLATE_NOT_BUILT, FORBIDDEN (weaker isolation), RESOURCE_LIMIT_EXCEEDED, INVALID_REQUEST (two
-            networks).
+            networks, a secret for a host that the network does not allow).
     """
     if not entry.built:
         raise error("TEMPLATE_NOT_BUILT", f"Template {entry.template.name!r} is not built on this host.")
@@ -110,6 +127,11 @@ def plan(
     isolation = _isolation(request, entry, policy)
     lowered = {name for name in _LIMIT_NAMES if getattr(limits, name) != getattr(defaults, name)}
     own = asked_for | lowered
+    network = _network(request, entry, policy)
+    env_vars = request.env_vars or {}
+    if secrets:
+        _check_hosts([secret.held for secret in secrets], network)
+        env_vars = _with_placeholders(env_vars, [secret.held for secret in secrets])
     asked = policy.default_timeout_seconds if request.timeout_seconds is None else request.timeout_seconds
     return CreationPlan(
         template=entry.template,
@@ -122,11 +144,47 @@ def plan(
         name=request.name,
         poolable=not own and isolation == policy.isolation and defaults == policy.limits,
         required_limits=own | policy.must_hold,
-        env_vars=request.env_vars or {},
-        network=_network(request, entry, policy),
-        network_required=request.network is not None,
+        env_vars=env_vars,
+        network=network,
+        network_required=request.network is not None or bool(secrets),
         preview_access=request.preview_access,
+        secrets=secrets,
     )
+
+
+def _check_hosts(secrets: Sequence[EgressSecret], network: EgressPolicy | None) -> None:
+    """A secret opens no network: each of its hosts has to be allowed."""
+    allowed = [] if network is None else [EgressRule.parse(rule) for rule in network.allow]
+    denied = [] if network is None else [EgressRule.parse(rule) for rule in network.deny]
+    for secret in secrets:
+        for host in secret.hosts:
+            wanted = rule_of(host)
+            if any(rule.covers(wanted) for rule in denied) or not any(rule.covers(wanted) for rule in allowed):
+                raise _out_of_reach(secret.name, host)
+
+
+def _out_of_reach(name: str, host: str) -> CoveError:
+    return error(
+        "INVALID_REQUEST",
+        f"The secret {name} is for {host}, which the sandbox's network does not allow.",
+        remedy=f'Allow it: network: {{allow: ["{host}"]}}.',
+        field=f"secrets.{name}.hosts",
+    )
+
+
+def _with_placeholders(env_vars: Mapping[str, str], secrets: Sequence[EgressSecret]) -> dict[str, str]:
+    twice = [secret.name for secret in secrets if secret.name in env_vars]
+    if twice:
+        raise error(
+            "INVALID_REQUEST",
+            f"{twice[0]} is in env_vars and in secrets.",
+            remedy="Leave it out of env_vars: a secret's variable holds its placeholder.",
+            field=f"secrets.{twice[0]}",
+        )
+    try:
+        return check_env_vars({**env_vars, **{secret.name: secret.placeholder for secret in secrets}})
+    except ValueError as problem:
+        raise error("INVALID_REQUEST", f"With the secrets, {problem}.", field="env_vars") from None
 
 
 def _network(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy) -> EgressPolicy | None:

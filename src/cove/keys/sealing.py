@@ -4,12 +4,15 @@ Programs, their variables, callback headers and output are in rows, secrets in r
 backup, a database on another machine) shows none of them.
 """
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Self
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cove.keys.files import make_once
 from cove.models.errors import error
@@ -24,6 +27,7 @@ class Sealer:
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._digest_key = HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=b"digest").derive(key)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -41,6 +45,10 @@ class Sealer:
                 remedy="Restore it from a backup; what was stored with it cannot be read without it.",
             )
         return cls(key)
+
+    def digest(self, content: bytes) -> bytes:
+        """32 bytes by which equal content is known; without the key nobody can try what it was."""
+        return hashlib.blake2b(content, digest_size=32, key=self._digest_key).digest()
 
     def seal(self, name: str, content: bytes) -> bytes:
         """`content`, readable only with the key and under the same name."""

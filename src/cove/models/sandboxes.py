@@ -13,6 +13,7 @@ from cove.models.isolation import Isolation
 from cove.models.limits import MAX_CPU_SHARE, MAX_NETWORK_MBPS, Limits
 from cove.models.network import EgressPolicy, EgressTotals, NetworkPolicy
 from cove.models.previews import PreviewAccess
+from cove.models.secrets import SandboxSecrets, SecretUse
 
 MAX_TIMEOUT_SECONDS = 30 * 24 * 3600
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -99,6 +100,8 @@ class CreateSandbox(Contract):
         network: what should be reachable instead; refused where that cannot be enforced.
         preview_access: who may reach programs inside; absent means the server's default.
         env_vars: environment of everything that runs inside.
+        secrets: variables that hold placeholders, which become values only on their way to the hosts that they are
+            for; the network policy has to allow these.
         isolation: a driver to insist on; absent means the server's choice.
         name: finds it again; no two sandboxes of a namespace that have not ended have the same.
     """
@@ -111,6 +114,7 @@ class CreateSandbox(Contract):
     network: NetworkPolicy | None = None
     preview_access: PreviewAccess | None = None
     env_vars: EnvVars | None = None
+    secrets: SandboxSecrets | None = None
     resources: ResourcesRequest | None = None
     isolation: Isolation | None = None
     name: str | None = Field(default=None, pattern=NAME_PATTERN)
@@ -142,6 +146,7 @@ class SandboxInfo(Contract):
         preview_access: who may use it.
         internet_access: whether the whole public internet is allowed.
         network: the policy in force; None without a network.
+        secrets: by the variables that hold their placeholders; values are never shown.
         limits: all that are in force, those of `resources` among them.
         limits_not_enforced: names of those that its host cannot enforce, which its operator has allowed.
     """
@@ -163,6 +168,7 @@ class SandboxInfo(Contract):
     resources: Resources | None = None
     internet_access: bool = False
     network: EgressPolicy | None = None
+    secrets: dict[str, SecretUse] = {}
     live_mode: bool = True
     timeout_seconds: int | None = None
     expires_at: datetime | None = None

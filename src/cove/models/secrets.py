@@ -20,6 +20,9 @@ MIN_VALUE_BYTES = 8
 """A shorter one would be found, and taken out, all over what a server answers."""
 MAX_VALUE_BYTES = 4096
 MAX_HOSTS = 32
+"""Of one secret."""
+MAX_HOSTS_OF_ALL = 128
+"""Of the secrets of one sandbox together."""
 PLACEHOLDER_PREFIX = "cove-secret-"
 _PLACEHOLDER_BYTES = 16
 _TLS_PORTS = ((443, 443),)
@@ -105,7 +108,15 @@ class SandboxSecret(Contract):
         return self
 
 
-SandboxSecrets = Annotated[dict[SecretName, SandboxSecret], Field(max_length=MAX_SECRETS)]
+def _not_too_many_hosts(secrets: dict[str, SandboxSecret]) -> dict[str, SandboxSecret]:
+    if sum(len(secret.hosts or ()) for secret in secrets.values()) > MAX_HOSTS_OF_ALL:
+        raise ValueError(f"the secrets of a sandbox have at most {MAX_HOSTS_OF_ALL} hosts together")
+    return secrets
+
+
+SandboxSecrets = Annotated[
+    dict[SecretName, SandboxSecret], Field(max_length=MAX_SECRETS), AfterValidator(_not_too_many_hosts)
+]
 
 
 class SecretUse(Contract):

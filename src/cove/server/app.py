@@ -24,6 +24,7 @@ from cove.core.ports import Host
 from cove.core.sessions import Sessions
 from cove.core.tokens import AgentTokens, load_signing_key
 from cove.core.usage import UsageReport
+from cove.keys.sealing import Sealer
 from cove.models.network import NetworkPolicy
 from cove.models.version import VERSION
 from cove.server.api.account import account_routes
@@ -39,6 +40,7 @@ from cove.server.api.operations import operation_routes
 from cove.server.api.presentation import Presentation
 from cove.server.api.previews import preview_routes
 from cove.server.api.sandboxes import sandbox_routes
+from cove.server.api.secrets import secret_routes
 from cove.server.api.template_builds import build_routes
 from cove.server.api.templates import template_routes
 from cove.server.api.volumes import volume_routes
@@ -65,6 +67,11 @@ from cove.store.database import Database
 def token_key_path(data_dir: Path) -> Path:
     """Where the key that signs agent tokens is kept."""
     return data_dir / "keys" / "agent-tokens.pem"
+
+
+def vault_key_path(data_dir: Path) -> Path:
+    """Where the key that seals the secrets of namespaces is kept."""
+    return data_dir / "keys" / "vault.key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +149,7 @@ def build_control_plane(
         host,
         store,
         tokens=tokens,
+        sealer=Sealer.load(vault_key_path(settings.data_dir)),
         guests=guests or AgentEnvironment(),
         policy=policy,
         pool_targets=dict.fromkeys(settings.pool_templates, settings.pool_size),
@@ -212,6 +220,7 @@ def _application(
             sandbox_routes(engine.creates, engine.lifecycle, presentation, metrics),
             network_routes(engine.lifecycle, policy),
             preview_routes(engine.previews, presentation),
+            secret_routes(engine.secrets),
             lease_routes(engine.leases),
             volume_routes(
                 engine.lifecycle, engine.directory, HostDirectories(settings.allowed_volumes), engine.audit, clock=clock

@@ -13,6 +13,7 @@ _AUDIT = "/v1/audit"
 _ADMINISTRATION = re.compile(
     r"/auth/(?:api-keys|members|organization|profile)(?:/(?!switch\Z).*)?\Z"
     r"|/v1/templates/(?:build\Z|files/upload-link\Z)"
+    r"|/v1/secrets/"
 )
 """Beside these, whatever deletes a template."""
 _TEMPLATES = "/v1/templates/"

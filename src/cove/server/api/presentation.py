@@ -7,6 +7,7 @@ from cove.models.isolation import ISOLATION_SUMMARY
 from cove.models.limits import Limits
 from cove.models.previews import PREVIEW_PARAMETER, PreviewAccess
 from cove.models.sandboxes import AgentToken, CreatedSandbox, Resources, SandboxInfo
+from cove.models.secrets import BoundSecret, SecretUse
 from cove.models.stored import StoredSandbox, StoredTemplate
 from cove.models.template_builds import BuildStatus
 from cove.models.templates import TemplateInfo, TemplateResources
@@ -118,6 +119,7 @@ class Presentation:
             ),
             "internet_access": row.internet_access,
             "network": row.network,
+            "secrets": {name: _use(secret) for name, secret in row.secrets.items()},
             "timeout_seconds": row.timeout_seconds,
             "expires_at": None if row.deadline is None else utc(row.deadline),
             "created_at": utc(row.created_at),
@@ -135,6 +137,11 @@ class Presentation:
             return address, f"{address}/ports/{{port}}/"
         preview = self._port_origin.replace("{id}", sandbox_id)
         return preview.replace("{port}", str(AGENT_PORT)) + _VENDOR_PATH, f"{preview}/"
+
+
+def _use(secret: BoundSecret) -> SecretUse:
+    """What its programs see of it is not shown."""
+    return SecretUse.model_construct(None, **secret.model_dump(exclude={"placeholder"}))
 
 
 def _template_status(entry: CatalogEntry) -> str:

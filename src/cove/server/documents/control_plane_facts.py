@@ -56,6 +56,7 @@ _SANDBOX: Final[dict[str, Any]] = {
     "resources": {"vcpu": 2, "memory_mb": 1024, "disk_mb": 2048},
     "internet_access": False,
     "network": None,
+    "secrets": {},
     "live_mode": True,
     "timeout_seconds": 3600,
     "expires_at": _LATER,
@@ -64,6 +65,23 @@ _SANDBOX: Final[dict[str, Any]] = {
     "isolation_summary": "shared kernel: namespaces, seccomp allow-list, no capabilities, cgroup limits",
     "limits": _LIMITS,
     "limits_not_enforced": [],
+}
+_SECRET_USE: Final[dict[str, Any]] = {
+    "id": _SANDBOX_ID,
+    "name": "OPENAI_API_KEY",
+    "hosts": ["api.openai.com"],
+    "places": ["headers"],
+    "from_vault": None,
+    "withdrawn": False,
+}
+_SECRET: Final[dict[str, Any]] = {
+    "object": "secret",
+    "name": "openai",
+    "hosts": ["api.openai.com"],
+    "places": ["headers"],
+    "created_at": _TIME,
+    "updated_at": _TIME,
+    "sandboxes": 1,
 }
 _POLICY: Final[dict[str, Any]] = {"allow": ["api.example.com", "*.example.org:443"], "deny": [], "internal": []}
 _TEMPLATE: Final[dict[str, Any]] = {
@@ -238,6 +256,8 @@ _SANDBOXES: Final[dict[str, Facts]] = {
         _CHANGES,
     ),
     "set_preview_access": Facts({"id": _SANDBOX_ID, "access": "token", **_REQUEST}, {"access": "token"}, _CHANGES),
+    "set_sandbox_secret": Facts({**_SECRET_USE, **_REQUEST}, {"value": "sk-example-0001"}, (*_CHANGES, "CONFLICT")),
+    "withdraw_sandbox_secret": Facts({**_SECRET_USE, "withdrawn": True, **_REQUEST}, errors=_CHANGES),
     "revoke_preview_links": Facts({"id": _SANDBOX_ID, "access": "token", **_REQUEST}, errors=_CHANGES),
     "delete_sandbox": Facts(_status("deleted"), errors=("SANDBOX_NOT_FOUND",)),
     "set_timeout": Facts(
@@ -473,16 +493,36 @@ _ACCOUNT: Final[dict[str, Facts]] = {
     "resource_history": Facts({"data": [{"date": "2026-01-17", "total_usage": 12.5}], **_REQUEST}),
 }
 
+_SECRETS: Final[dict[str, Facts]] = {
+    "list_secrets": Facts({"object": "list", "data": [_SECRET], **_REQUEST}),
+    "set_secret": Facts(
+        {**_SECRET, "behind": 0, "deleted": False, **_REQUEST},
+        {"value": "sk-example-0001", "hosts": ["api.openai.com"]},
+        ("RESOURCE_LIMIT_EXCEEDED", "CONFLICT"),
+    ),
+    "delete_secret": Facts({**_SECRET, "behind": 0, "deleted": True, **_REQUEST}, errors=("CONFLICT",)),
+}
+
 _OPERATIONS: Final[dict[str, Facts]] = {
     "health": Facts({"status": "healthy", "message": "Cove is ready.", "version": "0.1.0", **_REQUEST}),
     "prometheus": Facts('# TYPE cove_sandboxes gauge\ncove_sandboxes{status="running"} 1.0\n'),
 }
 
-FACTS: Final[dict[str, Facts]] = {**_SANDBOXES, **_TEMPLATES, **_EXECUTIONS, **_AUDIT, **_ACCOUNT, **_OPERATIONS}
+FACTS: Final[dict[str, Facts]] = {
+    **_SANDBOXES,
+    **_SECRETS,
+    **_TEMPLATES,
+    **_EXECUTIONS,
+    **_AUDIT,
+    **_ACCOUNT,
+    **_OPERATIONS,
+}
 """By operation id."""
 
 PARAMETERS: Final[dict[str, str]] = {
     "sandbox_id": _SANDBOX_ID,
+    "secret": "openai",
+    "variable": "OPENAI_API_KEY",
     "reference": "code-interpreter",
     "build_id": "7",
     "token": _TOKEN,
