@@ -50,8 +50,10 @@ class Rewriting:
         self._is_head = request.method == b"HEAD"
         if not self._secrets:
             return request
-        target = self._target(request.target)
-        headers = [(name, self._header(name, value)) for name, value in request.headers]
+        target, headers = request.target, list(request.headers)
+        if self._secrets.are_in(b"\n".join((target, *_lines(headers)))) or any(map(_is_basic, headers)):
+            target = self._target(target)
+            headers = [(name, self._header(name, value)) for name, value in headers]
         has_value = target != request.target or headers != list(request.headers)
         unwanted = _UNREADABLE | _PARTIAL if has_value else _UNREADABLE
         headers = [_negotiated(one) for one in headers if one[0] not in unwanted]
@@ -114,6 +116,9 @@ class Rewriting:
 
     def answered_headers(self, headers: Headers) -> Headers:
         """Of an answer, its trailers too."""
+        lines = b"\n".join(_lines(headers))
+        if self._secrets.scrub(lines) is lines:
+            return headers
         return [(name, self._secrets.scrub(value)) for name, value in headers]
 
     def answered(self, data: bytes) -> Iterator[bytes]:
@@ -146,7 +151,7 @@ class Rewriting:
         self._secrets.forbid(name, "the name of a header")
         if name in (b"host", b"content-length", b"transfer-encoding"):
             self._secrets.forbid(value, "this header")
-        if name in (b"authorization", b"proxy-authorization") and value[: len(_BASIC)].lower() == _BASIC:
+        if _is_basic((name, value)):
             return self._basic(value)
         return self._secrets.fill(value, SecretPlace.HEADERS, self._destination, as_it_is)
 
@@ -166,6 +171,18 @@ class Rewriting:
         length = int(headers.get(b"content-length", b"0"))
         self.buffers_body = 0 < length <= MAX_FILLED_BODY and self._secrets.may_be_in_body(self._destination)
         self._is_changeable = b"transfer-encoding" in headers
+
+
+def _lines(headers: Headers) -> Iterator[bytes]:
+    """What no value, and no placeholder, goes beyond the end of."""
+    for name, value in headers:
+        yield name
+        yield value
+
+
+def _is_basic(header: tuple[bytes, bytes]) -> bool:
+    name, value = header
+    return name in (b"authorization", b"proxy-authorization") and value[: len(_BASIC)].lower() == _BASIC
 
 
 def _negotiated(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:

@@ -93,7 +93,10 @@ def undecided(data: bytes, needles: Iterable[bytes]) -> int:
 
 def scrubbed(data: bytes, needles: Iterable[bytes]) -> bytes:
     """All of `data` at once."""
-    scrubber = Scrubber(needles)
+    found = [needle for needle in needles if needle in data]
+    if not found:
+        return data
+    scrubber = Scrubber(found)
     return scrubber.feed(data) + scrubber.finish()
 
 

@@ -118,6 +118,10 @@ class Secrets:
             done = found.end()
         return b"".join(parts), data[done:]
 
+    def are_in(self, data: bytes) -> bool:
+        """Whether there is a placeholder."""
+        return self._placeholders is not None and self._placeholders.search(data) is not None
+
     def forbid(self, data: bytes, where: str) -> None:
         """For places where no placeholder may be.
 

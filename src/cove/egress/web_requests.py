@@ -30,6 +30,7 @@ _SAID: Final = {
 }
 
 Host = str | IpAddress
+Passed = type[h11.DONE] | type[h11.SWITCHED_PROTOCOL] | None
 Connect = Callable[[Host], Awaitable[Stream]]
 Pace = Callable[[int], Awaitable[None]]
 
@@ -156,6 +157,23 @@ class WebRequests:
     async def _exchange(self, request: h11.Request, rewriting: Rewriting, body: bytes | None, outside: Stream) -> bool:
         server = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         await self._to_server(server, outside, self._outgoing(request))
+        if _has_body(request):
+            final = await self._pass_both(server, outside, rewriting, body)
+        else:
+            await self._pass_body(server, outside, rewriting, None)
+            final = await self._pass_response(server, outside, rewriting)
+        if final is h11.SWITCHED_PROTOCOL:
+            await self._switch(server, outside, rewriting)
+        if final is not h11.DONE:
+            return False
+        if server.our_state is not h11.DONE or server.their_state is not h11.DONE:
+            self._drop()
+        return self._client.our_state is h11.DONE and self._client.their_state is h11.DONE
+
+    async def _pass_both(
+        self, server: h11.Connection, outside: Stream, rewriting: Rewriting, body: bytes | None
+    ) -> Passed:
+        """The body and the answer at the same time: a host may answer before it has read all."""
         sending = asyncio.create_task(self._pass_body(server, outside, rewriting, body))
         answering = asyncio.create_task(self._pass_response(server, outside, rewriting))
         try:
@@ -163,18 +181,11 @@ class WebRequests:
             if not answering.done() and isinstance(problem := sending.exception(), Refused):
                 raise problem
             final = await answering
+            return final if sending.done() and not sending.exception() else None
         finally:
-            was_sent = sending.done()
             for task in (sending, answering):
                 task.cancel()
             await asyncio.gather(sending, answering, return_exceptions=True)
-        if final is h11.SWITCHED_PROTOCOL:
-            await self._switch(server, outside, rewriting)
-        if final is not h11.DONE or not was_sent or sending.exception():
-            return False
-        if server.our_state is not h11.DONE or server.their_state is not h11.DONE:
-            self._drop()
-        return self._client.our_state is h11.DONE and self._client.their_state is h11.DONE
 
     def _outgoing(self, request: h11.Request) -> h11.Request:
         headers = [(name, value) for name, value in request.headers if name not in _HOP_BY_HOP]
@@ -227,10 +238,8 @@ class WebRequests:
             else:
                 return
 
-    async def _pass_response(
-        self, server: h11.Connection, outside: Stream, rewriting: Rewriting
-    ) -> type[h11.DONE] | type[h11.SWITCHED_PROTOCOL] | None:
-        """None when nothing more can follow on this connection."""
+    async def _pass_response(self, server: h11.Connection, outside: Stream, rewriting: Rewriting) -> Passed:
+        """How it ended; None when nothing more can follow on this connection."""
         while True:
             event = await self._next_from_server(server, outside)
             if isinstance(event, h11.InformationalResponse | h11.Response):
@@ -354,6 +363,10 @@ async def _pump(first: bytes, source: Stream, target: Callable[[bytes], Awaitabl
     while data:
         await target(data)
         data = await source.receive(_CHUNK)
+
+
+def _has_body(request: h11.Request) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in request.headers)
 
 
 def _with_length(request: h11.Request, length: int) -> h11.Request:
