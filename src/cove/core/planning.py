@@ -17,6 +17,7 @@ from cove.models.quotas import UNLIMITED, Quota
 from cove.models.sandboxes import CreateSandbox
 from cove.models.secrets import EgressSecret, rule_of
 from cove.models.stored import StoredTemplate
+from cove.models.trust import TRUST_VARIABLES
 
 _LIMIT_NAMES = tuple(Limits.model_fields)
 
@@ -182,7 +183,8 @@ def _with_placeholders(env_vars: Mapping[str, str], secrets: Sequence[EgressSecr
             field=f"secrets.{twice[0]}",
         )
     try:
-        return check_env_vars({**env_vars, **{secret.name: secret.placeholder for secret in secrets}})
+        placeholders = {secret.name: secret.placeholder for secret in secrets}
+        return check_env_vars({**TRUST_VARIABLES, **env_vars, **placeholders})
     except ValueError as problem:
         raise error("INVALID_REQUEST", f"With the secrets, {problem}.", field="env_vars") from None
 
