@@ -28,6 +28,7 @@ from benchmarks.measurements import (
     idle_memory,
     mcp_server,
     neighbours,
+    networks,
     preview_throughput,
     round_trip,
     streams,
@@ -60,6 +61,7 @@ _MEASUREMENTS: Final[Mapping[str, Measure]] = MappingProxyType(
         "command": command_line.measure,
         "kill": ending.measure,
         "neighbours": neighbours.measure,
+        "networks": networks.measure,
         "others": comparison.measure,
     }
 )

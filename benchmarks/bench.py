@@ -1,7 +1,7 @@
 """What every measurement gets: the yardstick, how much to measure, a progress bar, servers."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +57,11 @@ class Bench:
         """A data directory of its own with the built templates, removed at the end."""
         return data_directory(self.built)
 
-    def serving(self, *, pool_size: int, isolation: str = "namespace") -> AbstractContextManager[Server]:
+    def serving(
+        self, *, pool_size: int, isolation: str = "namespace", variables: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Server]:
         """A fresh server on a data directory of its own."""
-        return serving(self.built, pool_size=pool_size, isolation=isolation)
+        return serving(self.built, pool_size=pool_size, isolation=isolation, variables=variables)
 
 
 Measure = Callable[[Bench], list[Result]]

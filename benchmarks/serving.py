@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,8 +68,10 @@ def data_directory(built: Path) -> Generator[Path]:
 
 
 @contextlib.contextmanager
-def serving(built: Path, *, pool_size: int, isolation: str = "namespace") -> Generator[Server]:
-    """`cove serve --dev` on a free port.
+def serving(
+    built: Path, *, pool_size: int, isolation: str = "namespace", variables: Mapping[str, str] | None = None
+) -> Generator[Server]:
+    """`cove serve --dev` on a free port, with these variables in its environment.
 
     Raises:
         ServerFailedError: it did not start. This and other exceptions carry the end of its log as a note.
@@ -85,7 +87,7 @@ def serving(built: Path, *, pool_size: int, isolation: str = "namespace") -> Gen
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=clean_environment(isolation),
+                env={**clean_environment(isolation), **(variables or {})},
                 # Ctrl-C is for the benchmark, which then ends the server in order.
                 start_new_session=True,
             )
