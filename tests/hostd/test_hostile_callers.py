@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ NAMES = st.sampled_from(
     [
         *("sandbox_id", "deadline", "env_vars", "cursor", "seconds", "name", "spec", "derivation", "template"),
         *("limits", "required_limits", "owned_directories", "isolation", "directories", "base", "pooled", "x"),
+        *("secrets", "changed", "removed", "placeholder", "value", "hosts", "places"),
     ]
 )
 IDS = st.sampled_from(["1763382095i648uu1o", "../../etc/passwd", "", "base", "t7", "x" * 5000]) | st.text(max_size=20)
@@ -45,6 +47,16 @@ MESSAGES = st.fixed_dictionaries({"id": st.integers(0, 99) | JSON, "call": CALLS
 LINES = MESSAGES.map(lambda message: json.dumps(message).encode()) | st.binary(max_size=200).map(
     lambda raw: raw.replace(b"\n", b" ") or b" "
 )
+
+
+VALUE = "sk-live-2f6c1e0b9a"
+SECRET = {
+    "name": "API_KEY",
+    "placeholder": "cove-secret-" + "0f" * 16,
+    "value": VALUE,
+    "hosts": ["api.example.com"],
+    "places": ["headers"],
+}
 
 
 @pytest.fixture
@@ -106,6 +118,8 @@ async def test_whatever_comes_is_answered_or_hung_up_on(path: Path) -> None:
         {"env_vars": {f"A{n}": "x" for n in range(1001)}},
         {"env_vars": {"A=B": "x"}},
         {"env_vars": {"A": "x\0"}},
+        {"secrets": [SECRET, SECRET]},
+        {"secrets": [{**SECRET, "placeholder": "cove-secret-.*"}]},
     ],
     ids=lambda more: f"{more!r:.40}",
 )
@@ -117,6 +131,41 @@ async def test_what_does_not_fit_reaches_no_driver(path: Path, setting: Setting,
     assert answer["error"]["code"] == "INVALID_REQUEST"
     assert len(answer["error"]["message"]) < 1000
     assert not setting.driver.sandboxes
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"changed": [{**SECRET, "unknown": VALUE}]},
+        {"changed": [{**SECRET, "name": "A=B"}]},
+        {"changed": [{**SECRET, "name": VALUE + "\n"}]},
+        {"changed": [{**SECRET, "placeholder": "a"}]},
+        {"changed": [{**SECRET, "value": f"{VALUE}\r\nhost: x"}]},
+        {"changed": [{**SECRET, "value": VALUE * 1000}]},
+        {"changed": [{**SECRET, "hosts": []}]},
+        {"changed": [{**SECRET, "hosts": ["10.0.0.0/8"]}]},
+        {"changed": [{**SECRET, "hosts": ["*"]}]},
+        {"changed": [{**SECRET, "hosts": ["api.example.com"] * 33}]},
+        {"changed": [{**SECRET, "places": ["everywhere"]}]},
+        {"changed": [{**SECRET, "places": []}]},
+        {"changed": [SECRET, {**SECRET, "placeholder": "cove-secret-" + "1f" * 16}]},
+        {"changed": [SECRET, {**SECRET, "name": "OTHER"}]},
+        {"changed": [{**SECRET, "name": f"A{n}", "placeholder": f"cove-secret-{n:032x}"} for n in range(33)]},
+        {"removed": ["../API_KEY"]},
+        {"removed": "API_KEY"},
+        {"sandbox_id": "../../etc/passwd"},
+    ],
+    ids=lambda more: f"{more!r:.60}",
+)
+def test_secrets_that_do_not_fit_are_refused_without_being_told(more: dict[str, Any]) -> None:
+    asked = {"sandbox_id": new_sandbox_id(), "changed": [SECRET], "removed": ["OLD"]}
+    arguments, _ = wire.CALLS["set_secrets"]
+    assert VALUE not in repr(arguments.model_validate(asked))
+    with pytest.raises(pydantic.ValidationError) as refused:
+        arguments.model_validate({**asked, **more})
+    problem = wire.invalid(refused.value)
+    assert problem.code == "INVALID_REQUEST"
+    assert VALUE not in problem.message
 
 
 @pytest.mark.usefixtures("daemon")
