@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 _FAIR_READS: Final = 16
 """After so many reads in a row others have their turn: a socket that always has bytes would never let go."""
+_GATHERED: Final = 64 * 1024
+
+Pace = Callable[[int], Awaitable[None]]
 
 
 class Stream(Protocol):
@@ -100,3 +104,41 @@ class Plain:
     def close(self) -> None:
         """See `Stream`."""
         self._sock.close()
+
+
+class Outlet:
+    """Gathers what is to be sent, so that what is there at once goes at once; in its order, whoever sends it."""
+
+    def __init__(self, stream: Stream, pace: Pace) -> None:
+        """`pace` is told of the bytes that go, and returns when they may."""
+        self.stream = stream
+        self._pace = pace
+        self._turn = asyncio.Lock()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    async def put(self, data: bytes) -> None:
+        """To be sent with the next `flush` at the latest.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= _GATHERED:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send it.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        if not self._parts:
+            return
+        async with self._turn:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._size = 0
+            await self._pace(len(data))
+            await self.stream.send(data)

@@ -11,7 +11,7 @@ import h11
 from cove.egress.refusals import BAD_GATEWAY, FORBIDDEN, UNREADABLE, Refused
 from cove.egress.rewriting import Headers, Rewriting
 from cove.egress.secrets import Destination, Secrets
-from cove.egress.streams import Stream
+from cove.egress.streams import Outlet, Pace, Stream
 from cove.models.addresses import IpAddress
 from cove.models.host_names import canonical_host
 
@@ -32,7 +32,6 @@ _SAID: Final = {
 Host = str | IpAddress
 Passed = type[h11.DONE] | type[h11.SWITCHED_PROTOCOL] | None
 Connect = Callable[[Host], Awaitable[Stream]]
-Pace = Callable[[int], Awaitable[None]]
 
 
 class WebRequests:
@@ -67,8 +66,9 @@ class WebRequests:
         self._buffering = buffering
         self._connect = connect
         self._sent, self._received = sent, received
+        self._to_inside = Outlet(inside, received)
         self._client = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
-        self._outside: Stream | None = None
+        self._outside: Outlet | None = None
         self._host: Host = ""
         self._was_used = False
 
@@ -146,15 +146,15 @@ class WebRequests:
             raise Refused(f"it names port {port} on a connection to port {self._port}")
         return host
 
-    async def _to(self, host: Host) -> Stream:
-        self._was_used = self._outside is not None and host == self._host and not self._outside.has_ended()
+    async def _to(self, host: Host) -> Outlet:
+        self._was_used = self._outside is not None and host == self._host and not self._outside.stream.has_ended()
         if self._outside is None or not self._was_used:
             self._drop()
-            self._outside = await self._connect(host)
+            self._outside = Outlet(await self._connect(host), self._sent)
             self._host = host
         return self._outside
 
-    async def _exchange(self, request: h11.Request, rewriting: Rewriting, body: bytes | None, outside: Stream) -> bool:
+    async def _exchange(self, request: h11.Request, rewriting: Rewriting, body: bytes | None, outside: Outlet) -> bool:
         server = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
         await self._to_server(server, outside, self._outgoing(request))
         if _has_body(request):
@@ -171,7 +171,7 @@ class WebRequests:
         return self._client.our_state is h11.DONE and self._client.their_state is h11.DONE
 
     async def _pass_both(
-        self, server: h11.Connection, outside: Stream, rewriting: Rewriting, body: bytes | None
+        self, server: h11.Connection, outside: Outlet, rewriting: Rewriting, body: bytes | None
     ) -> Passed:
         """The body and the answer at the same time: a host may answer before it has read all."""
         sending = asyncio.create_task(self._pass_body(server, outside, rewriting, body))
@@ -197,7 +197,7 @@ class WebRequests:
 
     def _drop(self) -> None:
         if self._outside:
-            self._outside.close()
+            self._outside.stream.close()
             self._outside = None
 
     async def _whole_body(self) -> bytes:
@@ -219,11 +219,12 @@ class WebRequests:
             raise _unreadable(problem) from None
 
     async def _pass_body(
-        self, server: h11.Connection, outside: Stream, rewriting: Rewriting, body: bytes | None
+        self, server: h11.Connection, outside: Outlet, rewriting: Rewriting, body: bytes | None
     ) -> None:
         if body is not None:
             await self._to_server(server, outside, h11.Data(data=body))
             await self._to_server(server, outside, h11.EndOfMessage())
+            await self._flush_out(outside)
             return
         while True:
             event = await self._next_of_body()
@@ -234,17 +235,19 @@ class WebRequests:
                     await self._to_server(server, outside, h11.Data(data=rest))
                 trailers = rewriting.trailers(list(event.headers))
                 await self._to_server(server, outside, h11.EndOfMessage(headers=trailers))
+                await self._flush_out(outside)
                 return
             else:
                 return
 
-    async def _pass_response(self, server: h11.Connection, outside: Stream, rewriting: Rewriting) -> Passed:
+    async def _pass_response(self, server: h11.Connection, outside: Outlet, rewriting: Rewriting) -> Passed:
         """How it ended; None when nothing more can follow on this connection."""
         while True:
             event = await self._next_from_server(server, outside)
             if isinstance(event, h11.InformationalResponse | h11.Response):
                 await self._pass_head(rewriting.answer(event))
                 if event.status_code == _SWITCHING:
+                    await self._to_inside.flush()
                     return h11.SWITCHED_PROTOCOL
             elif isinstance(event, h11.Data):
                 for piece in rewriting.answered(bytes(event.data)):
@@ -253,6 +256,7 @@ class WebRequests:
                 if rest := rewriting.answered_end():
                     await self._to_program(h11.Data(data=rest))
                 await self._to_program(h11.EndOfMessage(headers=rewriting.answered_headers(list(event.headers))))
+                await self._to_inside.flush()
                 return h11.DONE
             else:
                 return None
@@ -265,21 +269,21 @@ class WebRequests:
             headers.append((b"connection", b"upgrade"))
         await self._to_program(type(answer)(status_code=answer.status_code, headers=headers, reason=answer.reason))
 
-    async def _switch(self, server: h11.Connection, outside: Stream, rewriting: Rewriting) -> None:
+    async def _switch(self, server: h11.Connection, outside: Outlet, rewriting: Rewriting) -> None:
         """Carry what is no HTTP any more, until either side ends (RFC 6455)."""
 
         async def out(data: bytes) -> None:
-            await self._sent(len(data))
-            await outside.send(data)
+            await outside.put(data)
+            await outside.flush()
 
         async def back(data: bytes) -> None:
             for piece in rewriting.answered(data):
-                await self._received(len(piece))
-                await self._inside.send(piece)
+                await self._to_inside.put(piece)
+            await self._to_inside.flush()
 
         directions = {
             asyncio.create_task(_pump(self._client.trailing_data[0], self._inside, out)),
-            asyncio.create_task(_pump(server.trailing_data[0], outside, back)),
+            asyncio.create_task(_pump(server.trailing_data[0], outside.stream, back)),
         }
         try:
             done, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
@@ -297,15 +301,19 @@ class WebRequests:
                 return cast(h11.Event, event)
             if self._client.they_are_waiting_for_100_continue:
                 await self._to_program(h11.InformationalResponse(status_code=100, headers=[]))
+            await self._to_inside.flush()
+            if self._outside:
+                await self._flush_out(self._outside)
             self._client.receive_data(await self._received_from(self._inside))
 
-    async def _next_from_server(self, server: h11.Connection, outside: Stream) -> h11.Event | type[h11.PAUSED]:
+    async def _next_from_server(self, server: h11.Connection, outside: Outlet) -> h11.Event | type[h11.PAUSED]:
         while True:
             event = server.next_event()
             if event is not h11.NEED_DATA:
                 return cast(h11.Event, event)
+            await self._to_inside.flush()
             try:
-                server.receive_data(await self._received_from(outside))
+                server.receive_data(await self._received_from(outside.stream))
             except OSError as problem:
                 raise _broke(problem) from None
 
@@ -319,17 +327,21 @@ class WebRequests:
     async def _to_program(self, event: h11.Event) -> None:
         data = self._client.send(event)
         if data:
-            await self._received(len(data))
-            await self._inside.send(data)
+            await self._to_inside.put(data)
 
-    async def _to_server(self, server: h11.Connection, outside: Stream, event: h11.Event) -> None:
+    async def _to_server(self, server: h11.Connection, outside: Outlet, event: h11.Event) -> None:
         data = server.send(event)
         if data:
-            await self._sent(len(data))
             try:
-                await outside.send(data)
+                await outside.put(data)
             except OSError as problem:
                 raise _broke(problem) from None
+
+    async def _flush_out(self, outside: Outlet) -> None:
+        try:
+            await outside.flush()
+        except OSError as problem:
+            raise _broke(problem) from None
 
     async def _answer(self, problem: Refused) -> None:
         """Say why not, in a way that a program shows; if there was no answer yet."""
@@ -346,6 +358,7 @@ class WebRequests:
             await self._to_program(h11.Response(status_code=problem.status, headers=headers))
             await self._to_program(h11.Data(data=body))
             await self._to_program(h11.EndOfMessage())
+            await self._to_inside.flush()
             await self._linger()
 
     async def _linger(self) -> None:
