@@ -19,6 +19,7 @@ from cove.cli import (
     sandbox_preview,
     sandbox_show,
     sandboxes,
+    secrets,
     serve,
     template_build,
     templates,
@@ -55,6 +56,7 @@ app.add_typer(sandboxes.app, name="sandboxes", help="Sandboxes of a server: use,
 app.add_typer(templates.app, name="templates", help="List and build templates.")
 app.add_typer(keys.app, name="keys", help="Make, list and revoke API keys.")
 app.add_typer(mcp.app, name="mcp", help="Serve an AI assistant (Model Context Protocol); set it up.")
+app.add_typer(secrets.app, name="secrets", help="Keep secrets that sandboxes use without seeing them.")
 app.add_typer(namespaces.app, name="namespaces", help="List namespaces and set their limits.")
 
 

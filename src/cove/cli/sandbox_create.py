@@ -10,6 +10,7 @@ from cove.cli.limit_options import LimitsAsked, resources_asked, unenforced
 from cove.cli.network_options import Allowed, Denied, Internet, Preset, policy_asked
 from cove.cli.sandbox_preview import Access
 from cove.cli.sandboxes import ApiKey, AsJson, BaseUrl
+from cove.cli.secret_options import Secrets, secrets_asked
 
 
 def create(
@@ -21,6 +22,7 @@ def create(
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE, may be repeated.", show_default=False)
     ] = None,
+    secret: Secrets = None,
     limit: LimitsAsked = None,
     isolation: Annotated[
         str | None, typer.Option(help="A level to insist on, e.g. gvisor.", show_default=False)
@@ -41,6 +43,8 @@ def create(
         cove sandboxes create base --limit memory_mb=512 --limit pids=64
 
         cove sandboxes create --network package-registries --allow api.example.com
+
+        cove sandboxes create --allow api.example.com --secret API_TOKEN@api.example.com
     """
     from cove.sdk import ControlPlane
 
@@ -50,6 +54,7 @@ def create(
             name=name,
             timeout_seconds=timeout,
             env_vars=variables(env or []) or None,
+            secrets=secrets_asked(secret),
             resources=resources_asked(limit),
             isolation=isolation,
             network=policy_asked(allow, deny, network, internet=internet),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cove.models.async_executions import AsyncExecutionAccepted, AsyncExecutionInfo
     from cove.models.frames import ChangeFrame, OverflowFrame
+    from cove.models.secrets import SandboxSecret
     from cove.sdk import webhooks
     from cove.sdk._async.control import AsyncControlPlane
     from cove.sdk._async.leasing import AsyncLeasedControlPlane
@@ -51,6 +52,7 @@ __all__ = [
     "ProcessInfo",
     "ResultEvent",
     "Sandbox",
+    "SandboxSecret",
     "TerminalConnection",
     "webhooks",
 ]
@@ -75,6 +77,7 @@ _MODULES = {
     "ProcessInfo": "cove.sdk._process_results",
     "ResultEvent": "cove.sdk._events",
     "Sandbox": "cove.sdk._sync.sandbox",
+    "SandboxSecret": "cove.models.secrets",
     "TerminalConnection": "cove.sdk._sync.terminal",
 }
 

@@ -4,7 +4,7 @@ import base64
 import math
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -158,6 +158,23 @@ def set_preview_access(sandbox_id: str, access: str) -> Call:
     return Call(method="PUT", path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
 
 
+def secret_path(name: str, sandbox_id: str | None = None) -> str:
+    """`/v1/secrets/{name}`, or `.../secrets/{name}` of a sandbox."""
+    if not name or name in (".", ".."):
+        raise error("INVALID_REQUEST", f"{name!r} is not the name of a secret.")
+    tail = f"/secrets/{quoted(name)}"
+    return f"/v1{tail}" if sandbox_id is None else sandbox_path(sandbox_id, tail)
+
+
+def with_secrets(method: str, path: str, build: Callable[[], BaseModel]) -> Call:
+    """A request whose body holds a secret: what is wrong with it is said without it."""
+    try:
+        body = build()
+    except ValidationError as problem:
+        raise _invalid(problem, shown=False) from None
+    return Call(method=method, path=path, content=as_json(body), retry=Retry.IDEMPOTENT)
+
+
 def copy_volume(sandbox_id: str, host_path: str, path: str) -> Call:
     """`POST .../volumes`."""
     body = checked(CopyVolume, host_path=checked_path(host_path), path=checked_path(path))
@@ -284,8 +301,10 @@ def _not_unicode() -> CoveError:
     return error("INVALID_REQUEST", "A text holds lone surrogates, which UTF-8 cannot carry.")
 
 
-def _invalid(problem: ValidationError) -> CoveError:
+def _invalid(problem: ValidationError, *, shown: bool = True) -> CoveError:
+    """`shown`: whether what was given may be repeated; what is below `secrets` never is."""
     first = problem.errors(include_url=False, include_context=False)[0]
     name = ".".join(str(part) for part in first["loc"]) or "the arguments"
-    given = repr(first["input"])[:80]
-    return error("INVALID_REQUEST", f"{name}: {first['msg']} (given: {given}).", field=name)
+    shown = shown and "secrets" not in first["loc"]
+    given = f" (given: {repr(first['input'])[:80]})" if shown else ""
+    return error("INVALID_REQUEST", f"{name}: {first['msg']}{given}.", field=name)

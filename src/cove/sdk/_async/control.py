@@ -24,9 +24,11 @@ from cove.models.sandboxes import (
     StatusAnswer,
     TimeoutAnswer,
 )
+from cove.models.secrets import SandboxSecret
 from cove.models.templates import TemplateInfo, TemplatePage
 from cove.models.volumes import VolumeCopied
 from cove.sdk import _requests as requests
+from cove.sdk._async.secrets import AsyncVault
 from cove.sdk._async.wire import AsyncWire
 from cove.sdk._endpoint import resolve_endpoint
 from cove.sdk._failures import parse, parse_object
@@ -86,6 +88,11 @@ class AsyncControlPlane:
         """Close the connections."""
         await self.wire.aclose()
 
+    @property
+    def vault(self) -> AsyncVault:
+        """The secrets that the server keeps for the namespace."""
+        return AsyncVault(self)
+
     def in_namespace(self, namespace: str) -> Self:
         """The same for another namespace, for keys that may enter several. It shares the connections: close only the
         one that it was made of.
@@ -112,6 +119,7 @@ class AsyncControlPlane:
         network: NetworkPolicy | Mapping[str, Any] | None = None,
         preview_access: PreviewAccess | str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        secrets: Mapping[str, SandboxSecret | Mapping[str, Any]] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
         name: str | None = None,
@@ -126,11 +134,12 @@ class AsyncControlPlane:
             network=network,
             preview_access=preview_access,
             env_vars=None if env_vars is None else dict(env_vars),
+            secrets=None if secrets is None else dict(secrets),
             resources=resources,
             isolation=isolation,
             name=name,
         )
-        return parse(CreatedSandbox, await self._send(call))
+        return parse(CreatedSandbox, await self.send(call))
 
     async def get(self, sandbox_id: str) -> SandboxInfo:
         """One sandbox.
@@ -138,7 +147,7 @@ class AsyncControlPlane:
         Raises:
             NotFound: there is none with this id that the key may see.
         """
-        return parse(SandboxInfo, await self._send(requests.get(requests.sandbox_path(sandbox_id))))
+        return parse(SandboxInfo, await self.send(requests.get(requests.sandbox_path(sandbox_id))))
 
     async def usage(self, sandbox_id: str) -> SandboxUsage:
         """What a sandbox uses now, each with its limit, as its host counts it.
@@ -146,7 +155,7 @@ class AsyncControlPlane:
         Raises:
             NotFound: there is none with this id that the key may see.
         """
-        return parse(SandboxUsage, await self._send(requests.get(requests.sandbox_path(sandbox_id, "/usage"))))
+        return parse(SandboxUsage, await self.send(requests.get(requests.sandbox_path(sandbox_id, "/usage"))))
 
     async def network(self, sandbox_id: str, *, after: int = 0) -> SandboxNetwork:
         """What a sandbox may reach and what it did on the network: totals, and the latest connections and look-ups,
@@ -155,7 +164,7 @@ class AsyncControlPlane:
         Raises:
             NotFound: there is none with this id that the key may see.
         """
-        return parse(SandboxNetwork, await self._send(requests.network(sandbox_id, after=after)))
+        return parse(SandboxNetwork, await self.send(requests.network(sandbox_id, after=after)))
 
     async def set_network(self, sandbox_id: str, network: NetworkPolicy | Mapping[str, Any]) -> SandboxNetwork:
         """Change what a sandbox may reach, at once and as a whole; connections that are not allowed any more are cut.
@@ -166,7 +175,7 @@ class AsyncControlPlane:
             InvalidRequest: there can be no such policy.
             Unsupported: sandboxes of its isolation have no network.
         """
-        return parse(SandboxNetwork, await self._send(requests.set_network(sandbox_id, network)))
+        return parse(SandboxNetwork, await self.send(requests.set_network(sandbox_id, network)))
 
     async def page(
         self,
@@ -179,7 +188,7 @@ class AsyncControlPlane:
     ) -> SandboxPage:
         """One page of the list."""
         call = requests.list_sandboxes(status=status, region=region, name=name, limit=limit, cursor=cursor)
-        return parse(SandboxPage, await self._send(call))
+        return parse(SandboxPage, await self.send(call))
 
     async def sandboxes(
         self, *, status: SandboxStatus | str | None = None, region: str | None = None, name: str | None = None
@@ -200,34 +209,34 @@ class AsyncControlPlane:
         Raises:
             NotFound: there is none with this id.
         """
-        await self._send(requests.Call(method="DELETE", path=requests.sandbox_path(sandbox_id)))
+        await self.send(requests.Call(method="DELETE", path=requests.sandbox_path(sandbox_id)))
 
     async def kill(self, sandbox_id: str, *, wait: bool = True) -> None:
         """As `delete`, but repeated when the connection is lost. Without `wait` the sandbox has ended for everyone when
         this returns, and what it held on its host is freed a moment later."""
         path = requests.sandbox_path(sandbox_id)
         headers = () if wait else (("Prefer", "respond-async"),)
-        await self._send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT, headers=headers))
+        await self.send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT, headers=headers))
 
     async def pause(self, sandbox_id: str) -> StatusAnswer:
         """Freeze everything in it; a paused sandbox stays paused."""
-        return parse(StatusAnswer, await self._send(requests.lifecycle(sandbox_id, "pause")))
+        return parse(StatusAnswer, await self.send(requests.lifecycle(sandbox_id, "pause")))
 
     async def resume(self, sandbox_id: str) -> StatusAnswer:
         """Thaw it; a running sandbox stays running."""
-        return parse(StatusAnswer, await self._send(requests.lifecycle(sandbox_id, "resume")))
+        return parse(StatusAnswer, await self.send(requests.lifecycle(sandbox_id, "resume")))
 
     async def stop(self, sandbox_id: str) -> StatusAnswer:
         """End everything that runs in it and keep its disk; a stopped sandbox stays stopped."""
-        return parse(StatusAnswer, await self._send(requests.lifecycle(sandbox_id, "stop")))
+        return parse(StatusAnswer, await self.send(requests.lifecycle(sandbox_id, "stop")))
 
     async def start(self, sandbox_id: str) -> StatusAnswer:
         """Start a stopped one on its disk; a running sandbox stays running."""
-        return parse(StatusAnswer, await self._send(requests.lifecycle(sandbox_id, "start")))
+        return parse(StatusAnswer, await self.send(requests.lifecycle(sandbox_id, "start")))
 
     async def set_timeout(self, sandbox_id: str, seconds: int) -> TimeoutAnswer:
         """Move the deadline to `seconds` from now; 0 removes it."""
-        return parse(TimeoutAnswer, await self._send(requests.set_timeout(sandbox_id, seconds)))
+        return parse(TimeoutAnswer, await self.send(requests.set_timeout(sandbox_id, seconds)))
 
     async def preview_link(self, sandbox_id: str, port: int, *, expires_in: int = DEFAULT_LINK_SECONDS) -> PreviewLink:
         """A link to a program in a sandbox that listens on `port`, for whoever has it; see `AsyncSandbox.preview_link`.
@@ -235,17 +244,17 @@ class AsyncControlPlane:
         Raises:
             NotFound: there is none with this id that the key may see.
         """
-        return parse(PreviewLink, await self._send(requests.preview_link(sandbox_id, port=port, expires_in=expires_in)))
+        return parse(PreviewLink, await self.send(requests.preview_link(sandbox_id, port=port, expires_in=expires_in)))
 
     async def set_preview_access(self, sandbox_id: str, access: PreviewAccess | str) -> SandboxPreviews:
         """Change who may reach programs in a sandbox, from the next request on: `public`, or `token`."""
-        return parse(SandboxPreviews, await self._send(requests.set_preview_access(sandbox_id, access)))
+        return parse(SandboxPreviews, await self.send(requests.set_preview_access(sandbox_id, access)))
 
     async def revoke_preview_links(self, sandbox_id: str) -> SandboxPreviews:
         """End all links that were made for a sandbox, from the next request on."""
         path = requests.sandbox_path(sandbox_id, "/previews")
         call = requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT)
-        return parse(SandboxPreviews, await self._send(call))
+        return parse(SandboxPreviews, await self.send(call))
 
     async def copy_volume(self, sandbox_id: str, host_path: str, path: str) -> VolumeCopied:
         """Copy a directory of the server's machine into the directory `path` of a sandbox. Changes do not come back.
@@ -254,11 +263,11 @@ class AsyncControlPlane:
             PermissionRefused: the server's operator has not allowed it.
             LimitExceeded: it is too large.
         """
-        return parse(VolumeCopied, await self._send(requests.copy_volume(sandbox_id, host_path, path)))
+        return parse(VolumeCopied, await self.send(requests.copy_volume(sandbox_id, host_path, path)))
 
     async def refresh_token(self, sandbox_id: str) -> AgentToken:
         """A new token for the sandbox's agent."""
-        return parse(AgentToken, await self._send(requests.lifecycle(sandbox_id, "token/refresh")))
+        return parse(AgentToken, await self.send(requests.lifecycle(sandbox_id, "token/refresh")))
 
     async def executions(self, *, sandbox_id: str | None = None) -> "AsyncIterator[AsyncExecutionInfo]":
         """Asynchronous executions and what became of their webhooks, newest first, page by page."""
@@ -267,7 +276,7 @@ class AsyncControlPlane:
         cursor: str | None = None
         while True:
             path = requests.with_query("/v1/executions", limit=PAGE_SIZE, sandbox_id=sandbox_id, cursor=cursor)
-            page = parse(AsyncExecutionPage, await self._send(requests.get(path)))
+            page = parse(AsyncExecutionPage, await self.send(requests.get(path)))
             for info in page.data:
                 yield info
             cursor = _next_cursor(cursor, page.next_cursor, has_more=page.has_more)
@@ -282,14 +291,14 @@ class AsyncControlPlane:
         """
         from cove.models.async_executions import AsyncExecutionInfo
 
-        return parse(AsyncExecutionInfo, await self._send(requests.get(requests.execution_path(execution_id))))
+        return parse(AsyncExecutionInfo, await self.send(requests.get(requests.execution_path(execution_id))))
 
     async def redeliver(self, execution_id: str) -> "AsyncExecutionInfo":
         """Send its webhook now: once more, or sooner than it would be."""
         from cove.models.async_executions import AsyncExecutionInfo
 
         path = requests.execution_path(execution_id, "/redeliver")
-        return parse(AsyncExecutionInfo, await self._send(requests.Call(method="POST", path=path)))
+        return parse(AsyncExecutionInfo, await self.send(requests.Call(method="POST", path=path)))
 
     async def audit_page(
         self,
@@ -319,7 +328,7 @@ class AsyncControlPlane:
             limit=limit,
             cursor=cursor,
         )
-        return parse(AuditPage, await self._send(requests.get(path)))
+        return parse(AuditPage, await self.send(requests.get(path)))
 
     async def audit(
         self,
@@ -361,7 +370,7 @@ class AsyncControlPlane:
     async def templates(self, *, category: str | None = None, language: str | None = None) -> tuple[TemplateInfo, ...]:
         """Templates that sandboxes can be created from."""
         call = requests.get(requests.with_query("/v1/templates", category=category, language=language))
-        return parse(TemplatePage, await self._send(call)).data
+        return parse(TemplatePage, await self.send(call)).data
 
     async def template(self, name: str) -> TemplateInfo:
         """One template, by name or id.
@@ -369,7 +378,7 @@ class AsyncControlPlane:
         Raises:
             NotFound: there is none.
         """
-        return parse(TemplateInfo, await self._send(requests.get(requests.template_path(name))))
+        return parse(TemplateInfo, await self.send(requests.get(requests.template_path(name))))
 
     def lease(self) -> "AbstractAsyncContextManager[AsyncLeasedControlPlane]":  # async only
         """A control plane whose sandboxes end with the block, or with this program however it ends."""  # async only
@@ -381,7 +390,8 @@ class AsyncControlPlane:
         """An answer in pieces, as they come."""
         return self.wire.stream(self.wire.endpoint.url, call, headers=self._headers)
 
-    async def _send(self, call: requests.Call) -> bytes:
+    async def send(self, call: requests.Call) -> bytes:
+        """A request's answer as a whole."""
         return await self.wire.send(self.wire.endpoint.url, call, headers=self._headers)
 
 

@@ -13,6 +13,7 @@ from cove.models.isolation import Isolation
 from cove.models.network import EgressPolicy, NetworkPolicy
 from cove.models.previews import PreviewAccess
 from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, StatusAnswer, TimeoutAnswer
+from cove.models.secrets import SandboxSecret
 from cove.models.templates import TemplateInfo
 from cove.sdk._async.agent import AsyncAgentLink
 from cove.sdk._async.cache import AsyncCache
@@ -25,6 +26,7 @@ from cove.sdk._async.files import AsyncFiles
 from cove.sdk._async.network import AsyncNetwork
 from cove.sdk._async.previews import AsyncPreviews
 from cove.sdk._async.primitives import Creation, begin
+from cove.sdk._async.secrets import AsyncSandboxSecrets
 
 if TYPE_CHECKING:
     from cove.sdk._async.terminal import AsyncTerminal
@@ -46,6 +48,7 @@ class AsyncSandbox(AsyncCode, AsyncPreviews, AsyncCondition):
         env: environment variables of the whole sandbox.
         cache: what the agent keeps to be quicker.
         network: what it may reach, and what it did there.
+        secrets: changes the values of its secrets.
         info: what the server said last; `get_info` asks again.
     """
 
@@ -59,6 +62,7 @@ class AsyncSandbox(AsyncCode, AsyncPreviews, AsyncCondition):
         self.env = AsyncEnvironment(self._link)
         self.cache = AsyncCache(self._link)
         self.network = AsyncNetwork(control, info.id, self._reaches)
+        self.secrets = AsyncSandboxSecrets(control, info.id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.info.id} {self.info.status} ({self.info.isolation})>"
@@ -88,6 +92,7 @@ class AsyncSandbox(AsyncCode, AsyncPreviews, AsyncCondition):
         network: NetworkPolicy | Mapping[str, Any] | None = None,
         preview_access: PreviewAccess | str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        secrets: Mapping[str, SandboxSecret | Mapping[str, Any]] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
         name: str | None = None,
@@ -109,6 +114,10 @@ class AsyncSandbox(AsyncCode, AsyncPreviews, AsyncCondition):
             preview_access: who may reach programs inside: `public`, or `token` for those with a link (`preview_link`);
                 absent means the server's default.
             env_vars: environment of everything that runs inside.
+            secrets: variables that hold placeholders inside; on their way out, in requests over TLS to these hosts,
+                they become the values: `{"OPENAI_API_KEY": {"value": "sk-...", "hosts": ["api.openai.com"]}}`, or
+                `{"from_vault": "openai"}` for one that the server keeps (`ControlPlane.vault`). `places` says where
+                in a request: `headers` (the default), `query`, `body`. The network has to allow these hosts.
             resources: limits: `vcpu`, `memory_mb`, `disk_mb`, `pids`, `open_files`, `inodes`, `cpu_share` (100 is
                 normal), `max_execution_seconds`, `max_output_bytes`, `network_mbps` (each way, to the outside); absent
                 ones take the template's default.
@@ -138,6 +147,7 @@ class AsyncSandbox(AsyncCode, AsyncPreviews, AsyncCondition):
                     network=network,
                     preview_access=preview_access,
                     env_vars=env_vars,
+                    secrets=secrets,
                     resources=resources,
                     isolation=isolation,
                     name=name,

@@ -26,12 +26,14 @@ from cove.models.sandboxes import (
     StatusAnswer,
     TimeoutAnswer,
 )
+from cove.models.secrets import SandboxSecret
 from cove.models.templates import TemplateInfo, TemplatePage
 from cove.models.volumes import VolumeCopied
 from cove.sdk import _requests as requests
 from cove.sdk._endpoint import resolve_endpoint
 from cove.sdk._failures import parse, parse_object
 from cove.sdk._retry import Retry
+from cove.sdk._sync.secrets import Vault
 from cove.sdk._sync.wire import Wire
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ class ControlPlane:
         """Close the connections."""
         self.wire.close()
 
+    @property
+    def vault(self) -> Vault:
+        """The secrets that the server keeps for the namespace."""
+        return Vault(self)
+
     def in_namespace(self, namespace: str) -> Self:
         """The same for another namespace, for keys that may enter several. It shares the connections: close only the
         one that it was made of.
@@ -113,6 +120,7 @@ class ControlPlane:
         network: NetworkPolicy | Mapping[str, Any] | None = None,
         preview_access: PreviewAccess | str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        secrets: Mapping[str, SandboxSecret | Mapping[str, Any]] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
         name: str | None = None,
@@ -127,11 +135,12 @@ class ControlPlane:
             network=network,
             preview_access=preview_access,
             env_vars=None if env_vars is None else dict(env_vars),
+            secrets=None if secrets is None else dict(secrets),
             resources=resources,
             isolation=isolation,
             name=name,
         )
-        return parse(CreatedSandbox, self._send(call))
+        return parse(CreatedSandbox, self.send(call))
 
     def get(self, sandbox_id: str) -> SandboxInfo:
         """One sandbox.
@@ -139,7 +148,7 @@ class ControlPlane:
         Raises:
             NotFound: there is none with this id that the key may see.
         """
-        return parse(SandboxInfo, self._send(requests.get(requests.sandbox_path(sandbox_id))))
+        return parse(SandboxInfo, self.send(requests.get(requests.sandbox_path(sandbox_id))))
 
     def usage(self, sandbox_id: str) -> SandboxUsage:
         """What a sandbox uses now, each with its limit, as its host counts it.
@@ -147,7 +156,7 @@ class ControlPlane:
         Raises:
             NotFound: there is none with this id that the key may see.
         """
-        return parse(SandboxUsage, self._send(requests.get(requests.sandbox_path(sandbox_id, "/usage"))))
+        return parse(SandboxUsage, self.send(requests.get(requests.sandbox_path(sandbox_id, "/usage"))))
 
     def network(self, sandbox_id: str, *, after: int = 0) -> SandboxNetwork:
         """What a sandbox may reach and what it did on the network: totals, and the latest connections and look-ups,
@@ -156,7 +165,7 @@ class ControlPlane:
         Raises:
             NotFound: there is none with this id that the key may see.
         """
-        return parse(SandboxNetwork, self._send(requests.network(sandbox_id, after=after)))
+        return parse(SandboxNetwork, self.send(requests.network(sandbox_id, after=after)))
 
     def set_network(self, sandbox_id: str, network: NetworkPolicy | Mapping[str, Any]) -> SandboxNetwork:
         """Change what a sandbox may reach, at once and as a whole; connections that are not allowed any more are cut.
@@ -167,7 +176,7 @@ class ControlPlane:
             InvalidRequest: there can be no such policy.
             Unsupported: sandboxes of its isolation have no network.
         """
-        return parse(SandboxNetwork, self._send(requests.set_network(sandbox_id, network)))
+        return parse(SandboxNetwork, self.send(requests.set_network(sandbox_id, network)))
 
     def page(
         self,
@@ -180,7 +189,7 @@ class ControlPlane:
     ) -> SandboxPage:
         """One page of the list."""
         call = requests.list_sandboxes(status=status, region=region, name=name, limit=limit, cursor=cursor)
-        return parse(SandboxPage, self._send(call))
+        return parse(SandboxPage, self.send(call))
 
     def sandboxes(
         self, *, status: SandboxStatus | str | None = None, region: str | None = None, name: str | None = None
@@ -200,34 +209,34 @@ class ControlPlane:
         Raises:
             NotFound: there is none with this id.
         """
-        self._send(requests.Call(method="DELETE", path=requests.sandbox_path(sandbox_id)))
+        self.send(requests.Call(method="DELETE", path=requests.sandbox_path(sandbox_id)))
 
     def kill(self, sandbox_id: str, *, wait: bool = True) -> None:
         """As `delete`, but repeated when the connection is lost. Without `wait` the sandbox has ended for everyone when
         this returns, and what it held on its host is freed a moment later."""
         path = requests.sandbox_path(sandbox_id)
         headers = () if wait else (("Prefer", "respond-async"),)
-        self._send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT, headers=headers))
+        self.send(requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT, headers=headers))
 
     def pause(self, sandbox_id: str) -> StatusAnswer:
         """Freeze everything in it; a paused sandbox stays paused."""
-        return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "pause")))
+        return parse(StatusAnswer, self.send(requests.lifecycle(sandbox_id, "pause")))
 
     def resume(self, sandbox_id: str) -> StatusAnswer:
         """Thaw it; a running sandbox stays running."""
-        return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "resume")))
+        return parse(StatusAnswer, self.send(requests.lifecycle(sandbox_id, "resume")))
 
     def stop(self, sandbox_id: str) -> StatusAnswer:
         """End everything that runs in it and keep its disk; a stopped sandbox stays stopped."""
-        return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "stop")))
+        return parse(StatusAnswer, self.send(requests.lifecycle(sandbox_id, "stop")))
 
     def start(self, sandbox_id: str) -> StatusAnswer:
         """Start a stopped one on its disk; a running sandbox stays running."""
-        return parse(StatusAnswer, self._send(requests.lifecycle(sandbox_id, "start")))
+        return parse(StatusAnswer, self.send(requests.lifecycle(sandbox_id, "start")))
 
     def set_timeout(self, sandbox_id: str, seconds: int) -> TimeoutAnswer:
         """Move the deadline to `seconds` from now; 0 removes it."""
-        return parse(TimeoutAnswer, self._send(requests.set_timeout(sandbox_id, seconds)))
+        return parse(TimeoutAnswer, self.send(requests.set_timeout(sandbox_id, seconds)))
 
     def preview_link(self, sandbox_id: str, port: int, *, expires_in: int = DEFAULT_LINK_SECONDS) -> PreviewLink:
         """A link to a program in a sandbox that listens on `port`, for whoever has it; see `Sandbox.preview_link`.
@@ -235,17 +244,17 @@ class ControlPlane:
         Raises:
             NotFound: there is none with this id that the key may see.
         """
-        return parse(PreviewLink, self._send(requests.preview_link(sandbox_id, port=port, expires_in=expires_in)))
+        return parse(PreviewLink, self.send(requests.preview_link(sandbox_id, port=port, expires_in=expires_in)))
 
     def set_preview_access(self, sandbox_id: str, access: PreviewAccess | str) -> SandboxPreviews:
         """Change who may reach programs in a sandbox, from the next request on: `public`, or `token`."""
-        return parse(SandboxPreviews, self._send(requests.set_preview_access(sandbox_id, access)))
+        return parse(SandboxPreviews, self.send(requests.set_preview_access(sandbox_id, access)))
 
     def revoke_preview_links(self, sandbox_id: str) -> SandboxPreviews:
         """End all links that were made for a sandbox, from the next request on."""
         path = requests.sandbox_path(sandbox_id, "/previews")
         call = requests.Call(method="DELETE", path=path, retry=Retry.IDEMPOTENT)
-        return parse(SandboxPreviews, self._send(call))
+        return parse(SandboxPreviews, self.send(call))
 
     def copy_volume(self, sandbox_id: str, host_path: str, path: str) -> VolumeCopied:
         """Copy a directory of the server's machine into the directory `path` of a sandbox. Changes do not come back.
@@ -254,11 +263,11 @@ class ControlPlane:
             PermissionRefused: the server's operator has not allowed it.
             LimitExceeded: it is too large.
         """
-        return parse(VolumeCopied, self._send(requests.copy_volume(sandbox_id, host_path, path)))
+        return parse(VolumeCopied, self.send(requests.copy_volume(sandbox_id, host_path, path)))
 
     def refresh_token(self, sandbox_id: str) -> AgentToken:
         """A new token for the sandbox's agent."""
-        return parse(AgentToken, self._send(requests.lifecycle(sandbox_id, "token/refresh")))
+        return parse(AgentToken, self.send(requests.lifecycle(sandbox_id, "token/refresh")))
 
     def executions(self, *, sandbox_id: str | None = None) -> "Iterator[AsyncExecutionInfo]":
         """Asynchronous executions and what became of their webhooks, newest first, page by page."""
@@ -267,7 +276,7 @@ class ControlPlane:
         cursor: str | None = None
         while True:
             path = requests.with_query("/v1/executions", limit=PAGE_SIZE, sandbox_id=sandbox_id, cursor=cursor)
-            page = parse(AsyncExecutionPage, self._send(requests.get(path)))
+            page = parse(AsyncExecutionPage, self.send(requests.get(path)))
             yield from page.data
             cursor = _next_cursor(cursor, page.next_cursor, has_more=page.has_more)
             if cursor is None:
@@ -281,14 +290,14 @@ class ControlPlane:
         """
         from cove.models.async_executions import AsyncExecutionInfo
 
-        return parse(AsyncExecutionInfo, self._send(requests.get(requests.execution_path(execution_id))))
+        return parse(AsyncExecutionInfo, self.send(requests.get(requests.execution_path(execution_id))))
 
     def redeliver(self, execution_id: str) -> "AsyncExecutionInfo":
         """Send its webhook now: once more, or sooner than it would be."""
         from cove.models.async_executions import AsyncExecutionInfo
 
         path = requests.execution_path(execution_id, "/redeliver")
-        return parse(AsyncExecutionInfo, self._send(requests.Call(method="POST", path=path)))
+        return parse(AsyncExecutionInfo, self.send(requests.Call(method="POST", path=path)))
 
     def audit_page(
         self,
@@ -318,7 +327,7 @@ class ControlPlane:
             limit=limit,
             cursor=cursor,
         )
-        return parse(AuditPage, self._send(requests.get(path)))
+        return parse(AuditPage, self.send(requests.get(path)))
 
     def audit(
         self,
@@ -359,7 +368,7 @@ class ControlPlane:
     def templates(self, *, category: str | None = None, language: str | None = None) -> tuple[TemplateInfo, ...]:
         """Templates that sandboxes can be created from."""
         call = requests.get(requests.with_query("/v1/templates", category=category, language=language))
-        return parse(TemplatePage, self._send(call)).data
+        return parse(TemplatePage, self.send(call)).data
 
     def template(self, name: str) -> TemplateInfo:
         """One template, by name or id.
@@ -367,13 +376,14 @@ class ControlPlane:
         Raises:
             NotFound: there is none.
         """
-        return parse(TemplateInfo, self._send(requests.get(requests.template_path(name))))
+        return parse(TemplateInfo, self.send(requests.get(requests.template_path(name))))
 
     def stream(self, call: requests.Call) -> "AbstractContextManager[Iterator[bytes]]":
         """An answer in pieces, as they come."""
         return self.wire.stream(self.wire.endpoint.url, call, headers=self._headers)
 
-    def _send(self, call: requests.Call) -> bytes:
+    def send(self, call: requests.Call) -> bytes:
+        """A request's answer as a whole."""
         return self.wire.send(self.wire.endpoint.url, call, headers=self._headers)
 
 

@@ -15,6 +15,7 @@ from cove.models.isolation import Isolation
 from cove.models.network import EgressPolicy, NetworkPolicy
 from cove.models.previews import PreviewAccess
 from cove.models.sandboxes import ResourcesRequest, SandboxInfo, SandboxStatus, StatusAnswer, TimeoutAnswer
+from cove.models.secrets import SandboxSecret
 from cove.models.templates import TemplateInfo
 from cove.sdk._sync.agent import AgentLink
 from cove.sdk._sync.cache import Cache
@@ -27,6 +28,7 @@ from cove.sdk._sync.files import Files
 from cove.sdk._sync.network import Network
 from cove.sdk._sync.previews import Previews
 from cove.sdk._sync.primitives import Creation, begin
+from cove.sdk._sync.secrets import SandboxSecrets
 
 if TYPE_CHECKING:
     from cove.sdk._sync.terminal import Terminal
@@ -48,6 +50,7 @@ class Sandbox(Code, Previews, Condition):
         env: environment variables of the whole sandbox.
         cache: what the agent keeps to be quicker.
         network: what it may reach, and what it did there.
+        secrets: changes the values of its secrets.
         info: what the server said last; `get_info` asks again.
     """
 
@@ -61,6 +64,7 @@ class Sandbox(Code, Previews, Condition):
         self.env = Environment(self._link)
         self.cache = Cache(self._link)
         self.network = Network(control, info.id, self._reaches)
+        self.secrets = SandboxSecrets(control, info.id)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.info.id} {self.info.status} ({self.info.isolation})>"
@@ -90,6 +94,7 @@ class Sandbox(Code, Previews, Condition):
         network: NetworkPolicy | Mapping[str, Any] | None = None,
         preview_access: PreviewAccess | str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        secrets: Mapping[str, SandboxSecret | Mapping[str, Any]] | None = None,
         resources: ResourcesRequest | Mapping[str, int] | None = None,
         isolation: Isolation | str | None = None,
         name: str | None = None,
@@ -111,6 +116,10 @@ class Sandbox(Code, Previews, Condition):
             preview_access: who may reach programs inside: `public`, or `token` for those with a link (`preview_link`);
                 absent means the server's default.
             env_vars: environment of everything that runs inside.
+            secrets: variables that hold placeholders inside; on their way out, in requests over TLS to these hosts,
+                they become the values: `{"OPENAI_API_KEY": {"value": "sk-...", "hosts": ["api.openai.com"]}}`, or
+                `{"from_vault": "openai"}` for one that the server keeps (`ControlPlane.vault`). `places` says where
+                in a request: `headers` (the default), `query`, `body`. The network has to allow these hosts.
             resources: limits: `vcpu`, `memory_mb`, `disk_mb`, `pids`, `open_files`, `inodes`, `cpu_share` (100 is
                 normal), `max_execution_seconds`, `max_output_bytes`, `network_mbps` (each way, to the outside); absent
                 ones take the template's default.
@@ -140,6 +149,7 @@ class Sandbox(Code, Previews, Condition):
                     network=network,
                     preview_access=preview_access,
                     env_vars=env_vars,
+                    secrets=secrets,
                     resources=resources,
                     isolation=isolation,
                     name=name,
