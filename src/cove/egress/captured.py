@@ -105,25 +105,25 @@ class CapturedSandbox:
     def _open_sockets(self) -> None:
         for listener in self._streams:
             open_streams(listener)
-            self._loop.add_reader(listener, self._accept, listener)
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
         for receiver in self._datagrams:
             open_datagrams(receiver)
-            self._loop.add_reader(receiver, self._receive, receiver)
+            self._loop.add_reader(receiver.fileno(), self._receive, receiver)
         self._waiting = False
 
     def _close_sockets(self) -> None:
         for listener in self._streams:
-            self._loop.remove_reader(listener)
+            self._loop.remove_reader(listener.fileno())
             close_streams(listener)
         for receiver in self._datagrams:
-            self._loop.remove_reader(receiver)
+            self._loop.remove_reader(receiver.fileno())
             with contextlib.suppress(OSError):
                 close_datagrams(receiver)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
             if len(self._connections) >= MAX_CONNECTIONS:
-                self._loop.remove_reader(listener)
+                self._loop.remove_reader(listener.fileno())
                 self._waiting = True
                 return
             try:
@@ -133,7 +133,7 @@ class CapturedSandbox:
             except OSError as problem:
                 # Out of descriptors, or of memory: what waits goes on waiting, and this program does not spin.
                 _log.warning("accept_failed", problem=str(problem))
-                self._loop.remove_reader(listener)
+                self._loop.remove_reader(listener.fileno())
                 self._loop.call_later(_PAUSE_SECONDS, self._accept_again)
                 return
             inside.setblocking(False)
@@ -169,7 +169,7 @@ class CapturedSandbox:
     def _accept_again(self) -> None:
         if not self._asked_for.is_closed and not self._ended:
             for listener in self._streams:
-                self._loop.add_reader(listener, self._accept, listener)
+                self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _receive(self, receiver: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
