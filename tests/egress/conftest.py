@@ -135,7 +135,7 @@ async def inside(internet: Internet, tmp_path: Path) -> AsyncIterator[Inside]:
         stack.callback(pipes.close)
         termination = Termination([internet.certificate.authority.read_text(encoding="ascii")])
         own = load_authority(tmp_path)
-        termination.become(own.certificate, own.key)
+        await termination.become(own.certificate, own.key)
         authorities = tmp_path / "authorities.pem"
         authorities.write_text(own.certificate + internet.certificate.authority.read_text("ascii"), encoding="ascii")
         served = CapturedSandbox(sockets, Upstream((NAMESERVER,)), pipes, termination)

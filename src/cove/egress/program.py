@@ -131,7 +131,7 @@ class EgressProgram:
             case "apply":
                 self._sandboxes[str(message["sandbox"])].apply(EnforcedPolicy.model_validate(message["policy"]))
             case "authority":
-                self._termination.become(str(message["certificate"]), str(message["key"]))
+                await self._termination.become(str(message["certificate"]), str(message["key"]))
             case "secrets":
                 self._use(str(message["sandbox"]), _SECRETS.validate_python(message["secrets"]))
             case "close":

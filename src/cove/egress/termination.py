@@ -50,20 +50,19 @@ class Termination:
             trusted: certificates in PEM form that vouch for hosts, beside those that this machine trusts.
         """
         self._trusted = tuple(trusted)
+        self._certificate: str | None = None
         self._authority: Authority | None = None
         self._upstream: ssl.SSLContext | None = None
 
-    def become(self, certificate: str, key: str) -> None:
+    async def become(self, certificate: str, key: str) -> None:
         """Sign with this authority from now on.
 
         Raises:
             ValueError: it cannot be used.
         """
-        # Here, because it takes 50 ms to load, and without secrets nobody needs it.
-        from cove.egress.authority import Authority
-
-        self._authority = Authority(certificate, key)
-        self._upstream = self._upstream or self._verifying()
+        if certificate != self._certificate:
+            self._authority, self._upstream = await asyncio.to_thread(self._prepared, certificate, key)
+            self._certificate = certificate
 
     async def accept(self, inside: socket.socket, name: str) -> TlsStream:
         """Be the server `name` for a program that has said its first words to it.
@@ -105,6 +104,12 @@ class Termination:
                 raise Refused(f"no TLS with {name}: {_reason(problem)}", status=BAD_GATEWAY) from None
             held.pop_all()
         return stream
+
+    def _prepared(self, certificate: str, key: str) -> "tuple[Authority, ssl.SSLContext]":
+        # Here, and in a thread, because both take 100 ms together; without secrets nobody needs them.
+        from cove.egress.authority import Authority
+
+        return Authority(certificate, key), self._upstream or self._verifying()
 
     def _verifying(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
