@@ -90,6 +90,25 @@ async def test_a_template_that_wants_a_level(world: World) -> None:
     assert [spec.isolation for spec in world.host.specs] == [Isolation.NAMESPACE, Isolation.GVISOR]
 
 
+async def test_nobody_is_allowed_more_than_the_servers_maximum(world: World) -> None:
+    world.policy = replace(world.policy, max_network=("*.example.com", "192.0.2.0/24:443"))
+    await world.restart()
+    await world.engine.catalog.refresh()
+    for network in ({"allow": ["a.example.com", "192.0.2.7:443"]}, {"preset": "none"}):
+        await world.create(template_name="base", network=network)
+    refused: tuple[dict[str, object], ...] = (
+        {"network": {"allow": ["a.example.com", "example.com"]}},
+        {"network": {"allow": ["192.0.2.7"]}},
+        {"network": {"deny": ["a.example.com"]}},
+        {"internet_access": True},
+    )
+    for fields in refused:
+        with pytest.raises(CoveError) as caught:
+            await world.create(template_name="base", **fields)
+        assert (caught.value.code, caught.value.details["field"]) == ("FORBIDDEN", "network")
+    assert await world.create(template_name="base")
+
+
 async def test_what_must_hold_goes_to_the_host_with_every_sandbox(tmp_path: Path) -> None:
     world = World(tmp_path, pool_size=1, policy=CreationPolicy(must_hold=frozenset({"memory_mb"})))
     await world.open()

@@ -4,6 +4,7 @@ import asyncio
 import io
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,15 @@ async def test_a_template_says_what_its_sandboxes_may_reach(building: Building) 
         await world.create(ALICE, template_name=template, **fields)
         reaches = host.specs[-1].network
         assert (reaches and reaches.allow) == allowed
+
+
+async def test_a_template_may_not_be_wider_than_the_servers_maximum(world: World) -> None:
+    world.policy = replace(world.policy, max_network=("*.example.com",))
+    made = Building(world)
+    with pytest.raises(CoveError) as caught:
+        await made.builds.start(ALICE, request(RUN, network={"allow": ["a.example.org"]}))
+    assert (caught.value.code, caught.value.details["rule"]) == ("FORBIDDEN", "a.example.org")
+    await made.background.close(grace_seconds=5)
 
 
 async def test_a_build_sets_limits_and_isolation(building: Building) -> None:

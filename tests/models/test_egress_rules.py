@@ -63,6 +63,39 @@ def test_names_match_whole_labels_only() -> None:
         assert not below.matches_name(other, 443), other
 
 
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"),
+    [
+        ("*", "*", True),
+        ("*", "a.example.com:22", True),
+        ("*", "10.0.0.0/8", True),
+        ("*:443", "*", False),
+        ("*:443", "a.example.com", False),
+        ("*:443", "a.example.com:443", True),
+        ("*.example.com", "a.example.com", True),
+        ("*.example.com", "*.a.example.com", True),
+        ("*.example.com", "*.example.com", True),
+        ("*.example.com", "example.com", False),
+        ("*.example.com", "a.evilexample.com", False),
+        ("*.a.example.com", "*.example.com", False),
+        ("a.example.com", "*.example.com", False),
+        ("a.example.com", "a.example.com:22", False),
+        ("a.example.com", "*", False),
+        ("a.example.com:1-9", "a.example.com:2-3,8", True),
+        ("192.0.2.0/24", "192.0.2.7:22", True),
+        ("192.0.2.7", "192.0.2.0/24", False),
+        ("192.0.2.0/24", "a.example.com", False),
+        ("192.0.2.0/24", "*", False),
+        ("*.example.com", "192.0.2.7", False),
+        ("::/0", "192.0.2.7", False),
+        ("0.0.0.0/0", "2001:db8::1", False),
+        ("2001:db8::/32", "[2001:db8::1]:53", True),
+    ],
+)
+def test_a_rule_covers_what_is_no_wider(wide: str, narrow: str, expected: bool) -> None:
+    assert EgressRule.parse(wide).covers(EgressRule.parse(narrow)) is expected
+
+
 def test_addresses_match_without_a_name_only() -> None:
     rule = EgressRule.parse("192.0.2.0/24:443")
     assert rule.matches_address(ip_address("192.0.2.9"), 443)

@@ -112,6 +112,8 @@ def test_names_that_are_served(fields: dict[str, object], hosts: set[str] | None
         {"allowed_hosts": ["http://x"]},
         {"allowed_hosts": ["x:80"]},
         {"preview_access": "nobody"},
+        {"max_network": ["public"]},
+        {"max_network": ["*.*"]},
         {"public_url": "example.com"},
         {"public_url": "ftp://example.com"},
         {"public_url": "https://"},
@@ -173,9 +175,11 @@ def test_a_bound_of_executions_is_default_and_maximum() -> None:
 def test_rules_of_networks(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("COVE_ALLOW_INTERNAL", text)
     monkeypatch.setenv("COVE_PACKAGE_REGISTRIES", text)
+    monkeypatch.setenv("COVE_MAX_NETWORK", text)
     monkeypatch.setenv("COVE_NAMESERVERS", "192.0.2.1, [2001:db8::1]:5353")
     settings = Settings()
-    assert settings.allow_internal == settings.package_registries == ("a.example.com", "10.1.0.0/16:5432")
+    rules = ("a.example.com", "10.1.0.0/16:5432")
+    assert settings.allow_internal == settings.package_registries == settings.max_network == rules
     assert settings.nameservers == ("192.0.2.1", "[2001:db8::1]:5353")
 
 

@@ -36,6 +36,7 @@ class CreationPolicy:
         create_seconds: a start that takes longer counts as failed.
         network: for requests that say nothing of a network, of templates that do not either; None is none.
         registries: answers the rules that the preset `package-registries` stands for.
+        max_network: rules that cover all that any sandbox may be allowed; none is no maximum.
     """
 
     isolation: Isolation | None = None
@@ -47,6 +48,7 @@ class CreationPolicy:
     create_seconds: float = 60.0
     network: NetworkPolicy | None = None
     registries: Callable[[], tuple[str, ...]] = tuple
+    max_network: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +117,8 @@ def plan(
     """What the request comes to under the policy and the ceilings of whoever asks.
 
     Raises:
-        CoveError: TEMPLATE_NOT_BUILT, FORBIDDEN (weaker isolation), RESOURCE_LIMIT_EXCEEDED, INVALID_REQUEST (two
-            networks, a secret for a host that the network does not allow).
+        CoveError: TEMPLATE_NOT_BUILT, FORBIDDEN (weaker isolation, wider network), RESOURCE_LIMIT_EXCEEDED,
+            INVALID_REQUEST (two networks, a secret for a host that the network does not allow).
     """
     if not entry.built:
         raise error("TEMPLATE_NOT_BUILT", f"Template {entry.template.name!r} is not built on this host.")
@@ -206,9 +208,28 @@ def _network(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy
 
 
 def network_in_force(wanted: NetworkPolicy, policy: CreationPolicy) -> EgressPolicy | None:
-    """What a policy comes to on this server; None for one that allows nothing."""
+    """What a policy comes to on this server; None for one that allows nothing.
+
+    Raises:
+        CoveError: FORBIDDEN: it is wider than the server's maximum.
+    """
     found = wanted.in_force(registries=policy.registries)
+    if policy.max_network:
+        _check_width(found, [EgressRule.parse(rule) for rule in policy.max_network])
     return None if found.is_closed else found
+
+
+def _check_width(wanted: EgressPolicy, most: Sequence[EgressRule]) -> None:
+    for text in wanted.allow:
+        rule = EgressRule.parse(text)
+        if not any(one.covers(rule) for one in most):
+            raise error(
+                "FORBIDDEN",
+                f"The network would allow {text}, which is more than sandboxes of this server may be allowed.",
+                remedy=f"Allow no more than: {', '.join(map(str, most[:20]))}.",
+                field="network",
+                rule=text,
+            )
 
 
 def _isolation(request: CreateSandbox, entry: CatalogEntry, policy: CreationPolicy) -> Isolation | None:

@@ -18,7 +18,7 @@ from cove.core.build_run import BuildGuest, BuildRun, Progress, owned_directorie
 from cove.core.catalog import CatalogEntry, TemplateCatalog
 from cove.core.clock import Clock
 from cove.core.creation import Creator
-from cove.core.planning import CreationPolicy, check_maxima
+from cove.core.planning import CreationPolicy, check_maxima, network_in_force
 from cove.core.ports import Host
 from cove.core.principal import NO_REQUEST, SYSTEM_ACTOR, Principal
 from cove.core.storage import Store
@@ -104,14 +104,17 @@ class TemplateBuilds:
         """Accept a build; it goes on when this returns.
 
         Raises:
-            CoveError: CONFLICT (the name is taken, or being built), INVALID_REQUEST, MISSING_PARAMETER (an archive
-                that was not uploaded), RESOURCE_LIMIT_EXCEEDED, TEMPLATE_NOT_BUILT.
+            CoveError: CONFLICT (the name is taken, or being built), FORBIDDEN (a network that is too wide),
+                INVALID_REQUEST, MISSING_PARAMETER (an archive that was not uploaded), RESOURCE_LIMIT_EXCEEDED,
+                TEMPLATE_NOT_BUILT.
         """
         if request.ready is not None:
             ready_probe(request.ready)
         asked = _asked_limits(request)
         check_maxima(asked, self._policy)
         limits = self._policy.limits.model_copy(update=asked)
+        if request.network is not None:
+            network_in_force(request.network, self._policy)
         base = await find_base(self._catalog, request.from_image, principal.namespace)
         uploads = self._uploaded(principal, request)
         self._admit(principal.namespace)

@@ -83,14 +83,18 @@ class EgressRule:
         return self.network is None or any(one in self.network for one in (address, embedded(address)))
 
     def covers(self, other: Self) -> bool:
-        """Whether all that `other`, which names hosts, means is meant by this rule too."""
-        if other.name is None or self.network is not None:
-            return False
+        """Whether all that `other` means is meant by this rule too."""
         if not all(any(first <= low and high <= last for first, last in self.ports) for low, high in other.ports):
             return False
-        if self.name is None or (self.name, self.below) == (other.name, other.below):
+        if self.network is not None:
+            return other.network is not None and _within(other.network, self.network)
+        if self.name is None:
             return True
-        return self.below and other.name.endswith("." + self.name)
+        if other.name is None:
+            return False
+        return (self.name, self.below) == (other.name, other.below) or (
+            self.below and other.name.endswith("." + self.name)
+        )
 
     def __str__(self) -> str:
         place = ("*." if self.below else "") + self.name if self.name else str(self.network or "*")
@@ -128,6 +132,12 @@ class EgressRule:
         except ValueError as problem:
             raise ValueError(f"{text!r} is not a network in its usual form, as 192.0.2.0/24: {problem}") from None
         return cls(network=network, ports=_ports(ports) or ALL_PORTS, named_ports=ports is not None)
+
+
+def _within(network: IpNetwork, wider: IpNetwork) -> bool:
+    if isinstance(network, IPv4Network):
+        return isinstance(wider, IPv4Network) and network.subnet_of(wider)
+    return isinstance(wider, IPv6Network) and network.subnet_of(wider)
 
 
 def _ports(text: str | None) -> PortRanges | None:

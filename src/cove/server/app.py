@@ -318,4 +318,5 @@ def _policy(settings: Settings) -> CreationPolicy:
         create_seconds=settings.create_timeout_seconds,
         network=NetworkPolicy(preset=settings.network),
         registries=lambda: registries_of(settings.package_registries),
+        max_network=settings.max_network,
     )

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
         mcp_toolset: tools that `/mcp` shows to clients that do not choose (`?toolset=`).
         webhook_allow: hosts and networks that webhooks may go to although they are not public.
         network: what sandboxes may reach whose create and template say nothing of it: `none` or a preset.
+        max_network: egress rules that cover all that any sandbox may be allowed; empty: no maximum.
         package_registries: rules that the preset `package-registries` stands for; empty: where pip downloads from.
         allow_internal: egress rules for what sandboxes may reach although its addresses are not public.
         nameservers: that are asked for sandboxes, as `192.0.2.1` or `192.0.2.1:5353`; empty: this machine's.
@@ -139,6 +140,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     webhook_allow: tuple[str, ...] = ()
     network: NetworkPreset = NetworkPreset.NONE
+    max_network: Annotated[tuple[Rule, ...], NoDecode] = ()
     package_registries: Annotated[tuple[Rule, ...], NoDecode] = ()
     allow_internal: Annotated[tuple[Rule, ...], NoDecode] = ()
     nameservers: Annotated[tuple[str, ...], NoDecode] = ()
@@ -219,6 +221,14 @@ class Settings(BaseSettings):
                 ) from None
         return entries
 
+    @field_validator("max_network")
+    @classmethod
+    def _no_presets(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in rules:
+            if rule in frozenset(NetworkPreset):
+                raise ValueError(f"max_network are rules like *.example.com:443, and {rule!r} is a preset")
+        return rules
+
     @field_validator("webhook_allow")
     @classmethod
     def _hosts_and_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -242,7 +252,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"allowed_volumes are absolute paths of directories, and {str(path)!r} is not")
         return paths
 
-    @field_validator("allow_unenforced", "package_registries", "allow_internal", "nameservers", mode="before")
+    @field_validator(
+        "allow_unenforced", "package_registries", "allow_internal", "max_network", "nameservers", mode="before"
+    )
     @classmethod
     def _listed(cls, names: object) -> object:
         if not isinstance(names, str):
