@@ -28,15 +28,25 @@ NAMES: Final = {
     "metadata.example": "169.254.169.254",
     "intranet.example": "10.1.2.3",
     "alias.example": "allowed.example",
+    "alias-of-intranet.example": "intranet.example",
     "impostor.example": "93.184.216.37",
     "packages.example": "93.184.216.38",
     "files.packages.example": "93.184.216.39",
     "registry.example": "93.184.216.40",
 }
 """Name -> address, or the name that it is an alias of."""
+CHANGING: Final = {
+    "flipping.example": ("93.184.216.34", "169.254.169.254"),
+    "turning.example": ("10.0.0.7", "127.0.0.1"),
+}
+"""Name -> addresses that it has in turns, each for no time at all."""
+BOTH: Final = {"both.example": ("93.184.216.36", "10.0.0.7")}
+SIX: Final = {"mapped.example": "::ffff:169.254.169.254", "translated.example": "64:ff9b::a9fe:a9fe"}
+"""Name -> IPv6 address; they have no other."""
 NOT_CERTIFIED: Final = frozenset({"impostor.example"})
 FILES: Final = "files"
 NAMESERVER: Final = "9.9.9.9"
+ECHOED_DATAGRAMS: Final = (123, 443, 5353)
 ECHO_PORT, GREETING_PORT, WEBSOCKET_PORT = 7000, 7022, 9443
 
 
@@ -56,6 +66,8 @@ async def _servers(certificate: str, key: str) -> None:
     await asyncio.start_server(_echo, "0.0.0.0", ECHO_PORT)
     await asyncio.start_server(_greet, "0.0.0.0", GREETING_PORT)
     await loop.create_datagram_endpoint(_Dns, local_addr=(NAMESERVER, 53))
+    for port in ECHOED_DATAGRAMS:
+        await loop.create_datagram_endpoint(_Echo, local_addr=(NAMESERVER, port))
     print("ready", flush=True)
     await asyncio.Event().wait()
 
@@ -178,6 +190,8 @@ class _Dns(asyncio.DatagramProtocol):
         if name == "asked.example" and kind == "TXT":
             texts = [f'"{one}"' for one in self._asked[-50:]]
             response.answer.append(dns.rrset.from_text_list(asked.name, 0, "IN", "TXT", texts))
+        elif name in CHANGING or name in BOTH or name in SIX:
+            _add_hostile(response, asked.name, name, kind, self._asked.count(name))
         elif name not in NAMES:
             response.set_rcode(dns.rcode.NXDOMAIN)
         elif kind == "A":
@@ -191,6 +205,28 @@ class _Dns(asyncio.DatagramProtocol):
             response.answer.append(dns.rrset.from_text(asked.name, 60, "IN", "TXT", '"a text"'))
         assert self._transport
         self._transport.sendto(response.to_wire(), addr)
+
+
+def _add_hostile(response: dns.message.Message, owner: dns.name.Name, name: str, kind: str, turn: int) -> None:
+    if name in SIX and kind == "AAAA":
+        response.answer.append(dns.rrset.from_text(owner, 0, "IN", "AAAA", SIX[name]))
+    elif name in BOTH and kind == "A":
+        response.answer.append(dns.rrset.from_text_list(owner, 60, "IN", "A", BOTH[name]))
+    elif name in CHANGING and kind == "A":
+        addresses = CHANGING[name]
+        response.answer.append(dns.rrset.from_text(owner, 0, "IN", "A", addresses[turn // 2 % len(addresses)]))
+
+
+class _Echo(asyncio.DatagramProtocol):
+    """Sends each message back."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it."""
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Back."""
+        self._transport.sendto(data, addr)
 
 
 if __name__ == "__main__":
