@@ -171,11 +171,13 @@ def test_its_user_can_read_and_change_nothing_of_what_sandboxes_stand_on(place: 
     run, sandbox_id = place.data_dir / "run", place.sandbox.sandbox_id
     layer = next((place.data_dir / "layers").iterdir())
     closed = [run / "sandboxes" / f"{sandbox_id}.json", *(run / "disks").glob("*"), run / "hostd.lock"]
+    closed += (place.data_dir / "authority").iterdir()
     closed += [Path(f"/proc/{place.record['pid']}/mem"), Path(f"/proc/{place.record['pid']}/environ")]
-    assert len(closed) >= 5
+    assert len(closed) >= 6
     assert as_user(0, TRY, *map(str, closed)).count("opened") >= len(closed), "the control case: root opens them"
     assert as_user(SERVER_USER, TRY, *map(str, closed)) == ""
     kept = [place.data_dir, run, run / "sandboxes", run / "sockets", layer, place.data_dir / "templates"]
+    kept += [place.data_dir / "authority", place.data_dir / "trust"]
     assert as_user(SERVER_USER, MAKE, *map(str, kept)) == ""
     assert as_user(SERVER_USER, MAKE, str(place.data_dir / "builds")).split() == [
         "made",

@@ -139,6 +139,10 @@ async def _network_finding() -> Finding:
 
 
 def _other_findings(data_dir: Path, built: list[str]) -> list[Finding]:
+    from cove.host.authority import FILE_NAME as AUTHORITY_FILE
+    from cove.host.authority import authority_problem
+    from cove.hostd.assembly import authority_directory
+
     findings = [
         Finding(f"template {name}", "missing", "not built yet", f"cove templates build {name}")
         for name in ("base", "code-interpreter")
@@ -146,6 +150,9 @@ def _other_findings(data_dir: Path, built: list[str]) -> list[Finding]:
     ]
     if shutil.disk_usage(data_dir).free < 4 * 2**30:
         findings.append(Finding("disk", "partly", "less than 4 GiB are free for templates and sandboxes"))
+    if problem := authority_problem(authority_directory(data_dir)):
+        remedy = f"remove {authority_directory(data_dir) / AUTHORITY_FILE} and start the server anew, then sandboxes"
+        findings.append(Finding("authority for secrets", "partly", problem, remedy))
     for command in ("git", "curl"):
         if not Path(f"/usr/bin/{command}").exists():
             findings.append(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from cove.keys.files import make_once
-from cove.models.errors import error
+from cove.models.errors import CoveError, error
 
 FILE_NAME: Final = "authority.pem"
 _YEARS: Final = 10
+_WARNING_DAYS: Final = 60
 _BEGIN_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 _BEGIN_KEY: Final = "-----BEGIN PRIVATE KEY-----"
 
@@ -31,14 +32,20 @@ def load_authority(directory: Path) -> Authority:
     """The authority of a data directory, which is made at first (directory mode 0700, file mode 0600).
 
     Raises:
-        CoveError: INTERNAL_ERROR when its file holds something else.
-        OSError: it cannot be read or made.
+        CoveError: INTERNAL_ERROR: its file cannot be read or made, or holds something else.
     """
     path = directory / FILE_NAME
-    if not path.exists():
-        made = _new_authority()
-        make_once(path, (made.certificate + made.key).encode())
-    text = path.read_text(encoding="ascii", errors="replace")
+    try:
+        if not path.exists():
+            made = _new_authority()
+            make_once(path, (made.certificate + made.key).encode())
+        text = path.read_text(encoding="ascii", errors="replace")
+    except OSError as problem:
+        raise error(
+            "INTERNAL_ERROR",
+            f"The keys in {directory} cannot be used: {problem.strerror}.",
+            remedy="The directory belongs to the user that runs the host daemon, mode 0700.",
+        ) from problem
     certificate, begin, key = text.partition(_BEGIN_KEY)
     if not begin or not certificate.startswith(_BEGIN_CERTIFICATE):
         raise error(
@@ -48,6 +55,22 @@ def load_authority(directory: Path) -> Authority:
             " which sandboxes trust that are started from then on.",
         )
     return Authority(certificate, begin + key)
+
+
+def authority_problem(directory: Path) -> str:
+    """What is wrong with the authority that is there, for people; empty when nothing is, or there is none yet."""
+    if not (directory / FILE_NAME).exists():
+        return ""
+    from cryptography import x509
+
+    try:
+        end = x509.load_pem_x509_certificate(load_authority(directory).certificate.encode()).not_valid_after_utc
+    except CoveError as problem:
+        return problem.message
+    except ValueError:
+        return f"the certificate in {directory / FILE_NAME} is damaged"
+    left = end - datetime.datetime.now(datetime.UTC)
+    return f"it ends on {end:%Y-%m-%d}" if left < datetime.timedelta(days=_WARNING_DAYS) else ""
 
 
 def _new_authority() -> Authority:

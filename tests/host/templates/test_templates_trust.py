@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cove.host.authority import Authority, load_authority
+from cove.host.authority import Authority, authority_problem, load_authority
 from cove.host.templates.configuration import certificate_bundle
 from cove.host.templates.trust import TrustLayers
 from cove.models.errors import CoveError
@@ -96,6 +96,10 @@ def test_a_new_authority_is_trusted_next_and_a_broken_one_refused(tmp_path: Path
     after = trust.on_top_of(before)
     assert after.layers[0] != before.layers[0]
     assert after.layers[1:] == template.layers
+    assert authority_problem(file.parent) == ""
+    file.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
+    assert "is damaged" in authority_problem(file.parent)
     file.write_text("-----BEGIN CERTIFICATE-----\n")
+    assert "does not hold" in authority_problem(file.parent)
     with pytest.raises(CoveError, match="does not hold a certificate and its key"):
         trust.on_top_of(template)
