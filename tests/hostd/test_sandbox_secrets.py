@@ -12,6 +12,7 @@ from tests.hostd.hostd_program import Program, on_own_directory
 from tests.internet import Internet
 from tests.internet_servers import NAMESERVER
 
+from cove.hostd.assembly import build_host
 from cove.hostd.secrets import SandboxSecrets
 from cove.models.errors import CoveError
 from cove.models.hosts import SandboxRecord
@@ -160,3 +161,12 @@ async def test_kept_secrets_open_with_their_key_and_for_their_sandbox_only(tmp_p
     second.forget(one)
     second.forget(one)
     assert not list(directory.iterdir())
+
+
+def test_authorities_that_cannot_be_read_are_refused_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "trusted.pem"
+    for content in (None, b"", b"\xff", b"-----BEGIN PRIVATE KEY-----"):
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(CoveError, match=r"trusted.pem of trusted authorities cannot be used: \S+"):
+            build_host(tmp_path / "data", egress_trust=file)
