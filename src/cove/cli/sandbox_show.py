@@ -11,6 +11,7 @@ from cove.cli.sandboxes import ApiKey, AsJson, BaseUrl, SandboxId
 
 if TYPE_CHECKING:
     from cove.models.sandboxes import SandboxInfo, SandboxUsage, UsageFigure
+    from cove.models.secrets import SecretUse
 
 _BAR = 20
 _MIB = 1024 * 1024
@@ -39,6 +40,7 @@ def _facts(info: "SandboxInfo") -> list[tuple[str, object]]:
         ("template", info.template_name or info.template_id or "-"),
         ("isolation", wall),
         ("network", shown_policy(info.network)),
+        *((f"secret {name}", _secret(secret)) for name, secret in info.secrets.items()),
         ("previews", info.preview_access or "-"),
         ("expires", output.until(info.expires_at)),
     ]
@@ -53,6 +55,13 @@ def _facts(info: "SandboxInfo") -> list[tuple[str, object]]:
         "bandwidth": limits.network_mbps and f"{limits.network_mbps} Mbit/s each way",
     }
     return [("name", info.name or "-"), *rows, *((name, value) for name, value in more.items() if value)]
+
+
+def _secret(secret: "SecretUse") -> str:
+    if secret.withdrawn:
+        return "withdrawn"
+    source = f"{secret.from_vault} of the vault, " if secret.from_vault else ""
+    return f"{source}for {', '.join(secret.hosts)} in {', '.join(secret.places)}"
 
 
 def _rows(used: "SandboxUsage") -> list[tuple[object, ...]]:

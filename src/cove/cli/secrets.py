@@ -106,7 +106,7 @@ def _print(answer: "VaultSecretAnswer", what: str, *, as_json: bool) -> None:
     if as_json:
         output.print_json(answer)
         return
-    used = f"; sandboxes that it was in force for: {answer.sandboxes}" if answer.sandboxes else ""
+    used = f"; sandboxes that use it: {answer.sandboxes}" if answer.sandboxes else ""
     later = f", of which {answer.behind} will have the change when their host answers" if answer.behind else ""
     typer.echo(
         output.plain(f"The secret {answer.name!r} {what}, for {', '.join(answer.hosts)}{used}{later}."), err=True
