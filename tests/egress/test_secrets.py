@@ -8,6 +8,7 @@ import pytest
 from tests.egress.conftest import Inside
 from tests.internet_servers import NAMES, WEBSOCKET_PORT
 
+from cove.egress.termination import Pace
 from cove.models.secrets import EgressSecret, SecretPlace
 
 pytestmark = pytest.mark.anyio
@@ -173,6 +174,37 @@ for line in sys.stdin:
     assert [entry.reason for entry in report.entries if entry.kind == "tls"] == [
         "the policy was changed, or the sandbox ended"
     ]
+
+
+async def test_a_host_that_hangs_up_between_requests(inside: Inside) -> None:
+    inside.allow("allowed.example")
+    inside.use(secret())
+    code = """
+import http.client
+connection = http.client.HTTPSConnection("allowed.example", timeout=10)
+for path in ("/once", "/once", "/"):
+    try:
+        connection.request("GET", path)
+        status = connection.getresponse()
+    except (http.client.RemoteDisconnected, ConnectionError):
+        connection.close()
+        connection.request("GET", path)
+        status = connection.getresponse()
+    status.read()
+    print(status.status)
+"""
+    done = await inside.python(code)
+    assert done.stdout.split() == [b"200"] * 3, done
+
+
+async def test_many_handshakes_and_requests_wait_for_their_turn() -> None:
+    now = 1000.0
+    pace = Pace(50.0, 64, clock=lambda: now)
+    waits = [pace.wait() for _ in range(114)]
+    assert waits[:64] == [0.0] * 64
+    assert waits[-1] == pytest.approx(1.0)
+    now += 10
+    assert pace.wait() == 0.0
 
 
 async def test_events_come_at_once(inside: Inside) -> None:

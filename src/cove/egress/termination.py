@@ -16,22 +16,25 @@ if TYPE_CHECKING:
     from cove.egress.authority import Authority
 
 HANDSHAKE_SECONDS: Final = 10.0
-_HANDSHAKES_PER_SECOND: Final = 100.0
-_HANDSHAKES_AT_ONCE: Final = 64
+_HANDSHAKES: Final = (50.0, 64)
+"""A second, and at once."""
+_REQUESTS: Final = (500.0, 500)
 _BODIES_AT_ONCE: Final = 8
 
 
-class HandshakePace:
-    """Of one sandbox: handshakes are work for all, and none may have all of it."""
+class Pace:
+    """Of one sandbox: handshakes and requests are work for all, and none may have all of it."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_second: float, at_once: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = 1 / per_second
+        self._saved = at_once / per_second
         self._clock = clock
         self._next = 0.0
 
     def wait(self) -> float:
         """Take a turn; seconds until it comes."""
         now = self._clock()
-        self._next = max(self._next, now - _HANDSHAKES_AT_ONCE / _HANDSHAKES_PER_SECOND) + 1 / _HANDSHAKES_PER_SECOND
+        self._next = max(self._next, now - self._saved) + self._every
         return max(0.0, self._next - now)
 
     async def turn(self) -> None:
@@ -131,14 +134,20 @@ class SandboxTermination:
 
     def __init__(self, termination: Termination) -> None:
         self._termination = termination
-        self._pace = HandshakePace()
+        self._handshakes = Pace(*_HANDSHAKES)
+        self._requests = Pace(*_REQUESTS)
         self.secrets: Secrets = NO_SECRETS
         self.buffering = asyncio.Semaphore(_BODIES_AT_ONCE)
 
     async def accept(self, inside: socket.socket, name: str) -> TlsStream:
         """See `Termination`; in its turn."""
-        await self._pace.turn()
+        await self._handshakes.turn()
         return await self._termination.accept(inside, name)
+
+    async def request(self) -> None:
+        """Return when a request may be looked at."""
+        if self.secrets:
+            await self._requests.turn()
 
     async def connect(self, outside: socket.socket, name: str) -> TlsStream:
         """See `Termination`."""
