@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from cove.egress.bandwidth import BYTES_PER_MEGABIT, Bandwidth
-from cove.egress.carrying import Pipes, carry
+from cove.egress.carrying import Pipes, carry, carry_some
 
 pytestmark = pytest.mark.anyio
 
@@ -142,3 +142,25 @@ async def test_those_who_pace_themselves_stand_in_the_same_line(bandwidth: Bandw
     bandwidth.limit(None)
     async with asyncio.timeout(_SECONDS):
         await budget.pace(10**9)
+
+
+async def test_some_bytes_of_a_connection(bandwidth: Bandwidth, pipes: Pipes) -> None:
+    (server, outside), (program, inside) = _pair(), _pair()
+    loop = asyncio.get_running_loop()
+    with server, outside, program, inside:
+        for size, most in ((100_000, 60_000), (50_000, 50_001)):
+            counted: list[int] = []
+            came = asyncio.create_task(
+                carry_some(outside, inside, pipes, most=most, budget=bandwidth.received, count=counted.append)
+            )
+            sending = asyncio.create_task(loop.sock_sendall(server, bytes(size)))
+            left = min(size, most)
+            async with asyncio.timeout(_SECONDS):
+                while left:
+                    left -= len(await loop.sock_recv(program, 65536))
+                if size < most:
+                    server.shutdown(socket.SHUT_WR)
+                assert await came == sum(counted) == min(size, most)
+                while size > most:
+                    size -= len(await loop.sock_recv(outside, size - most))
+                await sending

@@ -115,3 +115,25 @@ async def test_requests_on_other_ports_than_the_rule_says(inside: Inside) -> Non
     fine = await _sent(inside, b"GET / HTTP/1.1\r\nHost: allowed.example:8080\r\n\r\n", port=8080)
     assert fine.startswith(b"HTTP/1.1 200 ")
     assert await _sent(inside, b"GET / HTTP/1.1\r\nHost: allowed.example\r\n\r\n") == b"ConnectionResetError"
+
+
+_LONG_AND_SHORT = """
+import http.client, json, sys
+connection = http.client.HTTPConnection("allowed.example", timeout=10)
+for number in range(2):
+    connection.request("GET", "/bytes/3000000")
+    assert len(connection.getresponse().read()) == 3000000
+    connection.request("GET", "/after", headers={"number": str(number)})
+    told = json.loads(connection.getresponse().read())
+    assert (told["path"], told["headers"]["number"]) == ("/after", str(number)), told
+connection.request("HEAD", "/bytes/3000000")
+assert connection.getresponse().read() == b""
+"""
+
+
+async def test_after_a_long_answer_another_request_may_follow(inside: Inside) -> None:
+    inside.allow("allowed.example")
+    done = await inside.python(_LONG_AND_SHORT)
+    assert done.returncode == 0, done.stderr
+    (entry,) = [entry for entry in (await inside.settled()).entries if entry.kind == "http"]
+    assert entry.received_bytes > 6_000_000

@@ -10,14 +10,16 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cove.egress.bandwidth import MOST_AT_ONCE, Bandwidth, Budget
+from cove.linux.readiness import readable, writable
 
 PIPE_BYTES: Final = MOST_AT_ONCE
 _SPLICE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if hasattr(os, "SPLICE_F_MOVE") else 0
 _IDLE_PIPES: Final = 64
+STILL_SECONDS: Final = 120.0
 
 
 class Pipes:
@@ -167,6 +169,60 @@ class Direction:
         if not self._over:
             self.stop()
             self._ended(problem)
+
+
+async def carry_some(
+    source: socket.socket,
+    target: socket.socket,
+    pipes: Pipes,
+    *,
+    most: int,
+    budget: Budget,
+    count: Callable[[int], None],
+) -> int:
+    """Carry `most` bytes one way, or fewer when `source` ends before; how many it were.
+
+    Args:
+        count: told of them.
+
+    Raises:
+        OSError: the connection broke, on either side, or has stood still for `STILL_SECONDS`.
+    """
+    left = most
+    pipe = pipes.borrow()
+    inside = 0
+    try:
+        while left:
+            piece = min(left, budget.piece)
+            await budget.pace(piece)
+            try:
+                inside = os.splice(source.fileno(), pipe[1], piece, flags=_SPLICE)
+            except BlockingIOError:
+                budget.spend(-piece)
+                await _ready(readable(source.fileno()))
+                continue
+            if inside == 0:
+                break
+            budget.spend(inside - piece)
+            left -= inside
+            count(inside)
+            while inside:
+                try:
+                    inside -= os.splice(pipe[0], target.fileno(), inside, flags=_SPLICE)
+                except BlockingIOError:
+                    await _ready(writable(target.fileno()))
+            await asyncio.sleep(0)  # others have their turn, too
+        return most - left
+    finally:
+        pipes.give_back(pipe, is_empty=inside == 0)
+
+
+async def _ready(waiting: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(STILL_SECONDS):
+            await waiting
+    except TimeoutError:
+        raise TimeoutError(errno.ETIMEDOUT, "nothing has moved for too long") from None
 
 
 async def carry(

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from cove.egress.bandwidth import Bandwidth
-from cove.egress.carrying import Pipes, carry
+from cove.egress.carrying import Pipes, carry, carry_some
 from cove.egress.dialling import Unreachable, dial, on_machine
 from cove.egress.first_bytes import MAX_HELLO, Http, Incomplete, Opening, Other, Tls, Unreadable, opening
 from cove.egress.journal import Journal
@@ -236,7 +236,7 @@ class Connection:
         try:
             await self._requests(place, inside, connect, is_tls=True)
         except ssl.SSLError as problem:
-            raise Refused(f"the program broke TLS off: {problem.reason}") from None
+            raise Refused(f"the program broke TLS off: {problem.reason}", cause=RefusalCause.REQUEST) from None
         finally:
             inside.close()
 
@@ -255,13 +255,18 @@ class Connection:
             inside,
             port=place.port,
             is_tls=is_tls,
-            secrets=lambda: self.termination.secrets,
-            buffering=self.termination.buffering,
+            termination=self.termination,
             connect=connect,
             sent=sent,
             received=received,
+            carry=None if is_tls else self._carry_answer,
         )
         await requests.serve()
+
+    async def _carry_answer(self, outside: Stream, count: int) -> int:
+        assert isinstance(outside, Plain)
+        budget = self.bandwidth.received
+        return await carry_some(outside.sock, self.inside, self.pipes, most=count, budget=budget, count=self._received)
 
     async def _carry(self, place: Place, addresses: tuple[IpAddress, ...]) -> None:
         with await self._dial(place, addresses) as outside:

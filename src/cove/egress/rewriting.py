@@ -11,6 +11,7 @@ from cove.egress.decoding import Decoder, decoder, readable_codings
 from cove.egress.refusals import Refused
 from cove.egress.scrubbing import Scrubber
 from cove.egress.secrets import Destination, Encode, Secrets, as_it_is, in_body, in_query
+from cove.models.network import RefusalCause
 from cove.models.secrets import SecretPlace
 
 MAX_FILLED_BODY: Final = 1024 * 1024
@@ -78,7 +79,8 @@ class Rewriting:
             return data
         filled, rest = self._secrets.filled(self._held + data, SecretPlace.BODY, self._destination, self._encode)
         if filled and not self._is_changeable:
-            raise Refused(f"a body of more than {MAX_FILLED_BODY} bytes with a secret in it has to be sent in chunks")
+            reason = f"a body of more than {MAX_FILLED_BODY} bytes with a secret in it has to be sent in chunks"
+            raise Refused(reason, cause=RefusalCause.SECRET)
         keep = self._secrets.undecided(rest)
         self._held = rest[keep:]
         return filled + rest[:keep]

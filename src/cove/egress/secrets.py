@@ -10,6 +10,7 @@ from urllib.parse import quote, quote_plus
 from cove.egress.refusals import Refused
 from cove.egress.scrubbing import forms, scrubbed, undecided
 from cove.models.egress_rules import EgressRule
+from cove.models.network import RefusalCause
 from cove.models.secrets import EgressSecret, SecretPlace, rule_of
 
 Encode = Callable[[str], str]
@@ -130,7 +131,8 @@ class Secrets:
         """
         found = self._placeholders.search(data) if self._placeholders else None
         if found:
-            raise Refused(f"the secret {self.secrets[found[0]].of.name} may not be in {where}")
+            reason = f"the secret {self.secrets[found[0]].of.name} may not be in {where}"
+            raise Refused(reason, cause=RefusalCause.SECRET)
 
     def undecided(self, data: bytes) -> int:
         """Where the end of `data` begins that could be the beginning of a placeholder."""
@@ -151,11 +153,13 @@ NO_SECRETS: Final = Secrets.of(())
 def _check(secret: _Secret, place: SecretPlace, destination: Destination) -> None:
     name = secret.of.name
     if not destination.over_tls:
-        raise Refused(f"the secret {name} goes over TLS only")
+        raise Refused(f"the secret {name} goes over TLS only", cause=RefusalCause.SECRET)
     if not _may_go(secret, destination):
-        raise Refused(f"the secret {name} may not go to {destination.host}:{destination.port}")
+        reason = f"the secret {name} may not go to {destination.host}:{destination.port}"
+        raise Refused(reason, cause=RefusalCause.SECRET)
     if place not in secret.of.places:
-        raise Refused(f"the secret {name} may not be in the {place.value} of a request")
+        reason = f"the secret {name} may not be in the {place.value} of a request"
+        raise Refused(reason, cause=RefusalCause.SECRET)
 
 
 def _may_go(secret: _Secret, destination: Destination) -> bool:

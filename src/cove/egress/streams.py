@@ -68,7 +68,7 @@ class Plain:
     """A socket as it is."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self.sock = self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._turns = Turns()
 

@@ -10,8 +10,9 @@ import h11
 
 from cove.egress.refusals import BAD_GATEWAY, FORBIDDEN, UNREADABLE, Refused
 from cove.egress.rewriting import Headers, Rewriting
-from cove.egress.secrets import Destination, Secrets
+from cove.egress.secrets import Destination
 from cove.egress.streams import Outlet, Pace, Stream
+from cove.egress.termination import SandboxTermination
 from cove.models.addresses import IpAddress
 from cove.models.host_names import canonical_host
 
@@ -21,6 +22,7 @@ _IDLE_SECONDS: Final = 120.0
 _LINGER_SECONDS: Final = 2.0
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _SWITCHING: Final = 101
+_WORTH_CARRYING: Final = 256 * 1024
 _HOP_BY_HOP: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive"})
 
 _SAID: Final = {
@@ -30,6 +32,7 @@ _SAID: Final = {
 }
 
 Host = str | IpAddress
+Carry = Callable[[Stream, int], Awaitable[int]]
 Passed = type[h11.DONE] | type[h11.SWITCHED_PROTOCOL] | None
 Connect = Callable[[Host], Awaitable[Stream]]
 
@@ -43,29 +46,30 @@ class WebRequests:
         *,
         port: int,
         is_tls: bool,
-        secrets: Callable[[], Secrets],
-        buffering: asyncio.Semaphore,
+        termination: SandboxTermination,
         connect: Connect,
         sent: Pace,
         received: Pace,
+        carry: Carry | None,
     ) -> None:
         """
         Args:
             port: that the program connected to; the one that requests name must be the same.
             is_tls: whether TLS was taken off them, and is put on again by `connect`.
-            secrets: of the sandbox, at the moment.
-            buffering: for bodies that are held as a whole.
+            termination: of the sandbox; knows its secrets.
             connect: to a host; raises `Refused` when it may not be.
             sent, received: told of the bytes that the program in the sandbox has sent, and gets; they return when
                 those may be carried on.
+            carry: so many bytes from the host to the program, without looking at them; how many came. None where they
+                cannot be carried like that.
         """
         self._inside = inside
         self._port = port
         self._is_tls = is_tls
-        self._secrets = secrets
-        self._buffering = buffering
+        self._termination = termination
         self._connect = connect
         self._sent, self._received = sent, received
+        self._carry = carry
         self._to_inside = Outlet(inside, received)
         self._client = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
         self._outside: Outlet | None = None
@@ -83,7 +87,8 @@ class WebRequests:
             while await self._serve_one():
                 self._client.start_next_cycle()
         except Refused as problem:
-            said = Refused(self._secrets().scrub_text(str(problem)), status=problem.status)
+            reason = self._termination.secrets.scrub_text(str(problem))
+            said = Refused(reason, status=problem.status, cause=problem.cause)
             await self._answer(said)
             raise said from None
         finally:
@@ -97,13 +102,14 @@ class WebRequests:
             raise _unreadable(problem) from None
         if not isinstance(request, h11.Request):
             return False
+        await self._termination.request()
         host = self._host_of(request)
         named = Destination(host if isinstance(host, str) else "", self._port, over_tls=self._is_tls)
-        rewriting = Rewriting(self._secrets(), named)
+        rewriting = Rewriting(self._termination.secrets, named)
         request = rewriting.request(request)
         if not rewriting.buffers_body:
             return await self._pass(request, host, rewriting, None)
-        async with self._buffering:
+        async with self._termination.buffering:
             body = rewriting.whole_body(await self._whole_body())
             return await self._pass(_with_length(request, len(body)), host, rewriting, body)
 
@@ -242,9 +248,11 @@ class WebRequests:
 
     async def _pass_response(self, server: h11.Connection, outside: Outlet, rewriting: Rewriting) -> Passed:
         """How it ended; None when nothing more can follow on this connection."""
+        left = 0
         while True:
             event = await self._next_from_server(server, outside)
             if isinstance(event, h11.InformationalResponse | h11.Response):
+                left = _length(event)
                 await self._pass_head(rewriting.answer(event))
                 if event.status_code == _SWITCHING:
                     await self._to_inside.flush()
@@ -252,6 +260,9 @@ class WebRequests:
             elif isinstance(event, h11.Data):
                 for piece in rewriting.answered(bytes(event.data)):
                     await self._to_program(h11.Data(data=piece))
+                left -= len(event.data)
+                if self._carry and left >= _WORTH_CARRYING and self._nothing_to_read(server):
+                    return await self._carry_rest(self._carry, outside, left)
             elif isinstance(event, h11.EndOfMessage):
                 if rest := rewriting.answered_end():
                     await self._to_program(h11.Data(data=rest))
@@ -260,6 +271,19 @@ class WebRequests:
                 return h11.DONE
             else:
                 return None
+
+    def _nothing_to_read(self, server: h11.Connection) -> bool:
+        return not self._termination.secrets and not server.trailing_data[0]
+
+    async def _carry_rest(self, carry: Carry, outside: Outlet, left: int) -> Passed:
+        """The rest of a long answer, whose length is known, needs no reading."""
+        await self._to_inside.flush()
+        if await carry(outside.stream, left) < left:
+            raise h11.RemoteProtocolError("it ended before its end")
+        placeholder = cast(bytes, range(left))  # only its length counts
+        self._client.send_with_data_passthrough(h11.Data(data=placeholder))
+        await self._to_program(h11.EndOfMessage())
+        return h11.DONE
 
     async def _pass_head(self, answer: h11.InformationalResponse | h11.Response) -> None:
         if answer.status_code == _SWITCHING and not self._is_tls:
@@ -376,6 +400,12 @@ async def _pump(first: bytes, source: Stream, target: Callable[[bytes], Awaitabl
     while data:
         await target(data)
         data = await source.receive(_CHUNK)
+
+
+def _length(answer: h11.InformationalResponse | h11.Response) -> int:
+    """Of its body, if it says so: it is a number, since the head was taken (RFC 9112 §6.3); else 0."""
+    fields = dict(answer.headers)
+    return 0 if b"transfer-encoding" in fields else int(fields.get(b"content-length", b"0"))
 
 
 def _has_body(request: h11.Request) -> bool:
