@@ -1,13 +1,14 @@
 """Secrets of real sandboxes on a real server: programs use what they cannot see."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from tests.e2e.running_server import RunningServer, data_directory, run_cove, running_server
+from tests.e2e.running_server import COVE, RunningServer, clean_environment, data_directory, run_cove, running_server
 from tests.internet import Internet
 from tests.internet_servers import NAMESERVER
 
@@ -160,6 +161,28 @@ def test_the_command_line_never_takes_a_value_as_a_word(server: RunningServer, t
     for output in (listed, shown, *(f"{one.stdout!r}{one.stderr!r}" for one in (done, made, refused, wrong))):
         assert GIVEN not in output
         assert KEPT not in output
+
+
+def test_cove_run_uses_a_secret_without_a_server(internet: Internet, built_data_dir: Path) -> None:
+    variables = {
+        "COVE_NAMESERVERS": json.dumps([NAMESERVER]),
+        "COVE_EGRESS_TRUST": str(internet.certificate.authority),
+        "GIVEN": GIVEN,
+    }
+    program = ("-l", "bash", 'curl -sS -m 20 -H "X-Key: $GIVEN" https://allowed.example/')
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        words = [*COVE, "run", "--data-dir", str(data_dir), "--template", "base", *options, *program]
+        environment = clean_environment(**variables)
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    with internet.on_machine(), data_directory(built_data_dir) as data_dir:
+        done = run("--allow", HOST, "--secret", f"GIVEN@{HOST}")
+        refused = run("--allow", "other.example", "--secret", f"GIVEN@{HOST}")
+    assert done.returncode == 0, done.stderr
+    assert GIVEN in reached(done.stdout)
+    assert (refused.returncode, "does not allow" in refused.stderr) == (1, True)
+    assert GIVEN not in done.stdout + done.stderr + refused.stderr
 
 
 def test_values_are_nowhere_in_the_clear(server: RunningServer, control: ControlPlane, sandbox: Sandbox) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
@@ -27,6 +27,7 @@ from cove.models.templates import TemplateManifest
 if TYPE_CHECKING:
     from cove.models.network import EgressPolicy, NetworkPolicy
     from cove.models.sandboxes import ResourcesRequest
+    from cove.models.secrets import EgressSecret, SandboxSecret
     from cove.server.settings import Settings
 
 _MAX_LINE: Final = 64 * 1024 * 1024
@@ -43,6 +44,7 @@ class Program:
     isolation: str
     limits: dict[str, int] = field(default_factory=dict[str, int])
     network: "NetworkPolicy | None" = None
+    secrets: "Mapping[str, SandboxSecret]" = field(default_factory=dict[str, "SandboxSecret"])
 
     @classmethod
     def checked(
@@ -56,6 +58,7 @@ class Program:
         isolation: str,
         resources: "ResourcesRequest | None" = None,
         network: "NetworkPolicy | None" = None,
+        secrets: "Mapping[str, SandboxSecret] | None" = None,
     ) -> Self:
         """
         Raises:
@@ -70,7 +73,7 @@ class Program:
             name = ".".join(str(part) for part in first["loc"])
             raise error("INVALID_REQUEST", f"{name}: {first['msg'].removeprefix('Value error, ')}.") from None
         limits = resources.model_dump(exclude_none=True) if resources else {}
-        return cls(request, template, isolation, limits, network)
+        return cls(request, template, isolation, limits, network, secrets or {})
 
     def spec(self, template: TemplateManifest, settings: "Settings | None" = None) -> SandboxSpec:
         """The sandbox to run it in.
@@ -79,8 +82,10 @@ class Program:
             settings: needed for a network.
 
         Raises:
-            CoveError: FORBIDDEN for a weaker isolation than the template's.
+            CoveError: FORBIDDEN for a weaker isolation than the template's; INVALID_REQUEST for secrets that cannot be.
         """
+        network = self._network(settings)
+        secrets = self._held_secrets(network)
         defaults = template.limits or Limits().model_copy(update=template.resources)
         return SandboxSpec(
             sandbox_id=new_sandbox_id(),
@@ -88,10 +93,26 @@ class Program:
             deadline=time.time() + self.request.timeout + _LIFETIME_SECONDS,
             limits=defaults.model_copy(update=self.limits),
             required_limits=frozenset(self.limits),
-            network=self._network(settings),
+            network=network,
             network_required=self.network is not None,
             isolation=level_for(template.name, template.isolation, asked=self._asked_isolation),
+            secrets=secrets,
+            env_vars=_placeholders(secrets) if secrets else {},
         )
+
+    def _held_secrets(self, network: "EgressPolicy | None") -> "tuple[EgressSecret, ...]":
+        if not self.secrets:
+            return ()
+        from cove.core.planning import check_hosts
+        from cove.core.vault import given
+
+        for name, secret in self.secrets.items():
+            if secret.from_vault is not None or name in (self.request.env or {}):
+                why = "is in --env, too" if secret.from_vault is None else "comes from the vault, which a server keeps"
+                raise error("INVALID_REQUEST", f"The secret {name} {why}.", remedy="Give it with --secret NAME@HOST.")
+        held = tuple(given(name, secret) for name, secret in self.secrets.items())
+        check_hosts(held, network)
+        return held
 
     def _network(self, settings: "Settings | None") -> "EgressPolicy | None":
         if self.network is None or settings is None:
@@ -104,6 +125,12 @@ class Program:
     @property
     def _asked_isolation(self) -> Isolation | None:
         return Isolation(self.isolation) if self.isolation in frozenset(Isolation) else None
+
+
+def _placeholders(secrets: "tuple[EgressSecret, ...]") -> dict[str, str]:
+    from cove.core.planning import with_placeholders
+
+    return with_placeholders({}, secrets)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from cove.cli.environment import variables
 from cove.cli.limit_options import LimitsAsked, resources_asked
 from cove.cli.locations import DataDir
 from cove.cli.network_options import Allowed, Denied, Internet, Preset, policy_asked
+from cove.cli.secret_options import Secrets, secrets_asked
 
 
 def run(
@@ -26,6 +27,7 @@ def run(
     isolation: Annotated[
         str, typer.Option(envvar="COVE_ISOLATION", help="auto, or a level to insist on, e.g. gvisor.")
     ] = "auto",
+    secret: Secrets = None,
     limit: LimitsAsked = None,
     internet: Internet = False,
     network: Preset = None,
@@ -64,6 +66,7 @@ def run(
             isolation=isolation,
             resources=resources_asked(limit),
             network=policy_asked(allow, deny, network, internet=internet),
+            secrets=secrets_asked(secret),
         )
         exit_code = run_once(program, data_directory(data_dir), as_json=as_json, timings=timings, quiet=quiet)
     sys.exit(exit_code)

@@ -133,8 +133,8 @@ def plan(
     network = _network(request, entry, policy)
     env_vars = request.env_vars or {}
     if secrets:
-        _check_hosts([secret.held for secret in secrets], network)
-        env_vars = _with_placeholders(env_vars, [secret.held for secret in secrets])
+        check_hosts([secret.held for secret in secrets], network)
+        env_vars = with_placeholders(env_vars, [secret.held for secret in secrets])
     asked = policy.default_timeout_seconds if request.timeout_seconds is None else request.timeout_seconds
     return CreationPlan(
         template=entry.template,
@@ -155,8 +155,12 @@ def plan(
     )
 
 
-def _check_hosts(secrets: Sequence[EgressSecret], network: EgressPolicy | None) -> None:
-    """A secret opens no network: each of its hosts has to be allowed."""
+def check_hosts(secrets: Sequence[EgressSecret], network: EgressPolicy | None) -> None:
+    """A secret opens no network: each of its hosts has to be allowed.
+
+    Raises:
+        CoveError: INVALID_REQUEST.
+    """
     allowed = [] if network is None else [EgressRule.parse(rule) for rule in network.allow]
     denied = [] if network is None else [EgressRule.parse(rule) for rule in network.deny]
     for secret in secrets:
@@ -175,7 +179,12 @@ def _out_of_reach(name: str, host: str) -> CoveError:
     )
 
 
-def _with_placeholders(env_vars: Mapping[str, str], secrets: Sequence[EgressSecret]) -> dict[str, str]:
+def with_placeholders(env_vars: Mapping[str, str], secrets: Sequence[EgressSecret]) -> dict[str, str]:
+    """The environment of a sandbox with secrets.
+
+    Raises:
+        CoveError: INVALID_REQUEST: a name is in both, or it is too much.
+    """
     twice = [secret.name for secret in secrets if secret.name in env_vars]
     if twice:
         raise error(

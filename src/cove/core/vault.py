@@ -134,9 +134,7 @@ class Vault:
 
     def _resolved(self, name: str, wanted: SandboxSecret, kept: Mapping[str, StoredSecret]) -> ResolvedSecret:
         if wanted.from_vault is None:
-            assert wanted.value is not None
-            assert wanted.hosts is not None
-            return ResolvedSecret(_held(name, wanted.value, wanted.hosts, wanted.places or _HEADERS))
+            return ResolvedSecret(given(name, wanted))
         stored = kept.get(wanted.from_vault)
         if stored is None:
             raise _unknown(wanted.from_vault)
@@ -146,6 +144,13 @@ class Vault:
 
     def _value(self, stored: StoredSecret) -> str:
         return self._sealer.open(_label(stored.namespace, stored.name), stored.sealed).decode()
+
+
+def given(name: str, wanted: SandboxSecret) -> EgressSecret:
+    """A secret whose value came with the request, with a placeholder of its own."""
+    assert wanted.value is not None
+    assert wanted.hosts is not None
+    return _held(name, wanted.value, wanted.hosts, wanted.places or _HEADERS)
 
 
 def check_unchanged(work: UnitOfWork, namespace: str, secrets: Iterable[ResolvedSecret]) -> bool:
