@@ -119,7 +119,7 @@ class LocalHost:
         for watcher in self._watchers.values():
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
-        await self._networks.close(end=destroy and not any(map(_runs, self._records.values())))
+        await self._networks.close(end=destroy and all(map(_stopped, self._records.values())))
         for driver in self._drivers.values():
             await driver.close()
 
@@ -462,10 +462,6 @@ class LocalHost:
     async def _expire(self, sandbox_id: str) -> None:
         await self.destroy(sandbox_id)
         self._changes.note(sandbox_id)
-
-
-def _runs(record: SandboxRecord) -> bool:
-    return not _stopped(record)
 
 
 def _stopped(record: SandboxRecord) -> bool:
