@@ -10,11 +10,10 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from cove.egress.bandwidth import MOST_AT_ONCE, Bandwidth, Budget
-from cove.linux.readiness import readable, writable
 
 PIPE_BYTES: Final = MOST_AT_ONCE
 _SPLICE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if hasattr(os, "SPLICE_F_MOVE") else 0
@@ -63,12 +62,14 @@ class Direction:
         budget: Budget,
         count: Callable[[int], None],
         ended: Callable[[OSError | None], None],
+        most: int | None = None,
     ) -> None:
         """
         Args:
             budget: of the sandbox, for this direction.
             count: told of the bytes that were read.
-            ended: called once: with None when all was passed on and `target` was told of the end.
+            ended: called once: with None when all was passed on and `target` was told of the end; or `most` was.
+            most: bytes to carry, and then no more.
         """
         self._loop = asyncio.get_running_loop()
         self._source, self._target = source.fileno(), target.fileno()
@@ -79,6 +80,7 @@ class Direction:
         self._budget = budget
         self._count = count
         self._ended = ended
+        self._left = most
         self._reading = False
         self._over = False
 
@@ -116,7 +118,8 @@ class Direction:
     def _take(self) -> None:
         try:
             pipe = self._pipe = self._pipe or self._pipes.borrow()
-            taken = os.splice(self._source, pipe[1], self._budget.piece, flags=_SPLICE)
+            piece = self._budget.piece if self._left is None else min(self._left, self._budget.piece)
+            taken = os.splice(self._source, pipe[1], piece, flags=_SPLICE)
         except BlockingIOError:
             self._release()
             self._read_on()
@@ -130,6 +133,8 @@ class Direction:
             self._end_target()
             return
         self._inside += taken
+        if self._left is not None:
+            self._left -= taken
         self._budget.spend(taken)
         self._count(taken)
         self._write(pipe)
@@ -145,7 +150,10 @@ class Direction:
             self._finish(problem)
         else:
             self._release()
-            self._read_on()
+            if self._left == 0:
+                self._finish(None)
+            else:
+                self._read_on()
 
     def _writable(self) -> None:
         self._loop.remove_writer(self._target)
@@ -180,7 +188,7 @@ async def carry_some(
     budget: Budget,
     count: Callable[[int], None],
 ) -> int:
-    """Carry `most` bytes one way, or fewer when `source` ends before; how many it were.
+    """Carry `most` bytes one way; fewer when `source` ends before, of which `target` is told; how many it were.
 
     Args:
         count: told of them.
@@ -188,41 +196,32 @@ async def carry_some(
     Raises:
         OSError: the connection broke, on either side, or has stood still for `STILL_SECONDS`.
     """
-    left = most
-    pipe = pipes.borrow()
-    inside = 0
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    carried = 0
+
+    def counted(taken: int) -> None:
+        nonlocal carried
+        carried += taken
+        count(taken)
+
+    def ended(problem: OSError | None) -> None:
+        if problem is not None:
+            done.set_exception(problem)
+        else:
+            done.set_result(None)
+
+    direction = Direction(source, target, pipes, budget=budget, count=counted, ended=ended, most=most)
+    direction.start()
     try:
-        while left:
-            piece = min(left, budget.piece)
-            await budget.pace(piece)
-            try:
-                inside = os.splice(source.fileno(), pipe[1], piece, flags=_SPLICE)
-            except BlockingIOError:
-                budget.spend(-piece)
-                await _ready(readable(source.fileno()))
-                continue
-            if inside == 0:
-                break
-            budget.spend(inside - piece)
-            left -= inside
-            count(inside)
-            while inside:
-                try:
-                    inside -= os.splice(pipe[0], target.fileno(), inside, flags=_SPLICE)
-                except BlockingIOError:
-                    await _ready(writable(target.fileno()))
-            await asyncio.sleep(0)  # others have their turn, too
-        return most - left
+        while not done.done():
+            before = carried
+            await asyncio.wait({done}, timeout=STILL_SECONDS)
+            if carried == before and not done.done():
+                raise TimeoutError(errno.ETIMEDOUT, "nothing has moved for too long")
+        await done
     finally:
-        pipes.give_back(pipe, is_empty=inside == 0)
-
-
-async def _ready(waiting: Awaitable[None]) -> None:
-    try:
-        async with asyncio.timeout(STILL_SECONDS):
-            await waiting
-    except TimeoutError:
-        raise TimeoutError(errno.ETIMEDOUT, "nothing has moved for too long") from None
+        direction.stop()
+    return carried
 
 
 async def carry(
