@@ -205,6 +205,17 @@ async def test_secrets_of_one_sandbox(world: World) -> None:
     assert held(world, row.id) == {"TOKEN": "sk-live-again"}
 
 
+async def test_a_withdrawal_that_the_host_did_not_hear_of_is_repeated(world: World) -> None:
+    row = (await world.create(secrets=GIVEN, network=OPEN)).sandbox
+    await world.engine.start()
+    world.host.down = True
+    with pytest.raises(CoveError) as caught:
+        await world.engine.secrets.withdraw(ALICE, row.id, "TOKEN")
+    assert caught.value.code == "HOST_UNAVAILABLE"
+    world.host.down = False
+    await until(lambda: held(world, row.id) == {})
+
+
 async def test_the_number_of_secrets_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cove.core.vault.MAX_VAULT_SECRETS", 1)
     await keep(world)

@@ -10,7 +10,7 @@ from cove.core.principal import Principal
 from cove.core.secret_delivery import SecretDelivery
 from cove.core.storage import Store, UnitOfWork
 from cove.core.vault import Vault, VaultEntry
-from cove.models.errors import error
+from cove.models.errors import CoveError, error
 from cove.models.secrets import BoundSecret, EgressSecret, SetVaultSecret
 from cove.models.stored import StoredEvent, StoredSandbox
 
@@ -110,13 +110,20 @@ class SecretChanges:
                 )
             changed = found.model_copy(update={"withdrawn": value is None})
             if value is None:
-                # The row first: whatever fails then, the host is never given it again.
+                # The row first: if the host cannot be told now, it is told later.
                 await self._note(principal, row, name, changed)
-                await self._delivery.give(row.id, (), (name,))
+                await self._taken_away(row.id, name)
             else:
                 await self._delivery.give(row.id, (_held(name, found, value),))
                 await self._note(principal, row, name, changed)
             return changed
+
+    async def _taken_away(self, sandbox_id: str, name: str) -> None:
+        try:
+            await self._delivery.give(sandbox_id, (), (name,))
+        except CoveError:
+            self._delivery.owe(sandbox_id)
+            raise
 
     async def _note(self, principal: Principal, row: StoredSandbox, name: str, secret: BoundSecret) -> None:
         action = "sandbox.secret_withdrawn" if secret.withdrawn else "sandbox.secret_changed"

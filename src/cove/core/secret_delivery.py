@@ -59,11 +59,18 @@ class SecretDelivery:
         except TimeoutError:
             raise error("HOST_UNAVAILABLE", "The host did not answer in time.") from None
 
+    def owe(self, sandbox_id: str) -> None:
+        """Bring this sandbox up to date soon, and until that is done."""
+        self._behind.add(sandbox_id)
+        self._wanted.set()
+
     async def run(self) -> None:
         """Go on with those that are behind. The server may have ended between a change and its delivery, so at first
         all are."""
         rows = await self._store.read(lambda work: work.sandboxes.with_secrets())
-        self._behind.update(row.id for row in rows if any(secret.from_vault for secret in row.secrets.values()))
+        self._behind.update(
+            row.id for row in rows if any(secret.from_vault or secret.withdrawn for secret in row.secrets.values())
+        )
         while True:
             if self._behind:
                 await self.renew(tuple(self._behind))
@@ -78,8 +85,7 @@ class SecretDelivery:
         except CoveError as failure:
             self._log.warning("secrets_not_delivered", sandbox_id=sandbox_id, code=failure.code, error=str(failure))
             if failure.code not in _POINTLESS:
-                self._behind.add(sandbox_id)
-                self._wanted.set()
+                self.owe(sandbox_id)
                 return False
         self._behind.discard(sandbox_id)
         return True

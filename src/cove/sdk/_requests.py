@@ -5,7 +5,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
@@ -55,7 +55,7 @@ class Call:
 
     method: str
     path: str
-    content: bytes | None = None
+    content: bytes | None = field(default=None, repr=False)
     timeout: float = CONTROL_SECONDS
     stall: float = STALL_SECONDS
     retry: Retry = Retry.UNLESS_SENT
