@@ -42,6 +42,11 @@ class Rewriting:
         self.buffers_body = False
         """Whether the whole body is to be given to `whole_body`, and not by and by to `body`."""
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the answer goes in as it comes, because there was no secret when it was asked for."""
+        return not self._secrets
+
     def request(self, request: h11.Request) -> h11.Request:
         """Its head as it goes out.
 

@@ -261,7 +261,8 @@ class WebRequests:
                 for piece in rewriting.answered(bytes(event.data)):
                     await self._to_program(h11.Data(data=piece))
                 left -= len(event.data)
-                if self._carry and left >= _WORTH_CARRYING and self._nothing_to_read(server):
+                unread = rewriting.changes_nothing and not server.trailing_data[0]
+                if self._carry and left >= _WORTH_CARRYING and unread:
                     return await self._carry_rest(self._carry, outside, left)
             elif isinstance(event, h11.EndOfMessage):
                 if rest := rewriting.answered_end():
@@ -271,9 +272,6 @@ class WebRequests:
                 return h11.DONE
             else:
                 return None
-
-    def _nothing_to_read(self, server: h11.Connection) -> bool:
-        return not self._termination.secrets and not server.trailing_data[0]
 
     async def _carry_rest(self, carry: Carry, outside: Outlet, left: int) -> Passed:
         """The rest of a long answer, whose length is known, needs no reading."""
