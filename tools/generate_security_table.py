@@ -54,6 +54,8 @@ ELSEWHERE = {
     "Network": (
         ("networks within a policy: names, addresses, private ones, changes", "tests/egress/test_connections.py"),
         ("look-ups within a policy", "tests/egress/test_names.py"),
+        ("name servers that lie", "tests/egress/test_hostile_resolvers.py"),
+        ("secrets that are put into requests on their way out", "tests/egress/test_secrets.py"),
         ("webhooks to the server's own network", "tests/core/test_executions_targets.py"),
         ("previews: host names, cookies, credentials", "tests/server/gateway/test_preview_routing.py"),
         ("previews: connections and descriptors", "tests/server/gateway/test_preview_proxy.py"),
@@ -86,6 +88,9 @@ CLASSES = {
     "test_root_inside": "Kernel and host",
     "test_tenants": "Tenants",
     "test_network_off": "Network",
+    "test_network_addresses": "Network",
+    "test_network_names": "Network",
+    "test_network_walls": "Network",
     "test_files_and_archives": "Files and archives",
     "test_resources": "Resources",
     "test_api": "API",

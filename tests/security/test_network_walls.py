@@ -206,6 +206,7 @@ def test_death_opens_nothing(shared_networked: Networked, internet: Internet) ->
         assert said["reached"] == {}
         assert said["rounds"] >= 4
         until(lambda: _tolerant(is_served, ground.victim), seconds=SECONDS, what="the victim is served")
+        until(lambda: _takes_policies(ground), seconds=SECONDS, what="another host daemon is there")
 
 
 FLOOD = """
@@ -324,6 +325,14 @@ def _tolerant(check: Callable[[Inside], bool], sandbox: Inside) -> bool:
         return check(sandbox)
     except (AssertionError, httpx2.HTTPError):
         return False
+
+
+def _takes_policies(ground: Networked) -> bool:
+    try:
+        ground.allow(*RULES)
+    except (AssertionError, httpx2.HTTPError):
+        return False
+    return ground.server.host_daemon() is not None
 
 
 def _open_connections(ground: Networked) -> int:
