@@ -75,7 +75,8 @@ async def _servers(certificate: str, key: str) -> None:
 async def _web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Tells each request's host, path, headers and body back, and all of it backwards; below /packed with gzip, below
     /chunks in chunks of 7 bytes. /bytes/N sends N bytes; /files/PATH what lies there in the directory `FILES` beside
-    the certificate; /events one event, and the next when /event was asked for.
+    the certificate; /events one event, and the next when /event was asked for; /once hangs up
+    afterwards without having said so.
     """
     with contextlib.suppress(Exception):
         while True:
@@ -110,8 +111,11 @@ async def _web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
                 length = (
                     f"content-length: {len(answer)}\r\nx-told: {headers.get('x-tell', '')}\r\ncontent-type: {kind}\r\n"
                 )
-                writer.write(f"HTTP/1.1 200 OK\r\n{coding}{length}\r\n".encode() + answer)
+                told_body = b"" if method == "HEAD" else answer
+                writer.write(f"HTTP/1.1 200 OK\r\n{coding}{length}\r\n".encode() + told_body)
             await writer.drain()
+            if path == "/once":
+                break
     writer.close()
 
 
