@@ -21,7 +21,7 @@ for url in sys.argv[1:]:
 def main() -> None:
     """Let a curious program go, and read the log."""
     host = sys.argv[1] if len(sys.argv) > 1 else "example.com"
-    with Sandbox.create("base", isolation="namespace", network={"allow": [host]}) as sandbox:
+    with Sandbox.create("base", network={"allow": [host]}) as sandbox:
         sandbox.files.write("/workspace/curious.py", CURIOUS)
         urls = f"https://{host}/ https://other.{host}/ http://10.0.0.1/ http://169.254.169.254/"
         print(sandbox.commands.run(f"python3 /workspace/curious.py {urls}").stdout)
