@@ -192,10 +192,11 @@ def _network_settings(data_dir: Path) -> "Settings":
     """
     import structlog
 
+    from cove.program_logs import log_to_stderr
     from cove.server.settings import Settings
 
-    quiet = structlog.make_filtering_bound_logger("warning")
-    structlog.configure(wrapper_class=quiet, logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
 
     try:
         return Settings(data_dir=data_dir)
