@@ -69,9 +69,13 @@ def run_cove(*arguments: str, stdin: bytes = b"", seconds: float = 60.0) -> subp
     return warm_cove().run(*arguments, stdin=stdin, seconds=seconds, environment=clean_environment(), directory=HERE)
 
 
-@cache
 def warm_cove() -> WarmProgram:
-    """It ends with pytest."""
+    """One for each network namespace that tests are in: it stays where it was started. It ends with pytest."""
+    return _warm_cove(Path("/proc/thread-self/ns/net").stat().st_ino)
+
+
+@cache
+def _warm_cove(_namespace: int) -> WarmProgram:
     warm = WarmProgram.ready("cove.cli.main:main", *IMPORTED, environment=clean_environment())
     ending = ExitStack()
     atexit.register(ending.close)
